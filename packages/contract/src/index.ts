@@ -1,0 +1,46 @@
+/** Shared domain of coordinator, workers and tools. Pure: no I/O, no tensors. */
+export { type ErrorCode, invariant, isErrorCode, PaddockError, type Retry } from "./errors.js";
+export {
+  gridSide,
+  type Layout,
+  layoutOf,
+  type Parameter,
+  type Submodule,
+  type Unit,
+} from "./layout/layout.js";
+export { type Rng, rngOf, streams } from "./rng.js";
+export { cosineSchedule, type StepScalars, scalarsAt } from "./schedule.js";
+export {
+  type GradNorms,
+  type LedgerRecord,
+  type Losses,
+  type Manifest,
+  type ManifestFile,
+  type ScalerState,
+  type SegmentJob,
+  type StepPart,
+  type StepRecord,
+  type StepSeconds,
+  stepParts,
+} from "./segment.js";
+export {
+  chunkElements,
+  chunksIn,
+  intersect,
+  type Range,
+  ranksOf,
+  shardOf,
+  sizeOf,
+} from "./shards.js";
+export type { ColorSpec, CropSpec, CropsSpec, DataSpec, MaskSpec } from "./spec/data.js";
+export {
+  ffnHidden,
+  type HeadSpec,
+  type HeadsSpec,
+  type ModelSpec,
+  sizeOfModel,
+} from "./spec/model.js";
+export { nearest } from "./spec/nearest.js";
+export { parseRunSpec, RunSpec, type RunSpecInput } from "./spec/run.js";
+export type { LossSpec, OptimizerSpec, ScheduleSpec } from "./spec/train.js";
+export { subtreeRoots, sumTree, type TreeNode } from "./tree.js";

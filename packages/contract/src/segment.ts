@@ -1,0 +1,136 @@
+/** Values that coordinator and workers agree on: segments, step results, commits, ledger records, manifests. */
+
+/** The job of one worker for the steps [start, end): what a BullMQ segment job carries. */
+export interface SegmentJob {
+  readonly runId: string;
+  readonly generation: number;
+  /** This worker's index in [0, workers). */
+  readonly worker: number;
+  readonly workers: number;
+  readonly start: number;
+  readonly end: number;
+}
+
+/** A submodule's gradient norms before clipping. */
+export type GradNorms = Readonly<Record<string, number>>;
+
+/** The losses of a step, means over logical ranks summed in tree order, in nats. */
+export interface Losses {
+  /** What is optimised. */
+  readonly total: number;
+  readonly dinoLocal: number;
+  readonly dinoGlobal: number;
+  readonly koleo: number;
+  readonly ibot: number;
+}
+
+/** Wall seconds of one step by part, the slowest worker's. */
+export const stepParts = [
+  "data",
+  "gather",
+  "teacher",
+  "student",
+  "loss",
+  "backward",
+  "reduce",
+  "update",
+  "commit",
+  "wait",
+] as const;
+export type StepPart = (typeof stepParts)[number];
+export type StepSeconds = Readonly<Record<StepPart, number>>;
+
+/** One line of steps.jsonl: a committed step. Numbers in full precision. */
+export interface StepRecord {
+  readonly step: number;
+  readonly generation: number;
+  readonly workers: number;
+  readonly loss: number;
+  readonly losses: Omit<Losses, "total">;
+  readonly gradNorm: GradNorms;
+  readonly lr: number;
+  readonly weightDecay: number;
+  readonly momentum: number;
+  readonly teacherTemp: number;
+  readonly lossScale: number;
+  /** true when the update was skipped because of a non-finite gradient. */
+  readonly skipped: boolean;
+  readonly images: number;
+  readonly seconds: StepSeconds;
+  readonly unixMs: number;
+}
+
+/** One file of a checkpoint: a safetensors file with the shards of one worker. */
+export interface ManifestFile {
+  readonly name: string;
+  readonly bytes: number;
+  /** Lower-case hex. */
+  readonly sha256: string;
+  readonly worker: number;
+}
+
+/** manifest.json: what makes a checkpoint complete. `step` counts committed steps: the next step to run is `step`. */
+export interface Manifest {
+  readonly format: "paddock-checkpoint";
+  readonly version: 1;
+  readonly runId: string;
+  readonly step: number;
+  readonly generation: number;
+  readonly workers: number;
+  readonly logicalRanks: number;
+  readonly parameters: number;
+  /** Units and their padded sizes: must equal the spec's layout. */
+  readonly units: readonly { readonly name: string; readonly elements: number }[];
+  readonly files: readonly ManifestFile[];
+  /** Loss scaler of the fp16 exchange. */
+  readonly scaler: ScalerState;
+  /** Data cursor: images consumed. A pure function of the step, kept as a check. */
+  readonly cursor: number;
+}
+
+export interface ScalerState {
+  readonly scale: number;
+  /** Steps since the last overflow or growth. */
+  readonly goodSteps: number;
+}
+
+/** One line of ledger.jsonl, each with the crc32c of its own JSON (without `crc`). Folding them gives the run's state. */
+export type LedgerRecord =
+  | {
+      readonly kind: "run";
+      readonly runId: string;
+      readonly spec: unknown;
+      readonly unixMs: number;
+    }
+  | {
+      readonly kind: "generation";
+      readonly generation: number;
+      readonly workers: number;
+      /** First step of this generation: work after it by older generations is void. */
+      readonly step: number;
+      readonly reason: string;
+      readonly unixMs: number;
+    }
+  | {
+      readonly kind: "commit";
+      readonly step: number;
+      readonly generation: number;
+      readonly skipped: boolean;
+      readonly scaler: ScalerState;
+      readonly unixMs: number;
+    }
+  | {
+      readonly kind: "checkpoint";
+      readonly step: number;
+      readonly generation: number;
+      /** sha256 of manifest.json. */
+      readonly manifest: string;
+      readonly unixMs: number;
+    }
+  | {
+      readonly kind: "evaluation";
+      readonly step: number;
+      readonly knn: number;
+      readonly unixMs: number;
+    }
+  | { readonly kind: "finished"; readonly step: number; readonly unixMs: number };

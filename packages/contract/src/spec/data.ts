@@ -1,0 +1,75 @@
+/** Where images come from, and how crops and masks are drawn from them. */
+import { z } from "zod";
+
+const probability = z.number().min(0).max(1);
+const range = z.tuple([z.number(), z.number()]).refine(([low, high]) => low <= high, {
+  message: "expected [low, high] with low <= high",
+});
+
+export const DataSpec = z.strictObject({
+  /** `folder`: image files, class subfolders optional. `idx`: the MNIST family's format. */
+  kind: z.enum(["folder", "idx"]).default("folder"),
+  /** Folder of the training images (folder), or folder with train-images-idx3-ubyte[.gz] and its siblings (idx). */
+  path: z.string().min(1),
+  /** Labelled held-out images for k-NN (folder kind): same layout as `path`. null: no k-NN. idx uses its t10k files. */
+  validationPath: z.string().min(1).nullable().default(null),
+  /** Largest accepted side of an image, in pixels; larger ones are treated as corrupt (decompression bombs). */
+  maxSide: z.number().int().positive().default(16384),
+  /** Threads that decode and augment in each worker. */
+  threads: z.number().int().positive().default(1),
+});
+export type DataSpec = z.infer<typeof DataSpec>;
+
+/** Colour distortions, in the official order: jitter, grey, blur, solarise (dinov2/data/augmentations.py). */
+export const ColorSpec = z.strictObject({
+  /** Probability of the colour jitter, and its four strengths. Brightness and contrast also act on grey images. */
+  jitterProbability: probability.default(0.8),
+  brightness: z.number().nonnegative().default(0.4),
+  contrast: z.number().nonnegative().default(0.4),
+  saturation: z.number().nonnegative().default(0.2),
+  hue: z.number().min(0).max(0.5).default(0.1),
+  /** Probability of turning grey. */
+  grayscaleProbability: probability.default(0.2),
+  /** Real probabilities of blur for global crop 1, global crop 2, local crops. Official weights had 0, 0.9, 0.5 (the code inverts the paper's 1.0, 0.1, 0.5; RECIPE trap 46). */
+  blurProbabilities: z.tuple([probability, probability, probability]).default([0, 0.9, 0.5]),
+  /** Blur radius sigma range, in pixels. Official: 0.1 to 2. */
+  blurSigma: range.default([0.1, 2]),
+  /** Probability of solarising global crop 2 (threshold 128 of 255). */
+  solarizeProbability: probability.default(0.2),
+});
+export type ColorSpec = z.infer<typeof ColorSpec>;
+
+export const CropSpec = z.strictObject({
+  /** Side of a crop, in pixels: a multiple of the patch size. */
+  size: z.number().int().positive(),
+  /** Area of the crop as a fraction of the image, drawn uniformly. */
+  scale: range,
+});
+export type CropSpec = z.infer<typeof CropSpec>;
+
+export const CropsSpec = z.strictObject({
+  /** Two global crops per image. Official: 224, [0.32, 1]. */
+  global: CropSpec.default({ size: 224, scale: [0.32, 1] }),
+  /** Local crops. Official: 96, [0.05, 0.32]. */
+  local: CropSpec.default({ size: 96, scale: [0.05, 0.32] }),
+  /** Number of local crops per image. Official: 8; 0 is allowed. */
+  localCount: z.number().int().nonnegative().default(8),
+  /** Aspect ratio range of a crop, drawn log-uniformly. torchvision's default 3/4 to 4/3. */
+  aspect: range.default([3 / 4, 4 / 3]),
+  /** Probability of a horizontal flip. */
+  flipProbability: probability.default(0.5),
+  color: ColorSpec.prefault({}),
+  /** Per-channel mean and standard deviation of pixels in [0, 1]; one entry per channel. ImageNet's by default. */
+  mean: z.array(z.number()).min(1).default([0.485, 0.456, 0.406]),
+  std: z.array(z.number().positive()).min(1).default([0.229, 0.224, 0.225]),
+});
+export type CropsSpec = z.infer<typeof CropsSpec>;
+
+/** BEiT block masking of global crops for iBOT (dinov2/data/masking.py, collate.py). */
+export const MaskSpec = z.strictObject({
+  /** Fraction of global crops that are masked. Official: 0.5. */
+  probability: probability.default(0.5),
+  /** Range of the masked fraction of a masked crop. Official: [0.1, 0.5]. */
+  ratio: range.default([0.1, 0.5]),
+});
+export type MaskSpec = z.infer<typeof MaskSpec>;

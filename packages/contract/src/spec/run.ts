@@ -1,0 +1,185 @@
+/** One run: its complete, validated, frozen configuration. Unknown keys are errors that name the nearest known one. */
+import { z } from "zod";
+import { PaddockError } from "../errors.js";
+import { CropsSpec, DataSpec, MaskSpec } from "./data.js";
+import { HeadsSpec, ModelSpec, sizeOfModel } from "./model.js";
+import { nearest } from "./nearest.js";
+import { LossSpec, OptimizerSpec, ScheduleSpec } from "./train.js";
+
+export const RunSpec = z.strictObject({
+  /** Name shown in reports and metrics. */
+  name: z
+    .string()
+    .regex(/^[a-zA-Z0-9][a-zA-Z0-9._-]{0,63}$/, "expected 1 to 64 letters, digits, '.', '_' or '-'")
+    .default("run"),
+  /** Seed of everything random. */
+  seed: z.number().int().nonnegative().default(0),
+  /** Number of optimizer steps. */
+  steps: z.number().int().positive(),
+  /** L: the data-parallel ranks that the recipe is tuned for. Losses that depend on a batch are defined per rank. Never changes in a run; workers may. */
+  logicalRanks: z.number().int().positive().default(4),
+  /** Images per logical rank and step; global batch = logicalRanks * batchPerRank. */
+  batchPerRank: z.number().int().positive(),
+  model: ModelSpec.prefault({}),
+  heads: HeadsSpec.prefault({}),
+  data: DataSpec,
+  crops: CropsSpec.prefault({}),
+  masks: MaskSpec.prefault({}),
+  loss: LossSpec.prefault({}),
+  schedules: ScheduleSpec.prefault({}),
+  optimizer: OptimizerSpec.prefault({}),
+  exchange: z
+    .strictObject({
+      /** dtype in which weights and gradients travel. fp16 halves the bytes; both give one trajectory for every W. Sums of losses and Sinkhorn are always fp32. */
+      dtype: z.enum(["fp16", "fp32"]).default("fp16"),
+      /** Initial factor on gradients before they are rounded to fp16; halved on overflow, doubled after `scaleGrowthSteps` good steps. 1 with fp32. */
+      initialScale: z.number().positive().default(65536),
+      scaleGrowthSteps: z.number().int().positive().default(2000),
+      /** Bytes of unread gradient payload one worker may keep in Redis before it waits (back-pressure). */
+      maxInFlightBytes: z
+        .number()
+        .int()
+        .positive()
+        .default(64 * 2 ** 20),
+      /** Seconds to wait for a peer's tensors before the step is reported as stuck. */
+      timeoutSeconds: z.number().positive().default(60),
+    })
+    .prefault({}),
+  engine: z
+    .strictObject({
+      /** auto: torch if it can be loaded, else tensorflow if installed, else wasm. */
+      name: z.enum(["auto", "torch", "tensorflow", "wasm"]).default("auto"),
+      /** Intra-op threads of one worker. Part of the spec because sums inside an op depend on it. */
+      threads: z.number().int().positive().default(1),
+      /** keep: store a block's activations for backward; recompute: run its forward again (less memory, about 1.3x the time). */
+      activations: z.enum(["keep", "recompute"]).default("keep"),
+    })
+    .prefault({}),
+  fleet: z
+    .strictObject({
+      /** Worker processes to wait for before the first step (and to start, with `paddock train`). At most logicalRanks. */
+      workers: z.number().int().positive().default(2),
+      /** Steps leased to a worker at once. */
+      segmentSteps: z.number().int().positive().default(50),
+      /** A worker that reports no progress for so long loses its lease, in seconds. */
+      leaseSeconds: z.number().positive().default(30),
+    })
+    .prefault({}),
+  checkpoint: z
+    .strictObject({
+      /** Steps between checkpoints; the last step is always saved. */
+      everySteps: z.number().int().positive().default(500),
+      /** Checkpoints kept; older ones are deleted after a newer one is durable. */
+      keep: z.number().int().positive().default(2),
+    })
+    .prefault({}),
+  evaluation: z
+    .strictObject({
+      /** Steps between k-NN evaluations of the teacher; also at step 0 and at the end. 0 turns them off. */
+      everySteps: z.number().int().nonnegative().default(500),
+      /** Neighbours and temperature of the weighted vote (DINO: k = 20, T = 0.07, cosine). */
+      k: z.number().int().positive().default(20),
+      temperature: z.number().positive().default(0.07),
+      /** Images used during the run: the bank is drawn from training images, queries from validation. */
+      bank: z.number().int().positive().default(10000),
+      queries: z.number().int().positive().default(2000),
+      /** Images used at step 0 and at the end. 0 means all. */
+      finalBank: z.number().int().nonnegative().default(0),
+      finalQueries: z.number().int().nonnegative().default(0),
+    })
+    .prefault({}),
+});
+export type RunSpec = z.infer<typeof RunSpec>;
+/** What a user writes: everything with a default may be absent. */
+export type RunSpecInput = z.input<typeof RunSpec>;
+
+/** The validated spec, frozen; or an `invalid-spec` error that lists every problem with path and remedy. */
+export function parseRunSpec(input: unknown): RunSpec {
+  const result = RunSpec.safeParse(input);
+  if (!result.success) {
+    const lines = result.error.issues.map((issue) => `  ${describeIssue(issue)}`);
+    throw new PaddockError(
+      "invalid-spec",
+      `the run spec has ${lines.length} problem(s):\n${lines.join("\n")}`,
+    );
+  }
+  const problems = crossChecks(result.data);
+  if (problems.length > 0) {
+    throw new PaddockError(
+      "invalid-spec",
+      `the run spec contradicts itself:\n  ${problems.join("\n  ")}`,
+    );
+  }
+  return deepFreeze(result.data);
+}
+
+function describeIssue(issue: z.core.$ZodIssue): string {
+  const at = issue.path.join(".") || "(top level)";
+  if (issue.code !== "unrecognized_keys") return `${at}: ${issue.message}`;
+  const known = knownKeys(issue.path);
+  return issue.keys
+    .map((key) => {
+      const guess = nearest(key, known);
+      const remedy = guess ? `did you mean "${guess}"?` : `known keys: ${known.join(", ")}`;
+      return `${[...issue.path, key].join(".")}: unknown key "${key}"; ${remedy}`;
+    })
+    .join("\n  ");
+}
+
+/** Keys that the schema knows at a path. */
+function knownKeys(path: readonly PropertyKey[]): string[] {
+  let schema: unknown = RunSpec;
+  for (const part of path) schema = objectShape(schema)?.[String(part)];
+  return Object.keys(objectShape(schema) ?? {});
+}
+
+function objectShape(schema: unknown): Record<string, unknown> | undefined {
+  let current = schema as
+    | { def?: { innerType?: unknown }; shape?: Record<string, unknown> }
+    | undefined;
+  while (current && !current.shape && current.def?.innerType) {
+    current = current.def.innerType as typeof current;
+  }
+  return current?.shape;
+}
+
+/** Rules between fields. Each returns what is expected, what was received, and what to change. */
+function crossChecks(spec: RunSpec): string[] {
+  const { model, crops, fleet, loss } = spec;
+  const { width, heads } = sizeOfModel(model);
+  const rules: [boolean, string][] = [
+    [
+      width % heads === 0,
+      `model.heads: expected a divisor of the width ${width}, received ${heads}`,
+    ],
+    [
+      crops.global.size % model.patchSize === 0,
+      `crops.global.size: expected a multiple of model.patchSize ${model.patchSize}, received ${crops.global.size}`,
+    ],
+    [
+      crops.localCount === 0 || crops.local.size % model.patchSize === 0,
+      `crops.local.size: expected a multiple of model.patchSize ${model.patchSize}, received ${crops.local.size}`,
+    ],
+    [
+      crops.mean.length === model.channels && crops.std.length === model.channels,
+      `crops.mean, crops.std: expected ${model.channels} value(s), one per channel, received ${crops.mean.length} and ${crops.std.length}`,
+    ],
+    [
+      fleet.workers <= spec.logicalRanks,
+      `fleet.workers: expected at most logicalRanks = ${spec.logicalRanks}, received ${fleet.workers}; use fewer workers or more logical ranks`,
+    ],
+    [
+      loss.koleo === 0 || spec.batchPerRank >= 2,
+      `batchPerRank: KoLeo needs at least 2 images per logical rank, received ${spec.batchPerRank}; raise it or set loss.koleo to 0`,
+    ],
+  ];
+  return rules.filter(([holds]) => !holds).map(([, message]) => message);
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) {
+    for (const inner of Object.values(value)) deepFreeze(inner);
+    Object.freeze(value);
+  }
+  return value;
+}
