@@ -1,0 +1,102 @@
+/** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
+import type { GradNorms, RunSpec, StepSeconds } from "@paddock/contract";
+import type { Centers, RankBatch } from "@paddock/model";
+
+export const stateKinds = ["student", "m", "v", "teacher"] as const;
+export type StateKind = (typeof stateKinds)[number];
+
+export function isStateKind(kind: string): kind is StateKind {
+  return (stateKinds as readonly string[]).includes(kind);
+}
+
+/** This worker's shards: for each kind and unit, the fp32 values of its range. On shared memory. */
+export type ShardState = Readonly<Record<StateKind, Readonly<Record<string, Float32Array>>>>;
+
+export interface EngineFacts {
+  readonly name: string;
+  readonly device: string;
+  readonly threads: number;
+  readonly why: string;
+}
+
+/** One generation's view of the run, as the engine thread needs it. */
+export interface Membership {
+  readonly generation: number;
+  readonly worker: number;
+  readonly workers: number;
+}
+
+export interface RankLossReport {
+  readonly rank: number;
+  readonly total: number;
+  readonly dinoLocal: number;
+  readonly dinoGlobal: number;
+  readonly koleo: number;
+  readonly ibot: number;
+}
+
+/** A node of the fixed tree over a unit's chunks: the sum of squares of the reduced gradient, after division by L. */
+export interface NormRootReport {
+  readonly unit: string;
+  readonly start: number;
+  readonly end: number;
+  readonly sum: number;
+}
+
+export interface StepReport {
+  readonly losses: readonly RankLossReport[];
+  readonly normRoots: readonly NormRootReport[];
+  readonly finite: boolean;
+  /** Name of the first tensor with a non-finite value, or "". */
+  readonly firstBadTensor: string;
+  readonly seconds: Partial<StepSeconds>;
+  readonly peakGatheredBytes: number;
+}
+
+/** Main thread -> engine thread. */
+export type EngineCalls = {
+  open(a: { name: RunSpec["engine"]["name"]; threads: number }): Promise<EngineFacts>;
+  /** Takes the shards of a generation; fills them from the seed when `initialise`. */
+  enter(a: {
+    spec: RunSpec;
+    membership: Membership;
+    state: ShardState;
+    initialise: boolean;
+    centers: Centers | null;
+  }): Promise<void>;
+  /** Forward, backward and reduce-scatter of one step: the state is not touched. */
+  compute(a: { step: number; scale: number; batches: readonly RankBatch[] }): Promise<StepReport>;
+  /** AdamW and EMA on the shards with the gradient of the last `compute`. Returns its seconds. */
+  update(a: { step: number; gradNorm: GradNorms }): Promise<number>;
+  /** Drops the gradient of the last `compute`. */
+  skip(a: { step: number }): Promise<void>;
+  /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>". */
+  encodeWeights(a: Record<string, never>): Promise<Map<string, Uint8Array>>;
+  centers(a: Record<string, never>): Promise<Centers>;
+  /** Teacher features of the images: cls after the final norm, [count, D]. */
+  features(a: { step: number; images: Float32Array; count: number }): Promise<Float32Array>;
+  knn(a: {
+    bank: Float32Array;
+    bankLabels: Int32Array;
+    queries: Float32Array;
+    queryLabels: Int32Array;
+    classes: number;
+  }): Promise<number>;
+  /** Patch features [count, P, D] and cls attention of the last block [count, heads, P], for pictures. */
+  inspect(a: { step: number; images: Float32Array; count: number }): Promise<{
+    patches: Float32Array;
+    attention: Float32Array;
+    heads: number;
+    positions: number;
+  }>;
+};
+
+/** Engine thread -> main thread, while a call of the above runs. */
+export type HostCalls = {
+  /** The published bytes of one unit from every peer, indexed by worker (own entry: empty). */
+  fetchUnit(a: { step: number; part: string }): Promise<Uint8Array[]>;
+  send(a: { step: number; key: string; to: number; payload: Uint8Array }): Promise<void>;
+  receive(a: { step: number; key: string; from: number }): Promise<Uint8Array>;
+  phase(a: { step: number; phase: string }): void;
+};
+

@@ -1,0 +1,121 @@
+/** The worker_thread in which all tensor math runs, so that the main thread's timers and sockets stay on time. */
+import { parentPort } from "node:worker_threads";
+import { invariant, layoutOf, PaddockError, shardOf } from "@paddock/contract";
+import { type Engine, openEngine } from "@paddock/engine";
+import {
+  features,
+  initialCenters,
+  initialUnit,
+  knn,
+  referenceFlatMath,
+} from "@paddock/model";
+import { StepRunner } from "../segment/step.js";
+import type { EngineCalls, HostCalls } from "./calls.js";
+import { createRpc } from "./rpc.js";
+
+invariant(parentPort, "engine-thread.js runs as a worker_thread");
+
+let engine: Engine | undefined;
+let runner: StepRunner | undefined;
+let spec: Parameters<EngineCalls["enter"]>[0]["spec"] | undefined;
+
+function entered(): { runner: StepRunner; spec: NonNullable<typeof spec> } {
+  if (!runner || !spec) throw new PaddockError("internal", "the engine thread has not entered a generation");
+  return { runner, spec };
+}
+
+const calls: EngineCalls = {
+  async open({ name, threads }) {
+    engine = await openEngine({ name, threads });
+    return { name: engine.name, device: engine.device, threads: engine.threads, why: engine.why };
+  },
+
+  async enter({ spec: runSpec, membership, state, initialise, centers }) {
+    invariant(engine, "open comes before enter");
+    spec = runSpec;
+    if (initialise) {
+      for (const unit of layoutOf(runSpec).units) {
+        const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
+        const values = initialUnit(runSpec, unit).subarray(start, end);
+        state.student[unit.name]?.set(values);
+        state.teacher[unit.name]?.set(values);
+      }
+    }
+    runner = new StepRunner({
+      spec: runSpec,
+      membership,
+      state,
+      centers: centers ?? initialCenters(runSpec),
+      flat: engine.flat ?? referenceFlatMath,
+      host: {
+        fetchUnit: (step, part) => host.call("fetchUnit", { step, part }),
+        send: (step, key, to, payload) => host.call("send", { step, key, to, payload }),
+        receive: (step, key, from) => host.call("receive", { step, key, from }),
+        phase: (step, phase) => void host.call("phase", { step, phase }),
+      },
+      now: () => performance.now(),
+    });
+  },
+
+  compute: ({ step, scale, batches }) => entered().runner.compute(step, scale, batches),
+
+  async update({ step, gradNorm }) {
+    const start = performance.now();
+    entered().runner.update(step, gradNorm);
+    return (performance.now() - start) / 1000;
+  },
+
+  async skip({ step }) {
+    entered().runner.skip(step);
+  },
+
+  async encodeWeights() {
+    return entered().runner.encodeWeights();
+  },
+
+  async centers() {
+    return entered().runner.centers;
+  },
+
+  async features({ step, images, count }) {
+    const { cls, patches } = await teacherFeatures(step, images, count, false);
+    patches.dispose();
+    const values = (await cls.data()) as Float32Array;
+    cls.dispose();
+    return values;
+  },
+
+  async knn({ bank, bankLabels, queries, queryLabels, classes }) {
+    const { k, temperature } = entered().spec.evaluation;
+    return await knn({ bank, bankLabels, queries, queryLabels, classes, k, temperature });
+  },
+
+  async inspect({ step, images, count }) {
+    const { cls, patches, attention } = await teacherFeatures(step, images, count, true);
+    invariant(attention, "attention was asked for");
+    const result = {
+      patches: (await patches.data()) as Float32Array,
+      attention: (await attention.data()) as Float32Array,
+      heads: attention.shape[1] as number,
+      positions: patches.shape[1] as number,
+    };
+    for (const tensor of [cls, patches, attention]) tensor.dispose();
+    return result;
+  },
+};
+
+function teacherFeatures(step: number, images: Float32Array, count: number, withAttention: boolean) {
+  const { runner: active, spec: runSpec } = entered();
+  active.setStep(step);
+  return features({
+    spec: runSpec,
+    layout: active.layout,
+    gather: (unit) => active.gatherer.gather("teacher", unit),
+    images,
+    count,
+    size: runSpec.crops.global.size,
+    withAttention,
+  });
+}
+
+const host = createRpc<HostCalls, EngineCalls>(parentPort, calls);

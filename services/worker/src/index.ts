@@ -1,0 +1,3 @@
+/** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
+export { type ShardState, type StateKind, stateKinds } from "./engine/calls.js";
+export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-worker.js";

@@ -1,0 +1,121 @@
+/** Gathers a unit's weights from all shards, counts what is gathered, frees it after use. */
+import { type Layout, PaddockError, shardOf, type Unit } from "@paddock/contract";
+import { type FlatMath, type Gathered, viewUnit } from "@paddock/model";
+import * as tf from "@tensorflow/tfjs-core";
+import type { Membership, ShardState } from "../engine/calls.js";
+import type { Codec } from "./codec.js";
+
+export type Side = "student" | "teacher";
+
+export interface GatherDeps {
+  readonly layout: Layout;
+  readonly membership: Membership;
+  readonly state: ShardState;
+  readonly codec: Codec;
+  readonly flat: FlatMath;
+  /** Bytes of a published part from every peer, indexed by worker. Not called when there is one worker. */
+  readonly fetchUnit: (part: string) => Promise<Uint8Array[]>;
+}
+
+export class Gatherer {
+  readonly #deps: GatherDeps;
+  readonly #units: ReadonlyMap<string, Unit>;
+  readonly #prefetched = new Map<string, Promise<Uint8Array[]>>();
+  /** Staging buffers by size, reused: a fresh large buffer costs more in page faults than in copying. */
+  readonly #staging = new Map<number, Float32Array>();
+  #gatheredBytes = 0;
+  #peakBytes = 0;
+
+  constructor(deps: GatherDeps) {
+    this.#deps = deps;
+    this.#units = new Map(deps.layout.units.map((unit) => [unit.name, unit]));
+  }
+
+  /** Most bytes of units that were gathered (or on their way) at once since the last call. fp32, student and teacher. */
+  takePeakBytes(): number {
+    const peak = this.#peakBytes;
+    this.#peakBytes = this.#gatheredBytes;
+    return peak;
+  }
+
+  /** Starts to fetch a unit that will be gathered next. */
+  prefetch(side: Side, unit: string): void {
+    const part = `${side}/${unit}`;
+    if (this.#deps.membership.workers === 1 || this.#prefetched.has(part)) return;
+    this.#count(this.#unit(unit).elements * 4);
+    const parts = this.#deps.fetchUnit(part);
+    // Its rejection is reported by the gather that awaits it.
+    parts.catch(() => undefined);
+    this.#prefetched.set(part, parts);
+  }
+
+  /** The unit's tensors, as every worker sees them: rounded to the exchange dtype. The caller releases them once. */
+  async gather(side: Side, name: string): Promise<Gathered> {
+    const unit = this.#unit(name);
+    const part = `${side}/${name}`;
+    const bytes = unit.elements * 4;
+    if (!this.#prefetched.has(part)) this.#count(bytes);
+    const vector = await this.#assemble(side, unit);
+    const whole = tf.tensor1d(vector, "float32");
+    const tensors = viewUnit(unit, whole);
+    whole.dispose();
+    let released = false;
+    return {
+      tensors,
+      release: () => {
+        if (released) return;
+        released = true;
+        for (const tensor of Object.values(tensors)) tensor.dispose();
+        this.#count(-bytes);
+      },
+    };
+  }
+
+  async #assemble(side: Side, unit: Unit): Promise<Float32Array> {
+    const { membership, state, codec } = this.#deps;
+    const part = `${side}/${unit.name}`;
+    const peers =
+      membership.workers === 1 ? [] : await (this.#prefetched.get(part) ?? this.#deps.fetchUnit(part));
+    this.#prefetched.delete(part);
+    const vector = this.#stagingOf(unit.elements);
+    for (let worker = 0; worker < membership.workers; worker++) {
+      const { start, end } = shardOf(unit.elements, worker, membership.workers);
+      if (start === end) continue;
+      const target = vector.subarray(start, end);
+      if (worker === membership.worker) {
+        target.set(state[side][unit.name] as Float32Array);
+        codec.round(target);
+        continue;
+      }
+      const bytes = peers[worker];
+      if (bytes?.byteLength !== (end - start) * codec.bytesPerValue) {
+        throw new PaddockError(
+          "exchange-corrupt",
+          `${part} from worker ${worker}: expected ${(end - start) * codec.bytesPerValue} bytes, received ${bytes?.byteLength ?? 0}; was it started with another spec?`,
+        );
+      }
+      codec.decode(bytes, target);
+    }
+    return vector;
+  }
+
+  #stagingOf(elements: number): Float32Array {
+    let buffer = this.#staging.get(elements);
+    if (!buffer) {
+      buffer = new Float32Array(new SharedArrayBuffer(elements * 4));
+      this.#staging.set(elements, buffer);
+    }
+    return buffer;
+  }
+
+  #unit(name: string): Unit {
+    const unit = this.#units.get(name);
+    if (!unit) throw new PaddockError("internal", `no unit "${name}" in the layout`);
+    return unit;
+  }
+
+  #count(bytes: number): void {
+    this.#gatheredBytes += bytes;
+    this.#peakBytes = Math.max(this.#peakBytes, this.#gatheredBytes);
+  }
+}

@@ -1,0 +1,228 @@
+/**
+ * One training step on this worker's shards: the second page a newcomer reads, after the model's `trainStep`.
+ *
+ *   gather units -> teacher, student, losses, backward (packages/model) -> gradients to the fixed tree
+ *   -> reduced shard, its norm -> [coordinator decides] -> AdamW and EMA on the shard -> fresh weights
+ *
+ * `compute` leaves the state untouched, so a step can be dropped at any time before `update`.
+ */
+import {
+  chunkElements,
+  chunksIn,
+  type GradNorms,
+  type Layout,
+  layoutOf,
+  PaddockError,
+  type RunSpec,
+  scalarsAt,
+  shardOf,
+  subtreeRoots,
+  sumTree,
+  type TreeNode,
+  type Unit,
+} from "@paddock/contract";
+import {
+  type Centers,
+  clipCoefficient,
+  type FlatMath,
+  type RankBatch,
+  trainStep,
+  updateUnit,
+} from "@paddock/model";
+import type { Membership, NormRootReport, ShardState, StepReport } from "../engine/calls.js";
+import { codecOf, type Codec } from "./codec.js";
+import { Gatherer } from "./gather.js";
+import { PartTimer } from "./part-timer.js";
+import { Reducer } from "./reduce.js";
+
+/** How a step reaches its peers; `step` is part of every key. Not used with one worker, but for `phase`. */
+export interface StepHost {
+  fetchUnit(step: number, part: string): Promise<Uint8Array[]>;
+  send(step: number, key: string, to: number, payload: Uint8Array): Promise<void>;
+  receive(step: number, key: string, from: number): Promise<Uint8Array>;
+  phase(step: number, phase: string): void;
+}
+
+export interface StepRunnerOptions {
+  readonly spec: RunSpec;
+  readonly membership: Membership;
+  readonly state: ShardState;
+  readonly centers: Centers;
+  readonly flat: FlatMath;
+  readonly host: StepHost;
+  /** Milliseconds, monotone. */
+  readonly now: () => number;
+}
+
+export class StepRunner {
+  readonly layout: Layout;
+  readonly gatherer: Gatherer;
+  readonly #o: StepRunnerOptions;
+  readonly #codec: Codec;
+  readonly #reducer: Reducer;
+  readonly #timer: PartTimer;
+  #step = 0;
+  #centers: Centers;
+  /** What the last `compute` left for `update`. */
+  #prepared: { step: number; gradients: Map<string, Float32Array>; centers: Centers } | undefined;
+
+  constructor(options: StepRunnerOptions) {
+    const { spec, membership, state, flat, host } = options;
+    this.#o = options;
+    this.layout = layoutOf(spec);
+    this.#centers = options.centers;
+    this.#codec = codecOf(spec.exchange.dtype, flat);
+    this.#timer = new PartTimer(options.now);
+    this.gatherer = new Gatherer({
+      layout: this.layout,
+      membership,
+      state,
+      codec: this.#codec,
+      flat,
+      fetchUnit: (part) => host.fetchUnit(this.#step, part),
+    });
+    this.#reducer = new Reducer({
+      layout: this.layout,
+      logicalRanks: spec.logicalRanks,
+      membership,
+      codec: this.#codec,
+      flat,
+      send: (key, to, payload) => host.send(this.#step, key, to, payload),
+      receive: (key, from) => this.#timer.during("wait", () => host.receive(this.#step, key, from)),
+    });
+  }
+
+  get centers(): Centers {
+    return this.#centers;
+  }
+
+  /** Weights gathered from now on are those that were published for `step`. */
+  setStep(step: number): void {
+    this.#step = step;
+  }
+
+  /** Forward, backward, reduce-scatter. Leaves the reduced shard for `update` or `skip`. */
+  async compute(step: number, scale: number, batches: readonly RankBatch[]): Promise<StepReport> {
+    const { spec, host } = this.#o;
+    this.#step = step;
+    this.#reducer.reset();
+    this.#timer.enter("teacher");
+    const { losses, centers, firstBadTensor } = await trainStep({
+      spec,
+      layout: this.layout,
+      step,
+      scalars: scalarsAt(spec, step),
+      batches,
+      centers: this.#centers,
+      deps: {
+        gather: (side, unit) => this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
+        prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
+        emitGradient: (unit, rank, grads) =>
+          this.#timer.during("reduce", () => this.#reducer.emit(unit, rank, grads, scale)),
+        sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
+        phase: (name) => {
+          this.#timer.enter(name);
+          host.phase(step, name);
+        },
+      },
+    });
+    this.#timer.enter("reduce");
+    host.phase(step, "reduce");
+    const gradients = await this.#reducer.collect(1 / (scale * spec.logicalRanks));
+    const normRoots = this.#normRoots(gradients);
+    const finiteGradients = normRoots.every(({ sum }) => Number.isFinite(sum));
+    const finite = finiteGradients && losses.every(({ total }) => Number.isFinite(total));
+    this.#prepared = { step, gradients, centers };
+    return {
+      losses,
+      normRoots,
+      finite,
+      firstBadTensor: finite ? "" : (firstBadTensor ?? this.#firstBad(gradients) ?? "loss"),
+      seconds: this.#timer.take(),
+      peakGatheredBytes: this.gatherer.takePeakBytes(),
+    };
+  }
+
+  /** Clips, then AdamW and EMA on this worker's shards, in place. */
+  update(step: number, gradNorm: GradNorms): void {
+    const { spec, membership, state, flat } = this.#o;
+    const prepared = this.#takePrepared(step);
+    const scalars = scalarsAt(spec, step);
+    for (const unit of this.layout.units) {
+      const norm = gradNorm[unit.submodule];
+      if (norm === undefined) throw new PaddockError("internal", `no gradient norm of ${unit.submodule}`);
+      const shard = {
+        student: state.student[unit.name] as Float32Array,
+        m: state.m[unit.name] as Float32Array,
+        v: state.v[unit.name] as Float32Array,
+        teacher: state.teacher[unit.name] as Float32Array,
+        grad: prepared.gradients.get(unit.name) as Float32Array,
+      };
+      const range = shardOf(unit.elements, membership.worker, membership.workers);
+      const clip = clipCoefficient(norm, spec.optimizer.clipNorm);
+      updateUnit(flat, unit, range, shard, spec, scalars, step, clip);
+    }
+    this.#centers = prepared.centers;
+  }
+
+  /** Drops the gradient of a step whose update is skipped. */
+  skip(step: number): void {
+    this.#takePrepared(step);
+  }
+
+  /** This worker's shards as its peers will gather them. */
+  encodeWeights(): Map<string, Uint8Array> {
+    const parts = new Map<string, Uint8Array>();
+    for (const side of ["student", "teacher"] as const) {
+      for (const [unit, values] of Object.entries(this.#o.state[side])) {
+        parts.set(`${side}/${unit}`, this.#codec.encode(values));
+      }
+    }
+    return parts;
+  }
+
+  #takePrepared(step: number): NonNullable<typeof this.#prepared> {
+    const prepared = this.#prepared;
+    if (prepared?.step !== step) {
+      throw new PaddockError("internal", `step ${step} is to be applied, ${prepared?.step} is prepared`);
+    }
+    this.#prepared = undefined;
+    return prepared;
+  }
+
+  /** Sums of squares as roots of the fixed tree over a unit's chunks: the norm does not depend on the cut. */
+  #normRoots(gradients: ReadonlyMap<string, Float32Array>): NormRootReport[] {
+    const { membership, flat } = this.#o;
+    return this.layout.units.flatMap((unit) => {
+      const { start } = shardOf(unit.elements, membership.worker, membership.workers);
+      const values = gradients.get(unit.name) as Float32Array;
+      const sums = new Float64Array(chunksIn(values.length));
+      flat.sumSquares(values, chunkElements, sums);
+      const first = start / chunkElements;
+      const leaf = (node: TreeNode): number | undefined =>
+        node.end - node.start === 1 ? sums[node.start - first] : undefined;
+      return subtreeRoots(first, first + sums.length, chunksIn(unit.elements)).map((node) => ({
+        unit: unit.name,
+        start: node.start,
+        end: node.end,
+        sum: sumTree(node, leaf, (a, b) => a + b),
+      }));
+    });
+  }
+
+  #firstBad(gradients: ReadonlyMap<string, Float32Array>): string | undefined {
+    const { membership } = this.#o;
+    const locate = (unit: Unit): string | undefined => {
+      const { start } = shardOf(unit.elements, membership.worker, membership.workers);
+      const index = gradients.get(unit.name)?.findIndex((value) => !Number.isFinite(value)) ?? -1;
+      if (index < 0) return undefined;
+      const at = start + index;
+      return unit.parameters.findLast((parameter) => parameter.offset <= at)?.name;
+    };
+    for (const unit of this.layout.units) {
+      const name = locate(unit);
+      if (name) return name;
+    }
+    return undefined;
+  }
+}

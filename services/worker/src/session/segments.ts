@@ -1,0 +1,48 @@
+/** Takes this worker's segment jobs from its BullMQ queue, one at a time, and reports progress on them. */
+import type { SegmentJob } from "@paddock/contract";
+import { UnrecoverableError, Worker } from "bullmq";
+import { Redis } from "ioredis";
+
+export interface SegmentConsumer {
+  /** Takes no further job. The one in progress is left to fail by itself. */
+  close(): Promise<void>;
+}
+
+/**
+ * @param run executes a job; true: the run stops here. Its failure fails the job for good: a new generation brings a new queue.
+ * @param onStop called once, after a job whose `run` returned true
+ */
+export function consumeSegments(options: {
+  readonly redisUrl: string;
+  readonly queue: string;
+  readonly run: (job: SegmentJob, onStep: (done: number) => Promise<void>) => Promise<boolean>;
+  readonly onStop: () => void;
+  readonly onError: (error: Error) => void;
+}): SegmentConsumer {
+  const connection = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  // Its loss also shows in the exchange and in the lease, which decide what follows.
+  connection.on("error", () => undefined);
+  const worker = new Worker<SegmentJob>(
+    options.queue,
+    async (job) => {
+      try {
+        const steps = job.data.end - job.data.start;
+        const stop = await options.run(job.data, (done) => job.updateProgress((100 * done) / steps));
+        if (stop) options.onStop();
+      } catch (thrown) {
+        const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+        options.onError(error);
+        throw new UnrecoverableError(error.message);
+      }
+    },
+    // The lock is only a backstop: leases are renewed by progress on the session stream.
+    { connection, concurrency: 1, lockDuration: 60_000, drainDelay: 1 },
+  );
+  worker.on("error", () => undefined);
+  return {
+    async close() {
+      await worker.close(true);
+      connection.disconnect();
+    },
+  };
+}
