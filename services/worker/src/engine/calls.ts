@@ -99,4 +99,3 @@ export type HostCalls = {
   receive(a: { step: number; key: string; from: number }): Promise<Uint8Array>;
   phase(a: { step: number; phase: string }): void;
 };
-

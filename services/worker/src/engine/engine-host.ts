@@ -15,7 +15,9 @@ export function startEngineThread(host: HostCalls): EngineHost {
   const thread = new Worker(new URL("./engine-thread.js", import.meta.url));
   const rpc = createRpc<EngineCalls, HostCalls>(thread, host);
   thread.on("error", (error) => {
-    rpc.fail(new PaddockError("run-failed", `the engine thread died: ${error.message}`, { cause: error }));
+    rpc.fail(
+      new PaddockError("run-failed", `the engine thread died: ${error.message}`, { cause: error }),
+    );
   });
   thread.on("exit", (code) => {
     rpc.fail(new PaddockError("run-failed", `the engine thread exited with code ${code}`));

@@ -2,13 +2,7 @@
 import { parentPort } from "node:worker_threads";
 import { invariant, layoutOf, PaddockError, shardOf } from "@paddock/contract";
 import { type Engine, openEngine } from "@paddock/engine";
-import {
-  features,
-  initialCenters,
-  initialUnit,
-  knn,
-  referenceFlatMath,
-} from "@paddock/model";
+import { features, initialCenters, initialUnit, knn, referenceFlatMath } from "@paddock/model";
 import { StepRunner } from "../segment/step.js";
 import type { EngineCalls, HostCalls } from "./calls.js";
 import { createRpc } from "./rpc.js";
@@ -20,7 +14,8 @@ let runner: StepRunner | undefined;
 let spec: Parameters<EngineCalls["enter"]>[0]["spec"] | undefined;
 
 function entered(): { runner: StepRunner; spec: NonNullable<typeof spec> } {
-  if (!runner || !spec) throw new PaddockError("internal", "the engine thread has not entered a generation");
+  if (!runner || !spec)
+    throw new PaddockError("internal", "the engine thread has not entered a generation");
   return { runner, spec };
 }
 
@@ -104,7 +99,12 @@ const calls: EngineCalls = {
   },
 };
 
-function teacherFeatures(step: number, images: Float32Array, count: number, withAttention: boolean) {
+function teacherFeatures(
+  step: number,
+  images: Float32Array,
+  count: number,
+  withAttention: boolean,
+) {
   const { runner: active, spec: runSpec } = entered();
   active.setStep(step);
   return features({

@@ -128,6 +128,7 @@ function bytesOf(pieces: readonly Float32Array[]): Uint8Array {
 function cut(bytes: Uint8Array, values: number): Float32Array[] {
   const all = new Float32Array(new Uint8Array(bytes).buffer);
   const pieces: Float32Array[] = [];
-  for (let start = 0; start < all.length; start += values) pieces.push(all.subarray(start, start + values));
+  for (let start = 0; start < all.length; start += values)
+    pieces.push(all.subarray(start, start + values));
   return pieces;
 }

@@ -29,7 +29,8 @@ export function principalComponents(
     for (let i = 0; i < width; i++) {
       for (let j = 0; j < width; j++) {
         covariance[i * width + j] =
-          (covariance[i * width + j] as number) - value * (vector[i] as number) * (vector[j] as number);
+          (covariance[i * width + j] as number) -
+          value * (vector[i] as number) * (vector[j] as number);
       }
     }
   }
@@ -53,7 +54,8 @@ function covarianceOf(rows: Float32Array, width: number): Float64Array {
       const a = (rows[start + i] as number) - (mean[i] as number);
       for (let j = 0; j < width; j++) {
         covariance[i * width + j] =
-          (covariance[i * width + j] as number) + a * ((rows[start + j] as number) - (mean[j] as number));
+          (covariance[i * width + j] as number) +
+          a * ((rows[start + j] as number) - (mean[j] as number));
       }
     }
   }
@@ -71,7 +73,8 @@ function leadingEigenvector(
     const next = new Float64Array(width);
     for (let i = 0; i < width; i++) {
       let dot = 0;
-      for (let j = 0; j < width; j++) dot += (matrix[i * width + j] as number) * (vector[j] as number);
+      for (let j = 0; j < width; j++)
+        dot += (matrix[i * width + j] as number) * (vector[j] as number);
       next[i] = dot;
     }
     value = Math.hypot(...next);

@@ -1,7 +1,7 @@
 /** Pictures for the report: PCA-to-RGB of the teacher's patch features and attention maps of its last block. */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { rngOf, type RunSpec, streams } from "@paddock/contract";
+import { type RunSpec, rngOf, streams } from "@paddock/contract";
 import { evaluationImages, loadEvaluationBatch } from "@paddock/data";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "./evaluator.js";
@@ -35,7 +35,10 @@ export async function writeVisuals(options: {
   });
   const width = patches.length / (count * positions);
   const side = Math.round(Math.sqrt(positions));
-  const colors = toBytes(principalComponents(patches, width, 3, rngOf(spec.seed, streams.evaluation, 1)), 3);
+  const colors = toBytes(
+    principalComponents(patches, width, 3, rngOf(spec.seed, streams.evaluation, 1)),
+    3,
+  );
   const { size } = spec.crops.global;
   const channels = spec.model.channels;
   const entries = ids.map((_, i) => {

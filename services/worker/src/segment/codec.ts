@@ -26,7 +26,10 @@ const floatCodec: Codec = {
     return new Uint8Array(out.buffer);
   },
   decode(bytes, out) {
-    invariant(bytes.byteLength === out.byteLength, `decode ${bytes.byteLength} into ${out.byteLength} bytes`);
+    invariant(
+      bytes.byteLength === out.byteLength,
+      `decode ${bytes.byteLength} into ${out.byteLength} bytes`,
+    );
     new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
   },
   round() {
@@ -43,7 +46,10 @@ function halfCodec(flat: FlatMath): Codec {
       return new Uint8Array(out.buffer);
     },
     decode(bytes, out) {
-      invariant(bytes.byteLength === out.length * 2, `decode ${bytes.byteLength} bytes into ${out.length} values`);
+      invariant(
+        bytes.byteLength === out.length * 2,
+        `decode ${bytes.byteLength} bytes into ${out.length} values`,
+      );
       const aligned = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
       flat.decodeHalf(new Uint16Array(aligned.buffer, aligned.byteOffset, out.length), out);
     },

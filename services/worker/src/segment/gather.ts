@@ -75,7 +75,9 @@ export class Gatherer {
     const { membership, state, codec } = this.#deps;
     const part = `${side}/${unit.name}`;
     const peers =
-      membership.workers === 1 ? [] : await (this.#prefetched.get(part) ?? this.#deps.fetchUnit(part));
+      membership.workers === 1
+        ? []
+        : await (this.#prefetched.get(part) ?? this.#deps.fetchUnit(part));
     this.#prefetched.delete(part);
     const vector = this.#stagingOf(unit.elements);
     for (let worker = 0; worker < membership.workers; worker++) {

@@ -19,7 +19,7 @@ import {
 } from "@paddock/contract";
 import { type FlatMath, flattenGradients, type UnitTensors } from "@paddock/model";
 import type { Membership } from "../engine/calls.js";
-import { backwardOrder, type Bucket, bucketsOf } from "./buckets.js";
+import { type Bucket, backwardOrder, bucketsOf } from "./buckets.js";
 import type { Codec } from "./codec.js";
 
 export interface ReduceDeps {
@@ -90,7 +90,11 @@ export class Reducer {
       unitName,
       this.#roots.map((node) => ({
         node,
-        values: sumTree(node, (n) => (n.end - n.start === 1 ? leaves.get(n.start) : undefined), this.#add),
+        values: sumTree(
+          node,
+          (n) => (n.end - n.start === 1 ? leaves.get(n.start) : undefined),
+          this.#add,
+        ),
       })),
     );
     if (membership.workers > 1) this.#sendFinishedBuckets();
@@ -103,7 +107,10 @@ export class Reducer {
   async collect(factor: number): Promise<Map<string, Float32Array>> {
     const { membership, flat, codec, logicalRanks } = this.#deps;
     const { worker, workers } = membership;
-    invariant(this.#leaves.size === 0, `backward left ${[...this.#leaves.keys()].join(", ")} unfinished`);
+    invariant(
+      this.#leaves.size === 0,
+      `backward left ${[...this.#leaves.keys()].join(", ")} unfinished`,
+    );
     const reduced = new Map<string, Float32Array>();
     for (const bucket of this.#buckets) {
       const nodes = bucket.units.map((unit) => this.#ownNodes(unit));
@@ -152,10 +159,15 @@ export class Reducer {
       const bytes = new Uint8Array(payload.buffer);
       const peers = [...Array(workers).keys()].filter((peer) => peer !== worker);
       const sends = peers.map((peer) => this.#deps.send(key, peer, bytes));
-      for (const peer of peers) this.#readSum(key, peer, length, await this.#deps.receive(key, peer), known);
+      for (const peer of peers)
+        this.#readSum(key, peer, length, await this.#deps.receive(key, peer), known);
       await Promise.all(sends);
     }
-    return sumTree({ start: 0, end: logicalRanks }, (node) => known.get(nodeKey(node)), this.#addExact);
+    return sumTree(
+      { start: 0, end: logicalRanks },
+      (node) => known.get(nodeKey(node)),
+      this.#addExact,
+    );
   }
 
   #readSum(
@@ -175,7 +187,8 @@ export class Reducer {
 
   #sendFinishedBuckets(): void {
     for (const bucket of this.#buckets) {
-      if (this.#sent.has(bucket.key) || !bucket.units.every((unit) => this.#ready.has(unit.name))) continue;
+      if (this.#sent.has(bucket.key) || !bucket.units.every((unit) => this.#ready.has(unit.name)))
+        continue;
       this.#sent.add(bucket.key);
       for (let peer = 0; peer < this.#deps.membership.workers; peer++) {
         if (peer === this.#deps.membership.worker) continue;
@@ -233,7 +246,9 @@ export class Reducer {
     const { codec, membership } = this.#deps;
     const roots = this.#rootsOf(peer);
     let offset = 0;
-    const shards = bucket.units.map((unit) => shardOf(unit.elements, membership.worker, membership.workers));
+    const shards = bucket.units.map((unit) =>
+      shardOf(unit.elements, membership.worker, membership.workers),
+    );
     const expected = shards.reduce((sum, { start, end }) => sum + (end - start), 0);
     expectBytes(
       `${bucket.key} from worker ${peer}`,

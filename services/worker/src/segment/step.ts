@@ -30,7 +30,7 @@ import {
   updateUnit,
 } from "@paddock/model";
 import type { Membership, NormRootReport, ShardState, StepReport } from "../engine/calls.js";
-import { codecOf, type Codec } from "./codec.js";
+import { type Codec, codecOf } from "./codec.js";
 import { Gatherer } from "./gather.js";
 import { PartTimer } from "./part-timer.js";
 import { Reducer } from "./reduce.js";
@@ -54,6 +54,14 @@ export interface StepRunnerOptions {
   readonly now: () => number;
 }
 
+interface PreparedStep {
+  readonly step: number;
+  /** This worker's shard of every unit's reduced gradient. */
+  readonly gradients: ReadonlyMap<string, Float32Array>;
+  /** To adopt with the update. */
+  readonly centers: Centers;
+}
+
 export class StepRunner {
   readonly layout: Layout;
   readonly gatherer: Gatherer;
@@ -64,7 +72,7 @@ export class StepRunner {
   #step = 0;
   #centers: Centers;
   /** What the last `compute` left for `update`. */
-  #prepared: { step: number; gradients: Map<string, Float32Array>; centers: Centers } | undefined;
+  #prepared: PreparedStep | undefined;
 
   constructor(options: StepRunnerOptions) {
     const { spec, membership, state, flat, host } = options;
@@ -115,7 +123,8 @@ export class StepRunner {
       batches,
       centers: this.#centers,
       deps: {
-        gather: (side, unit) => this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
+        gather: (side, unit) =>
+          this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
         prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
         emitGradient: (unit, rank, grads) =>
           this.#timer.during("reduce", () => this.#reducer.emit(unit, rank, grads, scale)),
@@ -150,7 +159,8 @@ export class StepRunner {
     const scalars = scalarsAt(spec, step);
     for (const unit of this.layout.units) {
       const norm = gradNorm[unit.submodule];
-      if (norm === undefined) throw new PaddockError("internal", `no gradient norm of ${unit.submodule}`);
+      if (norm === undefined)
+        throw new PaddockError("internal", `no gradient norm of ${unit.submodule}`);
       const shard = {
         student: state.student[unit.name] as Float32Array,
         m: state.m[unit.name] as Float32Array,
@@ -181,10 +191,13 @@ export class StepRunner {
     return parts;
   }
 
-  #takePrepared(step: number): NonNullable<typeof this.#prepared> {
+  #takePrepared(step: number): PreparedStep {
     const prepared = this.#prepared;
     if (prepared?.step !== step) {
-      throw new PaddockError("internal", `step ${step} is to be applied, ${prepared?.step} is prepared`);
+      throw new PaddockError(
+        "internal",
+        `step ${step} is to be applied, ${prepared?.step} is prepared`,
+      );
     }
     this.#prepared = undefined;
     return prepared;

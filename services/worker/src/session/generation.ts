@@ -7,20 +7,15 @@ import { join } from "node:path";
 import {
   type Layout,
   layoutOf,
-  ranksOf,
   type RunSpec,
+  ranksOf,
   type SegmentJob,
   shardOf,
 } from "@paddock/contract";
 import type { RankBatch } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
-import {
-  isStateKind,
-  type Membership,
-  type ShardState,
-  type StepReport,
-} from "../engine/calls.js";
+import { isStateKind, type Membership, type ShardState, type StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange } from "../exchange/exchange.js";
@@ -78,7 +73,13 @@ export class Generation {
     this.#progress(startStep, "load");
     await exchange.enter(membership.generation, membership.worker, membership.workers);
     const centers: Centers | null = loadCheckpoint
-      ? await loadState({ directory: checkpointDirectory(runDir, startStep), layout, membership, state, spec })
+      ? await loadState({
+          directory: checkpointDirectory(runDir, startStep),
+          layout,
+          membership,
+          state,
+          spec,
+        })
       : null;
     await engine.call("enter", { spec, membership, state, initialise: !loadCheckpoint, centers });
     await this.#publish(startStep);
@@ -107,7 +108,8 @@ export class Generation {
     readonly start: number;
     readonly end: number;
   }): Float32Array | undefined {
-    if (request.generation !== this.membership.generation || !isStateKind(request.kind)) return undefined;
+    if (request.generation !== this.membership.generation || !isStateKind(request.kind))
+      return undefined;
     const shard = this.state[request.kind][request.unit];
     const unit = this.layout.units.find(({ name }) => name === request.unit);
     if (!shard || !unit) return undefined;

@@ -121,7 +121,10 @@ class WorkerLife {
       const end = await this.#hear(message);
       if (end) return end;
     }
-    throw new PaddockError("worker-lost", "the coordinator closed the session without a shutdown message");
+    throw new PaddockError(
+      "worker-lost",
+      "the coordinator closed the session without a shutdown message",
+    );
   }
 
   async #hear(message: CoordinatorMessage): Promise<WorkerEnd | undefined> {
@@ -134,10 +137,14 @@ class WorkerLife {
         return undefined;
       case "decision": {
         const { decision } = message;
-        if (decision.generation !== this.#running?.generation.membership.generation) return undefined;
+        if (decision.generation !== this.#running?.generation.membership.generation)
+          return undefined;
         if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
           await this.#endGeneration(
-            new PaddockError("stale-generation", `generation ${decision.generation} was ended by the coordinator`),
+            new PaddockError(
+              "stale-generation",
+              `generation ${decision.generation} was ended by the coordinator`,
+            ),
           );
         } else {
           this.#running.generation.decided(decision);
@@ -172,7 +179,8 @@ class WorkerLife {
     if (!this.#engineIsClean) await this.#replaceEngine();
     const welcome = this.#welcome;
     const pool = this.#pool;
-    if (!welcome || !pool) throw new PaddockError("internal", "an assignment came before the welcome");
+    if (!welcome || !pool)
+      throw new PaddockError("internal", "an assignment came before the welcome");
     const { spec, message } = welcome;
     const engine = this.#engine;
     const exchange: Exchange =
@@ -198,7 +206,12 @@ class WorkerLife {
     const running: Running = { generation, exchange, segments: undefined, over: undefined };
     this.#running = running;
     this.#o.logger.info(
-      { generation: assignment.generation, worker: assignment.worker, workers: assignment.workers, step: assignment.startStep },
+      {
+        generation: assignment.generation,
+        worker: assignment.worker,
+        workers: assignment.workers,
+        step: assignment.startStep,
+      },
       "generation begins",
     );
     void this.#run(running, assignment, message.redisUrl);
@@ -217,7 +230,10 @@ class WorkerLife {
         run: (job, onStep) => generation.runSegment(job, onStep),
         onStop: () => {
           this.#engineIsClean = true;
-          this.#session?.send({ kind: "goodbye", goodbye: { reason: "the last decision said stop" } });
+          this.#session?.send({
+            kind: "goodbye",
+            goodbye: { reason: "the last decision said stop" },
+          });
         },
         onError: (error) => this.#report(running, error),
       });
@@ -290,7 +306,11 @@ class WorkerLife {
       },
       send: ({ step, key, to, payload }) => {
         const { exchange, generation } = current();
-        return exchange.send({ generation: generation.membership.generation, step, key }, to, payload);
+        return exchange.send(
+          { generation: generation.membership.generation, step, key },
+          to,
+          payload,
+        );
       },
       receive: ({ step, key, from }) => {
         const { exchange, generation } = current();
@@ -304,7 +324,13 @@ class WorkerLife {
     };
   }
 
-  #readShard(request: { generation: number; kind: string; unit: string; start: number; end: number }) {
+  #readShard(request: {
+    generation: number;
+    kind: string;
+    unit: string;
+    start: number;
+    end: number;
+  }) {
     return this.#running?.generation.readShard(request);
   }
 }

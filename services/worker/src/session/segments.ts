@@ -27,12 +27,16 @@ export function consumeSegments(options: {
     async (job) => {
       try {
         const steps = job.data.end - job.data.start;
-        const stop = await options.run(job.data, (done) => job.updateProgress((100 * done) / steps));
+        const stop = await options.run(job.data, (done) =>
+          job.updateProgress((100 * done) / steps),
+        );
         if (stop) options.onStop();
       } catch (thrown) {
         const error = thrown instanceof Error ? thrown : new Error(String(thrown));
         options.onError(error);
-        throw new UnrecoverableError(error.message);
+        const failure = new UnrecoverableError(error.message);
+        failure.cause = error;
+        throw failure;
       }
     },
     // The lock is only a backstop: leases are renewed by progress on the session stream.
