@@ -37,6 +37,8 @@ export const ModelSpec = z.strictObject({
   interpolateOffset: z.number().nonnegative().default(0.1),
   /** Antialias that interpolation (true in the official models with registers). */
   interpolateAntialias: z.boolean().default(false),
+  /** Standard deviation of the truncated normal that weights start from. Official 0.02; narrow, shallow models on short budgets want more. */
+  initStd: z.number().positive().default(0.02),
   /** LayerNorm epsilon. */
   normEps: z.number().positive().default(1e-6),
 });

@@ -80,7 +80,6 @@ export type EngineCalls = {
     bankLabels: Int32Array;
     queries: Float32Array;
     queryLabels: Int32Array;
-    classes: number;
   }): Promise<number>;
   /** Patch features [count, P, D] and cls attention of the last block [count, heads, P], for pictures. */
   inspect(a: { step: number; images: Float32Array; count: number }): Promise<{

@@ -80,9 +80,10 @@ const calls: EngineCalls = {
     return values;
   },
 
-  async knn({ bank, bankLabels, queries, queryLabels, classes }) {
+  async knn(split) {
     const { k, temperature } = entered().spec.evaluation;
-    return await knn({ bank, bankLabels, queries, queryLabels, classes, k, temperature });
+    const dimension = split.bank.length / split.bankLabels.length;
+    return await knn({ ...split, dimension, k, temperature });
   },
 
   async inspect({ step, images, count }) {

@@ -1,5 +1,5 @@
 /** Weighted k-NN of the teacher on labelled images, in the run: features on all workers, the vote on worker 0. */
-import { PaddockError, type RunSpec } from "@paddock/contract";
+import { invariant, PaddockError, type RunSpec, sizeOfModel } from "@paddock/contract";
 import { type Dataset, evaluationImages, loadEvaluationBatch, openDataset } from "@paddock/data";
 import type { Membership } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
@@ -32,66 +32,84 @@ export interface Evaluator {
 /** Tokens per forward pass: bounds its activations. Batches are cut alike for every number of workers. */
 const tokensPerBatch = 32_768;
 
+interface BatchFeatures {
+  readonly features: Float32Array;
+  readonly labels: Int32Array;
+}
+
 interface Split {
   readonly features: Float32Array;
   readonly labels: Int32Array;
 }
 
-export function createEvaluator(spec: RunSpec, engine: EngineHost, exchange: Exchange): Evaluator {
-  let opened: Promise<{ train: Dataset; validation: Dataset }> | undefined;
-  const datasets = (): NonNullable<typeof opened> => {
-    opened ??= openBoth(spec);
+export interface EvaluatorDeps {
+  readonly spec: RunSpec;
+  readonly engine: EngineHost;
+  readonly exchange: Exchange;
+  /** Training images. */
+  readonly train: Dataset;
+}
+
+export function createEvaluator({ spec, engine, exchange, train }: EvaluatorDeps): Evaluator {
+  let opened: Promise<Dataset> | undefined;
+  const openedValidation = (): Promise<Dataset> => {
+    opened ??= openValidation(spec, train);
     return opened;
   };
 
+  /** Features and labels of the images, in order, on worker 0; undefined on the others. */
   const featuresOf = async (
     dataset: Dataset,
-    ids: readonly number[],
+    ids: Int32Array,
     name: string,
     request: EvaluationRequest,
   ): Promise<Split | undefined> => {
     const { membership, step, onProgress } = request;
+    const { generation, worker, workers } = membership;
     const tokens = (spec.crops.global.size / spec.model.patchSize) ** 2 + 1;
     const batchImages = Math.max(1, Math.floor(tokensPerBatch / tokens));
-    const batches = Math.ceil(ids.length / batchImages);
-    const width = { value: 0 };
-    const mine: Float32Array[] = [];
-    const labels = Int32Array.from(ids, (id) => dataset.label(id) ?? -1);
-    for (let b = membership.worker; b < batches; b += membership.workers) {
-      const batch = ids.slice(b * batchImages, (b + 1) * batchImages);
-      const { images } = await loadEvaluationBatch(dataset, batch, spec);
+    const mine: BatchFeatures[] = [];
+    for (let b = worker; b * batchImages < ids.length; b += workers) {
+      const batch = ids.subarray(b * batchImages, (b + 1) * batchImages);
+      const { images, labels } = await loadEvaluationBatch(dataset, batch, spec);
       const features = await engine.call("features", { step, images, count: batch.length });
-      width.value = features.length / batch.length;
-      mine.push(features);
+      mine.push({ features, labels });
       onProgress();
     }
-    const key = `evaluate.${name}`;
-    if (membership.worker !== 0) {
-      await exchange.send({ generation: membership.generation, step, key }, 0, bytesOf(mine));
+    const key = (what: string) => ({ generation, step, key: `evaluate.${name}.${what}` });
+    if (worker !== 0) {
+      await exchange.send(key("features"), 0, bytesOf(mine.map((batch) => batch.features)));
+      await exchange.send(key("labels"), 0, bytesOf(mine.map((batch) => batch.labels)));
       return undefined;
     }
-    const queues = [mine];
-    for (let peer = 1; peer < membership.workers; peer++) {
-      const bytes = await exchange.receive({ generation: membership.generation, step, key }, peer);
-      queues.push(cut(bytes, batchImages * width.value));
-    }
-    const features = new Float32Array(ids.length * width.value);
-    for (let b = 0; b < batches; b++) {
-      const piece = queues[b % membership.workers]?.[Math.floor(b / membership.workers)];
-      if (!piece) throw new PaddockError("internal", `features of batch ${b} are missing`);
-      features.set(piece, b * batchImages * width.value);
+    const { width } = sizeOfModel(spec.model);
+    const features = new Float32Array(ids.length * width);
+    const labels = new Int32Array(ids.length);
+    for (let from = 0; from < workers; from++) {
+      const theirs =
+        from === 0
+          ? {
+              features: bytesOf(mine.map((m) => m.features)),
+              labels: bytesOf(mine.map((m) => m.labels)),
+            }
+          : {
+              features: await exchange.receive(key("features"), from),
+              labels: await exchange.receive(key("labels"), from),
+            };
+      deal(theirs.features, features, batchImages * width, from, workers);
+      deal(theirs.labels, labels, batchImages, from, workers);
     }
     return { features, labels };
   };
 
   return {
     async evaluate(request) {
-      const { train, validation } = await datasets();
+      const validation = await openedValidation();
       const { evaluation, seed } = spec;
       const bankCount = request.full ? evaluation.finalBank : evaluation.bank;
       const queryCount = request.full ? evaluation.finalQueries : evaluation.queries;
-      const bankIds = evaluationImages(train, spec, { count: bankCount, seed });
-      const queryIds = evaluationImages(validation, spec, { count: queryCount, seed });
+      const bankIds = evaluationImages(train, { count: bankCount, seed });
+      const queryIds = evaluationImages(validation, { count: queryCount, seed });
       const bank = await featuresOf(train, bankIds, "bank", request);
       const queries = await featuresOf(validation, queryIds, "queries", request);
       if (!bank || !queries) return undefined;
@@ -100,16 +118,14 @@ export function createEvaluator(spec: RunSpec, engine: EngineHost, exchange: Exc
         bankLabels: bank.labels,
         queries: queries.features,
         queryLabels: queries.labels,
-        classes: train.classes?.length ?? 0,
       });
       return { accuracy, bank: bankIds.length, queries: queryIds.length };
     },
-    validation: async () => (await datasets()).validation,
+    validation: openedValidation,
   };
 }
 
-async function openBoth(spec: RunSpec): Promise<{ train: Dataset; validation: Dataset }> {
-  const train = await openDataset(spec.data, "train");
+async function openValidation(spec: RunSpec, train: Dataset): Promise<Dataset> {
   const validation = await openDataset(spec.data, "validation");
   if (!train.classes || !validation.classes) {
     throw new PaddockError(
@@ -117,18 +133,31 @@ async function openBoth(spec: RunSpec): Promise<{ train: Dataset; validation: Da
       `k-NN evaluation: expected labelled training and validation images, received none in ${spec.data.path}; use class subfolders or set evaluation.everySteps to 0`,
     );
   }
-  return { train, validation };
+  return validation;
 }
 
-function bytesOf(pieces: readonly Float32Array[]): Uint8Array {
+function bytesOf(pieces: readonly (Float32Array | Int32Array)[]): Uint8Array {
   return Buffer.concat(pieces.map((p) => new Uint8Array(p.buffer, p.byteOffset, p.byteLength)));
 }
 
-/** Cuts little-endian fp32 bytes into pieces of `values`, the last one as long as it is. */
-function cut(bytes: Uint8Array, values: number): Float32Array[] {
-  const all = new Float32Array(new Uint8Array(bytes).buffer);
-  const pieces: Float32Array[] = [];
-  for (let start = 0; start < all.length; start += values)
-    pieces.push(all.subarray(start, start + values));
-  return pieces;
+/** Puts one worker's batches (every `workers`-th, from its own number on) to their places. Little-endian, 4 bytes a value. */
+function deal(
+  bytes: Uint8Array,
+  out: Float32Array | Int32Array,
+  batchValues: number,
+  worker: number,
+  workers: number,
+): void {
+  const target = new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
+  const batchBytes = batchValues * 4;
+  let at = 0;
+  for (let b = worker; b * batchBytes < target.byteLength; b += workers) {
+    const piece = bytes.subarray(at, at + Math.min(batchBytes, target.byteLength - b * batchBytes));
+    target.set(piece, b * batchBytes);
+    at += piece.byteLength;
+  }
+  invariant(
+    at === bytes.byteLength,
+    `worker ${worker} sent ${bytes.byteLength} bytes, ${at} were expected`,
+  );
 }

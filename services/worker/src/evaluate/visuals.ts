@@ -25,7 +25,7 @@ export async function writeVisuals(options: {
 }): Promise<void> {
   const { spec, runDir, engine, evaluator } = options;
   const dataset = await evaluator.validation();
-  const ids = evaluationImages(dataset, spec, { count: pictures, seed: spec.seed });
+  const ids = evaluationImages(dataset, { count: pictures, seed: spec.seed });
   const { images, labels } = await loadEvaluationBatch(dataset, ids, spec);
   const count = ids.length;
   const { patches, attention, heads, positions } = await engine.call("inspect", {
@@ -41,7 +41,7 @@ export async function writeVisuals(options: {
   );
   const { size } = spec.crops.global;
   const channels = spec.model.channels;
-  const entries = ids.map((_, i) => {
+  const entries = Array.from(ids, (_, i) => {
     const pixels = images.subarray(i * size * size * channels, (i + 1) * size * size * channels);
     const maps = Array.from({ length: heads }, (_unused, head) => {
       const start = (i * heads + head) * positions;

@@ -76,7 +76,7 @@ export class Reducer {
   async emit(unitName: string, rank: number, grads: UnitTensors, scale: number): Promise<void> {
     const { codec, flat, membership } = this.#deps;
     const unit = this.#unit(unitName);
-    const leaf = flattenGradients(unit, grads);
+    const leaf = await flattenGradients(unit, grads);
     for (const tensor of Object.values(grads)) tensor.dispose();
     if (scale !== 1) flat.scale(leaf, scale);
     codec.round(leaf);

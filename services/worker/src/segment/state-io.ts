@@ -49,7 +49,8 @@ export async function loadState(
     }
     const centers: Record<string, Float32Array | null> = {};
     for (const [name, initial] of Object.entries(initialCenters(spec))) {
-      centers[name] = initial ? ((await checkpoint.extra(`centers/${name}`)) ?? null) : null;
+      // A pending mean is null before the first step, so only a centre can be missing.
+      centers[name] = (await checkpoint.extra(`centers/${name}`)) ?? null;
       if (initial && centers[name]?.length !== initial.length) {
         throw new PaddockError(
           "checkpoint-corrupt",

@@ -170,7 +170,7 @@ export class StepRunner {
       };
       const range = shardOf(unit.elements, membership.worker, membership.workers);
       const clip = clipCoefficient(norm, spec.optimizer.clipNorm);
-      updateUnit(flat, unit, range, shard, spec, scalars, step, clip);
+      updateUnit(flat, unit, range, shard, { spec, scalars, step, clipCoefficient: clip });
     }
     this.#centers = prepared.centers;
   }

@@ -29,7 +29,7 @@ export interface GenerationDeps {
   readonly runDir: string;
   readonly engine: EngineHost;
   readonly exchange: Exchange;
-  /** Batches of some logical ranks, made off the main thread. */
+  /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly requestBatches: (step: number, ranks: readonly number[]) => Promise<RankBatch[]>;
   readonly evaluator: Evaluator;
   readonly send: (message: WorkerMessage) => void;
@@ -47,7 +47,6 @@ export class Generation {
   readonly #assignment: Assignment;
   readonly #decisions = new Decisions();
   readonly #ranks: readonly number[];
-  #prefetched: { readonly step: number; readonly batches: Promise<RankBatch[]> } | undefined;
   #scale: number;
   #sentBytes = 0;
   #updateSeconds = 0;
@@ -127,7 +126,7 @@ export class Generation {
     const { engine } = this.#deps;
     this.#progress(step, "data");
     const started = performance.now();
-    const batches = await this.#batches(step);
+    const batches = await this.#deps.requestBatches(step, this.#ranks);
     const dataSeconds = secondsSince(started);
     const report = await engine.call("compute", { step, scale: this.#scale, batches });
     this.#reportPrepared(step, report, dataSeconds);
@@ -146,22 +145,6 @@ export class Generation {
     if (decision.checkpoint) await this.#checkpoint(step + 1);
     if (decision.evaluate) await this.#evaluate(step + 1, step + 1 === this.#deps.spec.steps);
     return decision.stop;
-  }
-
-  /** This step's batches; the next step's are asked for at once, so that they are made while this one computes. */
-  async #batches(step: number): Promise<RankBatch[]> {
-    const request = (s: number): Promise<RankBatch[]> => {
-      const batches = this.#deps.requestBatches(s, this.#ranks);
-      // Its rejection is reported by whoever awaits it.
-      batches.catch(() => undefined);
-      return batches;
-    };
-    const mine = this.#prefetched?.step === step ? this.#prefetched.batches : request(step);
-    const batches = await mine;
-    if (step + 1 < this.#deps.spec.steps) {
-      this.#prefetched = { step: step + 1, batches: request(step + 1) };
-    }
-    return batches;
   }
 
   #reportPrepared(step: number, report: StepReport, dataSeconds: number): void {

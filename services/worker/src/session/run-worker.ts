@@ -1,7 +1,7 @@
 /** A worker's life: open the engine, say hello, then serve one generation after another until told to shut down. */
 import { hostname } from "node:os";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
-import { type BatchPool, startBatchPool } from "@paddock/data";
+import { type BatchPool, openDataset, type SharedDataset, startBatchPool } from "@paddock/data";
 import {
   type Assignment,
   type CoordinatorMessage,
@@ -50,6 +50,14 @@ export async function runWorker(options: WorkerOptions): Promise<WorkerEnd> {
   }
 }
 
+/** What a welcome brings: the run that this worker serves. */
+interface Served {
+  readonly spec: RunSpec;
+  readonly message: Welcome;
+  readonly train: SharedDataset;
+  readonly pool: BatchPool;
+}
+
 /** What exists while one generation runs. */
 interface Running {
   readonly generation: Generation;
@@ -66,8 +74,7 @@ class WorkerLife {
   /** false once a step was interrupted: the thread then holds tensors of nobody and is replaced. */
   #engineIsClean = true;
   #session: Session | undefined;
-  #welcome: { readonly spec: RunSpec; readonly message: Welcome } | undefined;
-  #pool: BatchPool | undefined;
+  #served: Served | undefined;
   #running: Running | undefined;
   #badImages = 0;
   #fail: (error: PaddockError) => void = () => undefined;
@@ -111,7 +118,7 @@ class WorkerLife {
   async close(): Promise<void> {
     await this.#endGeneration(new PaddockError("stale-generation", "the worker is closing"));
     this.#session?.close();
-    await this.#pool?.close();
+    await this.#served?.pool.close();
     await this.#engine.terminate(new PaddockError("stale-generation", "the worker is closing"));
     this.#eventLoop.close();
   }
@@ -130,7 +137,7 @@ class WorkerLife {
   async #hear(message: CoordinatorMessage): Promise<WorkerEnd | undefined> {
     switch (message.kind) {
       case "welcome":
-        this.#onWelcome(message.welcome);
+        await this.#onWelcome(message.welcome);
         return undefined;
       case "assignment":
         await this.#onAssignment(message.assignment);
@@ -159,17 +166,19 @@ class WorkerLife {
     }
   }
 
-  #onWelcome(message: Welcome): void {
+  async #onWelcome(message: Welcome): Promise<void> {
     const spec = parseRunSpec(JSON.parse(message.specJson));
-    this.#welcome = { spec, message };
-    this.#pool = startBatchPool({
+    const train = await openDataset(spec.data, "train");
+    const pool = await startBatchPool({
       spec,
       threads: spec.data.threads,
+      dataset: train,
       onBadImage: ({ path, reason }) => {
         this.#badImages++;
         this.#o.logger.warn({ path, reason }, "image replaced: it cannot be decoded");
       },
     });
+    this.#served = { spec, message, train, pool };
   }
 
   async #onAssignment(assignment: Assignment): Promise<void> {
@@ -177,11 +186,9 @@ class WorkerLife {
       new PaddockError("stale-generation", `generation ${assignment.generation} has begun`),
     );
     if (!this.#engineIsClean) await this.#replaceEngine();
-    const welcome = this.#welcome;
-    const pool = this.#pool;
-    if (!welcome || !pool)
-      throw new PaddockError("internal", "an assignment came before the welcome");
-    const { spec, message } = welcome;
+    const served = this.#served;
+    if (!served) throw new PaddockError("internal", "an assignment came before the welcome");
+    const { spec, message, train, pool } = served;
     const engine = this.#engine;
     const exchange: Exchange =
       assignment.workers === 1
@@ -198,7 +205,7 @@ class WorkerLife {
       engine,
       exchange,
       requestBatches: (step, ranks) => pool.request(step, ranks),
-      evaluator: createEvaluator(spec, engine, exchange),
+      evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (m) => this.#session?.send(m),
       takeEventLoopP99Ms: () => this.#eventLoop.takeP99Ms(),
       badImages: () => this.#badImages,
@@ -257,14 +264,15 @@ class WorkerLife {
 
   async #onShutdown(shutdown: { finished: boolean; reason: string }): Promise<WorkerEnd> {
     const running = this.#running;
-    const welcome = this.#welcome;
-    if (shutdown.finished && running && welcome && running.generation.membership.worker === 0) {
-      await writeVisuals({
-        spec: welcome.spec,
-        runDir: welcome.message.runDir,
-        engine: this.#engine,
-        evaluator: createEvaluator(welcome.spec, this.#engine, running.exchange),
-      }).catch((error) => this.#o.logger.warn({ err: error }, "no pictures for the report"));
+    const served = this.#served;
+    if (shutdown.finished && running && served && running.generation.membership.worker === 0) {
+      const { spec, message, train } = served;
+      const { exchange } = running;
+      const engine = this.#engine;
+      const evaluator = createEvaluator({ spec, engine, exchange, train });
+      await writeVisuals({ spec, runDir: message.runDir, engine, evaluator }).catch((error) =>
+        this.#o.logger.warn({ err: error }, "no pictures for the report"),
+      );
     }
     return { finished: shutdown.finished, reason: shutdown.reason };
   }

@@ -1,0 +1,102 @@
+/**
+ * libtorch for the fast engine. Looked for in this order: LIBTORCH, python3's torch, `.torch/` (ours), Debian's libtorch-dev;
+ * otherwise pip installs it into the virtual environment `.torch/`. Without it training still runs, on the slow `wasm` engine.
+ */
+import { existsSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { environment, run, tail, which } from "./command.mjs";
+import { say, timed } from "./log.mjs";
+
+const wanted = "2.13.0";
+const cpuIndex = "https://download.pytorch.org/whl/cpu";
+
+// Does not import torch: that takes seconds.
+const locate = `
+import importlib.util, os
+spec = importlib.util.find_spec("torch")
+if spec and spec.submodule_search_locations:
+    folder = spec.submodule_search_locations[0]
+    if os.path.exists(os.path.join(folder, "lib", "libtorch_cpu.so")) or os.path.exists(os.path.join(folder, "lib", "libtorch_cpu.dylib")):
+        print(folder)
+`;
+
+/** Where libtorch is, in words, or undefined. */
+export async function findLibtorch(root) {
+  if (environment.LIBTORCH) return `LIBTORCH=${environment.LIBTORCH}`;
+  for (const python of ["python3", venvPython(root)]) {
+    const { code, output } = await run(python, ["-c", locate]);
+    if (code === 0 && output.trim() !== "") return output.trim();
+  }
+  return existsSync("/usr/include/torch/csrc/api/include/torch/torch.h")
+    ? "libtorch-dev"
+    : undefined;
+}
+
+/** Debian packages that are still needed to get libtorch and to build against it. */
+export async function libtorchPackages(root) {
+  const packages = [];
+  if (!which("cmake")) packages.push("cmake");
+  if (!which("g++", "c++", "clang++")) packages.push("g++");
+  if (!which("make", "ninja")) packages.push("make");
+  if (!(await findLibtorch(root)) && !(await hasVenv())) {
+    packages.push("python3", "python3-venv", "python3-pip");
+  }
+  return packages;
+}
+
+/** Finds or installs libtorch. Returns whether there is one; says what it did either way. */
+export async function installLibtorch(root) {
+  const found = await findLibtorch(root);
+  if (found) {
+    say("libtorch", `found: ${found}`);
+    return true;
+  }
+  const failure = await timed("libtorch", `pip install torch==${wanted} into .torch/`, () =>
+    pipInstall(root),
+  );
+  if (failure === undefined) return true;
+  say("libtorch", `not installed, training will use the slow wasm engine: ${failure}`);
+  return false;
+}
+
+/** Returns undefined, or why it failed. A half-made environment is removed. */
+async function pipInstall(root) {
+  if (!which("python3"))
+    return "python3 is not on PATH; install python3, python3-venv and python3-pip";
+  const folder = join(root, ".torch");
+  const venv = await run("python3", ["-m", "venv", folder]);
+  if (venv.code !== 0) {
+    rmSync(folder, { recursive: true, force: true });
+    return `python3 -m venv failed: ${tail(venv.output, 2)}`;
+  }
+  let last = "";
+  for (const source of sources()) {
+    const args = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...source];
+    const { code, output } = await run(venvPython(root), args);
+    if (code === 0) return undefined;
+    last = tail(output, 2);
+  }
+  rmSync(folder, { recursive: true, force: true });
+  return `pip failed: ${last}`;
+}
+
+/**
+ * Where pip looks, best first. PyPI's Linux build needs 3 GB of CUDA libraries: right with an NVIDIA driver, else the last
+ * resort after the CPU build (190 MB), from the configured indexes and then from PyTorch's own.
+ */
+function sources() {
+  if (which("nvidia-smi") || process.platform !== "linux") return [[`torch==${wanted}`]];
+  return [
+    [`torch==${wanted}+cpu`],
+    ["--retries", "1", "--timeout", "20", "--index-url", cpuIndex, `torch==${wanted}+cpu`],
+    [`torch==${wanted}`],
+  ];
+}
+
+async function hasVenv() {
+  return (await run("python3", ["-c", "import venv, ensurepip"])).code === 0;
+}
+
+function venvPython(root) {
+  return join(root, ".torch", "bin", "python3");
+}

@@ -1,0 +1,142 @@
+/** One logical rank's input of one step: crops of its images, and masks. */
+import { invariant, PaddockError, type RunSpec } from "@paddock/contract";
+import { writeCrop } from "./augment/crops.js";
+import type { Dataset } from "./datasets/dataset.js";
+import { BadImageError, type Channels, type Image, withChannels } from "./image.js";
+import { drawMasks } from "./masks.js";
+import { positionOf, replacementId, sampleId } from "./sampler.js";
+
+/** An image that could not be used, and was replaced. */
+export interface BadImage {
+  readonly id: number;
+  readonly path: string;
+  readonly reason: string;
+}
+
+/**
+ * B images of one logical rank. Arrays lie in shared memory: posting them to a thread costs nothing. Owned by whoever asked.
+ * C channels, H = crops.global.size, h = crops.local.size, n = crops.localCount.
+ */
+export interface RankBatch {
+  readonly rank: number;
+  /** [2B, H, H, C]: the first crop of every image, then the second of every image. Normalised. */
+  readonly globalCrops: Float32Array;
+  /** [n * B, h, h, C]: local crop 0 of every image, then local crop 1 of every image, ...; null if n = 0. */
+  readonly localCrops: Float32Array | null;
+  /** Masked patches: p + i * P for patch p of P in row i of globalCrops; ascending. Empty when the iBOT loss is off. */
+  readonly maskRows: Int32Array;
+  /** Per masked patch: 1 / masked patches of its crop. */
+  readonly maskWeights: Float32Array;
+  /** The B samples used, replacements included. */
+  readonly sampleIds: readonly number[];
+  /** Samples that were drawn but could not be used, in order of discovery. */
+  readonly badImages: readonly BadImage[];
+}
+
+/** The fields of a run spec that a batch depends on. */
+export type BatchSpec = Pick<
+  RunSpec,
+  "seed" | "logicalRanks" | "batchPerRank" | "model" | "crops" | "masks" | "loss"
+>;
+
+/** After so many unusable images in a row the dataset, not an image, is broken. */
+const maxAttempts = 64;
+
+/**
+ * The batch of logical rank `rank` at `step`: a pure function of dataset, spec, step and rank. Never fails for single bad images;
+ * `data-unavailable` after 64 in a row, `invalid-spec` for channel counts other than 1 and 3.
+ */
+export async function makeRankBatch(
+  dataset: Dataset,
+  spec: BatchSpec,
+  step: number,
+  rank: number,
+): Promise<RankBatch> {
+  const { crops, batchPerRank } = spec;
+  const channels = channelsOf(spec);
+  const globalElements = crops.global.size ** 2 * channels;
+  const localElements = crops.local.size ** 2 * channels;
+  const globalCrops = sharedFloats(2 * batchPerRank * globalElements);
+  const localCrops =
+    crops.localCount === 0 ? null : sharedFloats(crops.localCount * batchPerRank * localElements);
+  const sampleIds: number[] = [];
+  const badImages: BadImage[] = [];
+  const loadAt = (b: number) => loadUsable(dataset, spec.seed, positionOf(spec, step, rank, b));
+  let next = loadAt(0);
+  for (let b = 0; b < batchPerRank; b++) {
+    const { id, image, bad } = await next;
+    // Decoding runs on other threads: it overlaps with the crops of the image before.
+    if (b + 1 < batchPerRank) next = started(loadAt(b + 1));
+    sampleIds.push(id);
+    badImages.push(...bad);
+    const ready = withChannels(image, channels);
+    const keys = { seed: spec.seed, position: positionOf(spec, step, rank, b) };
+    for (let crop = 0; crop < 2; crop++) {
+      writeCrop(ready, crops, keys, crop, globalCrops, (crop * batchPerRank + b) * globalElements);
+    }
+    for (let i = 0; localCrops !== null && i < crops.localCount; i++) {
+      writeCrop(ready, crops, keys, 2 + i, localCrops, (i * batchPerRank + b) * localElements);
+    }
+  }
+  return { rank, globalCrops, localCrops, ...drawMasks(spec, step, rank), sampleIds, badImages };
+}
+
+/** The channel count of the model, which must be one that images can be decoded to. */
+export function channelsOf(spec: Pick<RunSpec, "model">): Channels {
+  const { channels } = spec.model;
+  if (channels === 1 || channels === 3) return channels;
+  throw new PaddockError(
+    "invalid-spec",
+    `model.channels: expected 1 (grey) or 3 (RGB) for image files, received ${channels}`,
+  );
+}
+
+/** `floats` zeros in shared memory. */
+export function sharedFloats(floats: number): Float32Array {
+  return new Float32Array(new SharedArrayBuffer(4 * floats));
+}
+
+/** Loads a sample, or reports why it cannot be used. Other failures than the image's own are thrown. */
+export async function tryLoad(dataset: Dataset, id: number): Promise<Image | BadImage> {
+  try {
+    return await dataset.load(id);
+  } catch (error) {
+    if (!(error instanceof BadImageError)) throw error;
+    return { id, path: error.path, reason: error.reason };
+  }
+}
+
+/** The first usable sample of `id`, then `replacement(0)`, `replacement(1)`, ... */
+export async function loadFirstUsable(
+  dataset: Dataset,
+  id: number,
+  replacement: (attempt: number) => number,
+): Promise<{ id: number; image: Image; bad: BadImage[] }> {
+  const bad: BadImage[] = [];
+  let candidate = id;
+  for (let attempt = 0; attempt < maxAttempts; attempt++) {
+    const loaded = await tryLoad(dataset, candidate);
+    if ("pixels" in loaded) return { id: candidate, image: loaded, bad };
+    bad.push(loaded);
+    candidate = replacement(attempt);
+  }
+  const last = bad.at(-1);
+  invariant(last, "no attempt was made");
+  throw new PaddockError(
+    "data-unavailable",
+    `expected images that can be decoded, received ${maxAttempts} bad ones in a row, the last being ${last.path}: ${last.reason}; is the storage reachable?`,
+  );
+}
+
+function loadUsable(dataset: Dataset, seed: number, position: number) {
+  const { count } = dataset;
+  return loadFirstUsable(dataset, sampleId(seed, count, position), (attempt) =>
+    replacementId(seed, count, position, attempt),
+  );
+}
+
+/** Marks a promise that is awaited later, so that its failure meanwhile does not count as unhandled. */
+function started<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}

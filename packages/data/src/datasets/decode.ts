@@ -1,0 +1,89 @@
+/** Decoding of image files with libvips. Refuses what is too large from its header, before any pixel is decoded. */
+import sharp, { type Metadata, type Sharp } from "sharp";
+import { BadImageError, type Channels, type Image } from "../image.js";
+
+// One libvips thread per image: images are the unit of parallelism. Every file is read once per pass, so a cache only costs memory.
+sharp.concurrency(1);
+sharp.cache(false);
+
+/** libvips goes by content, not by name; formats that can refer to other files (SVG, PDF) stay shut. "heif" is AVIF. */
+const formats = new Set<string>(["jpeg", "png", "webp", "gif", "tiff", "heif"]);
+
+/** What an image's header says. */
+export interface ImageHeader {
+  /** "jpeg", "png", ... as libvips names it. */
+  readonly format: string;
+  readonly width: number;
+  readonly height: number;
+  readonly channels: number;
+}
+
+/**
+ * Reads the header of an image file without decoding pixels: cheap and safe on hostile files.
+ * Throws `BadImageError` if there is no readable header or a side exceeds `maxSide` pixels.
+ */
+export async function readImageHeader(path: string, maxSide: number): Promise<ImageHeader> {
+  const { format, width, height, channels } = await headerOf(opened(path, maxSide), path, maxSide);
+  return { format, width, height, channels };
+}
+
+/**
+ * Decodes a file to 8-bit grey (1 channel) or RGB, whichever it holds; transparency is dropped, the first page of many is taken,
+ * orientation tags are ignored (as Pillow does). Throws `BadImageError` if the file is unreadable, corrupt, truncated or larger than
+ * `maxSide` pixels on a side.
+ */
+export async function decodeFile(path: string, maxSide: number): Promise<Image> {
+  const image = opened(path, maxSide);
+  const header = await headerOf(image, path, maxSide);
+  const isGrey = header.space === "b-w" || header.space === "grey16";
+  try {
+    const { data, info } = await image
+      .removeAlpha()
+      .toColourspace(isGrey ? "b-w" : "srgb")
+      .raw({ depth: "uchar" })
+      .toBuffer({ resolveWithObject: true });
+    const channels: Channels = isGrey ? 1 : 3;
+    const bytes = info.width * info.height * channels;
+    if (data.length !== bytes) {
+      throw new BadImageError(path, `expected ${bytes} decoded bytes, received ${data.length}`);
+    }
+    const pixels = new Uint8Array(data.buffer, data.byteOffset, bytes);
+    return { width: info.width, height: info.height, channels, pixels };
+  } catch (error) {
+    throw badImage(path, error);
+  }
+}
+
+/** `error`: damaged or missing data fails; mere warnings (odd metadata, stray bytes) pass, as they do in Pillow. */
+function opened(path: string, maxSide: number): Sharp {
+  return sharp(path, { failOn: "error", limitInputPixels: maxSide * maxSide, pages: 1 });
+}
+
+async function headerOf(image: Sharp, path: string, maxSide: number): Promise<Metadata> {
+  let header: Metadata;
+  try {
+    header = await image.metadata();
+  } catch (error) {
+    throw badImage(path, error);
+  }
+  const { format, width, height } = header;
+  if (!formats.has(format)) {
+    throw new BadImageError(
+      path,
+      `expected one of ${[...formats].join(", ")}, received ${format} inside the file`,
+    );
+  }
+  if (width > maxSide || height > maxSide) {
+    throw new BadImageError(
+      path,
+      `expected sides of at most ${maxSide} pixels (data.maxSide), received ${width} x ${height}`,
+    );
+  }
+  return header;
+}
+
+function badImage(path: string, error: unknown): BadImageError {
+  if (error instanceof BadImageError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new BadImageError(path, message.trim().replaceAll("\n", "; "), { cause: error });
+}

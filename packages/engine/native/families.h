@@ -1,0 +1,22 @@
+// Each family of ops lives in a file of its name and adds itself to the addon's exports.
+#pragma once
+
+namespace paddock {
+
+class Module;
+
+void defineTensors(Module& module);
+void defineElementwise(Module& module);
+void defineReduce(Module& module);
+void defineShape(Module& module);
+void defineIndexing(Module& module);
+void defineLinear(Module& module);
+void defineNorm(Module& module);
+void defineActivation(Module& module);
+void defineAttention(Module& module);
+void defineRows(Module& module);
+void defineLoss(Module& module);
+void defineImage(Module& module);
+void defineFlat(Module& module);
+
+}  // namespace paddock

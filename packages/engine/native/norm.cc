@@ -1,0 +1,47 @@
+// Normalisations of rows [M,C] and their gradients.
+#include "binding.h"
+#include "families.h"
+
+#include <ATen/ATen.h>
+
+namespace paddock {
+namespace {
+
+using T = const at::Tensor&;
+
+/// (y [M,C], mean [M], 1 / standard deviation [M]).
+std::array<at::Tensor, 3> layerNorm(T x_MC, T gamma_C, T beta_C, double eps) {
+  auto [y, mean, rstd] = at::native_layer_norm(x_MC, {x_MC.size(1)}, gamma_C, beta_C, eps);
+  return {y, mean.reshape({-1}), rstd.reshape({-1})};
+}
+
+/// (dx [M,C], dgamma [C], dbeta [C]).
+std::array<at::Tensor, 3> layerNormBackward(T dy_MC, T x_MC, T mean_M, T rstd_M, T gamma_C) {
+  auto [dx, dgamma, dbeta] =
+      at::native_layer_norm_backward(dy_MC.contiguous(), x_MC.contiguous(), {x_MC.size(1)},
+                                     mean_M.reshape({-1, 1}), rstd_M.reshape({-1, 1}), gamma_C,
+                                     at::zeros_like(gamma_C), {true, true, true});
+  return {dx, dgamma, dbeta};
+}
+
+/// (x / norm, norm [M]) with norm = max(length of the row, eps).
+std::array<at::Tensor, 2> l2Normalize(T x_MC, double eps) {
+  const at::Tensor norm = at::linalg_vector_norm(x_MC, 2, {1}).clamp_min_(eps);
+  return {at::div(x_MC, norm.unsqueeze(1)), norm};
+}
+
+at::Tensor l2NormalizeBackward(T dy_MC, T y_MC, T norm_M) {
+  const at::Tensor along = at::mul(dy_MC, y_MC).sum(1, /*keepdim=*/true);
+  return at::addcmul(dy_MC, y_MC, along, -1).div_(norm_M.unsqueeze(1));
+}
+
+}  // namespace
+
+void defineNorm(Module& module) {
+  module.add<&layerNorm>("layerNorm");
+  module.add<&layerNormBackward>("layerNormBackward");
+  module.add<&l2Normalize>("l2Normalize");
+  module.add<&l2NormalizeBackward>("l2NormalizeBackward");
+}
+
+}  // namespace paddock

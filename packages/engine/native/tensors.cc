@@ -1,0 +1,144 @@
+// Tensors in and out of JS, and the settings of this environment: device, threads.
+#include "binding.h"
+#include "families.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <cstring>
+#include <memory>
+
+namespace paddock {
+namespace {
+
+at::TensorOptions hostOptions(Dtype dtype) { return at::TensorOptions(scalarTypeOf(dtype)); }
+
+int64_t countOf(const Ints& shape) {
+  int64_t count = 1;
+  for (const int64_t size : shape.values) count *= size;
+  return count;
+}
+
+void checkSize(const Bytes& values, const Ints& shape, Dtype dtype) {
+  const int64_t expected = countOf(shape) * at::elementSize(scalarTypeOf(dtype));
+  TORCH_CHECK(static_cast<int64_t>(values.size) == expected, "the shape needs ", expected,
+              " bytes, the array has ", values.size);
+}
+
+/// Keeps a typed array's memory alive for a tensor that reads it in place. Dies on the JS thread, since
+/// every tensor does; after the environment's end the reference is gone already.
+struct Pin {
+  napi_env env;
+  napi_ref array;
+  std::weak_ptr<bool> environment;
+};
+
+at::Tensor fromArray(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
+  checkSize(values, shape, dtype);
+  at::Tensor tensor = at::empty(shape, hostOptions(dtype));
+  if (values.size > 0) std::memcpy(tensor.data_ptr(), values.data, values.size);
+  return call.state().device.is_cpu() ? tensor : tensor.to(call.state().device);
+}
+
+/// A tensor over the array's own memory on CPUs: JS writes show in the tensor. A copy on GPUs.
+napi_value borrow(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
+  checkSize(values, shape, dtype);
+  if (!call.state().device.is_cpu() || values.size == 0) {
+    return To<at::Tensor>::put(call, fromArray(call, values, dtype, shape));
+  }
+  auto pin = std::make_unique<Pin>(Pin{call.env(), nullptr, call.state().alive});
+  napi_create_reference(call.env(), values.value, 1, &pin->array);
+  Pin* held = pin.release();
+  at::Tensor tensor = at::from_blob(
+      values.data, shape,
+      [held](void*) {
+        if (!held->environment.expired()) napi_delete_reference(held->env, held->array);
+        delete held;
+      },
+      hostOptions(dtype));
+  return toJs(call.env(), call.state().put(std::move(tensor), /*borrowed=*/true));
+}
+
+at::Tensor hostContiguous(const at::Tensor& tensor, Dtype dtype) {
+  TORCH_CHECK(tensor.scalar_type() == scalarTypeOf(dtype), "the tensor is not of the dtype asked for");
+  return tensor.to(at::kCPU).contiguous();
+}
+
+napi_value read(Call& call, const at::Tensor& tensor, Dtype dtype) {
+  const at::Tensor host = hostContiguous(tensor, dtype);
+  void* memory = nullptr;
+  napi_value buffer;
+  if (napi_create_arraybuffer(call.env(), host.nbytes(), &memory, &buffer) != napi_ok) {
+    throw std::bad_alloc();
+  }
+  if (host.nbytes() > 0) std::memcpy(memory, host.data_ptr(), host.nbytes());
+  return buffer;
+}
+
+void readInto(const at::Tensor& tensor, Dtype dtype, const Bytes& out) {
+  TORCH_CHECK(out.size == tensor.nbytes(), "the tensor has ", tensor.nbytes(), " bytes, the array ",
+              out.size);
+  if (out.size == 0) return;
+  if (tensor.is_cpu() && !tensor.is_contiguous()) {  // one pass instead of two
+    at::from_blob(out.data, tensor.sizes(), hostOptions(dtype)).copy_(tensor);
+    return;
+  }
+  const at::Tensor host = hostContiguous(tensor, dtype);
+  std::memcpy(out.data, host.data_ptr(), out.size);
+}
+
+void release(Call& call, int64_t handle) {
+  call.state().release(static_cast<int32_t>(handle));
+  reportMemory(call);
+}
+
+void releaseAll(Call& call) {
+  call.state().releaseAll();
+  reportMemory(call);
+}
+
+double numTensors(Call& call) { return static_cast<double>(call.state().numTensors()); }
+double numBytes(Call& call) { return static_cast<double>(call.state().numBytes()); }
+
+void setThreads(int64_t threads) {
+  at::set_num_threads(static_cast<int>(threads));
+  try {
+    at::set_num_interop_threads(1);
+  } catch (const c10::Error&) {
+    // Only the first call in a process may set it; another environment did.
+  }
+}
+
+std::string setDevice(Call& call, const std::string& name) {
+  at::Device device(name);
+  if (device.is_cuda()) {
+    TORCH_CHECK(at::hasCUDA(), "this libtorch sees no CUDA device");
+    at::empty({1}, at::TensorOptions(at::kFloat).device(device));  // fails here, not in the first op
+  }
+  TORCH_CHECK(device.is_cpu() || device.is_cuda(), "the engine runs on cpu and cuda, not on ", name);
+  call.state().device = device;
+  return device.str();
+}
+
+bool hasCuda() { return at::hasCUDA(); }
+
+std::string parallelInfo() { return at::get_parallel_info(); }
+
+}  // namespace
+
+void defineTensors(Module& module) {
+  module.add<&fromArray>("fromArray");
+  module.add<&borrow>("borrow");
+  module.add<&read>("read");
+  module.add<&readInto>("readInto");
+  module.add<&release>("free");
+  module.add<&releaseAll>("freeAll");
+  module.add<&numTensors>("numTensors");
+  module.add<&numBytes>("numBytes");
+  module.add<&setThreads>("setThreads");
+  module.add<&setDevice>("setDevice");
+  module.add<&hasCuda>("hasCuda");
+  module.add<&parallelInfo>("parallelInfo");
+}
+
+}  // namespace paddock

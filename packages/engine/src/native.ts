@@ -1,0 +1,201 @@
+/**
+ * The one door to the addon. Its functions take tensors as handles (positive int32, -1 for an absent
+ * optional one) and lists as counts, the list itself lying in `shared` (see native/binding.h).
+ */
+import * as fs from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+
+/** A tensor of this thread. Not a number to compute with. */
+export type Handle = number;
+/** Length of a list that was written to `shared` before the call. */
+export type ListLength = number;
+/** Number of tensors an op left at the front of `shared`. */
+export type ResultCount = number;
+
+export const dtypeNumbers = { float32: 0, int32: 1, bool: 2 } as const;
+export type NativeDtype = keyof typeof dtypeNumbers;
+
+/** Ints at the front of `shared` that hold results: (handle, rank, sizes) per tensor. */
+export const resultInts = 1024;
+
+export type UnaryOp =
+  | (
+      | "abs"
+      | "acos"
+      | "acosh"
+      | "asin"
+      | "asinh"
+      | "atan"
+      | "atanh"
+      | "ceil"
+      | "cos"
+      | "cosh"
+      | "elu"
+    )
+  | ("erf" | "exp" | "expm1" | "floor" | "isFinite" | "isInf" | "isNan" | "log" | "log1p")
+  | (
+      | "logicalNot"
+      | "neg"
+      | "onesLike"
+      | "reciprocal"
+      | "relu"
+      | "relu6"
+      | "round"
+      | "rsqrt"
+      | "selu"
+    )
+  | ("sigmoid" | "sign" | "sin" | "sinh" | "softplus" | "sqrt" | "square" | "tan" | "tanh")
+  | ("zerosLike" | "gelu" | "swiglu" | "diag" | "nonzero");
+
+export type BinaryOp =
+  | ("add" | "atan2" | "bitwiseAnd" | "div" | "eluGrad" | "equal" | "floorDiv" | "greater")
+  | ("greaterEqual" | "less" | "lessEqual" | "logicalAnd" | "logicalOr" | "logicalXor" | "maximum")
+  | ("minimum" | "mod" | "mul" | "notEqual" | "pow" | "prelu" | "squaredDifference" | "sub")
+  | ("geluBackward" | "swigluBackward" | "gatherRows" | "gatherNd");
+
+export type ReduceOp = "all" | "any" | "max" | "mean" | "min" | "prod" | "sum";
+export type ScanOp = "cumprod" | "cumsum";
+
+type ScaledAdd<R> = (x: Handle, r: Handle, gamma: Handle, rows: Handle, rowScale: Handle) => R;
+
+export interface Native
+  extends Record<UnaryOp, (x: Handle) => Handle>,
+    Record<BinaryOp, (a: Handle, b: Handle) => Handle>,
+    Record<ReduceOp, (x: Handle, axes: ListLength, keepDims: boolean) => Handle>,
+    Record<ScanOp, (x: Handle, axis: number, exclusive: boolean, reverse: boolean) => Handle> {
+  readonly shared: Int32Array;
+
+  fromArray(values: ArrayBufferView, dtype: number, shape: ListLength): Handle;
+  borrow(values: ArrayBufferView, dtype: number, shape: ListLength): Handle;
+  read(x: Handle, dtype: number): ArrayBuffer;
+  readInto(x: Handle, dtype: number, out: ArrayBufferView): void;
+  free(x: Handle): void;
+  freeAll(): void;
+  numTensors(): number;
+  numBytes(): number;
+  setThreads(threads: number): void;
+  setDevice(name: string): string;
+  hasCuda(): boolean;
+  parallelInfo(): string;
+
+  addN(terms: ListLength): Handle;
+  cast(x: Handle, dtype: number): Handle;
+  clip(x: Handle, low: number, high: number): Handle;
+  leakyRelu(x: Handle, alpha: number): Handle;
+  select(condition: Handle, then: Handle, otherwise: Handle): Handle;
+  step(x: Handle, alpha: number): Handle;
+  argMax(x: Handle, axis: number): Handle;
+  argMin(x: Handle, axis: number): Handle;
+  softmax(x: Handle, axis: number): Handle;
+  logSoftmax(x: Handle, axis: number): Handle;
+
+  reshape(x: Handle, shape: ListLength): Handle;
+  permute(x: Handle, axes: ListLength): Handle;
+  broadcastTo(x: Handle, shape: ListLength): Handle;
+  tile(x: Handle, repeats: ListLength): Handle;
+  flip(x: Handle, axes: ListLength): Handle;
+  selectAt(x: Handle, axis: number, index: number): Handle;
+  slice(x: Handle, begin: ListLength, size: ListLength): Handle;
+  stridedSlice(x: Handle, begin: ListLength, end: ListLength, stride: ListLength): Handle;
+  concat(parts: ListLength, axis: number): Handle;
+  stack(parts: ListLength, axis: number): Handle;
+  pad(x: Handle, padding: ListLength, value: number): Handle;
+  mirrorPad(x: Handle, before: ListLength, after: ListLength, symmetric: boolean): Handle;
+  fill(shape: ListLength, value: number, dtype: number): Handle;
+  range(start: number, stride: number, count: number, dtype: number): Handle;
+
+  gather(x: Handle, indices: Handle, axis: number, batchDims: number): Handle;
+  segmentSum(x: Handle, segmentIds: Handle, numSegments: number): Handle;
+  scatterNd(indices: Handle, updates: Handle, shape: ListLength): Handle;
+  scatterUpdate(x: Handle, indices: Handle, updates: Handle): Handle;
+  oneHot(indices: Handle, depth: number, on: number, off: number, dtype: number): Handle;
+  topK(x: Handle, k: number): ResultCount;
+  searchSorted(sorted: Handle, values: Handle, right: boolean): Handle;
+  bincount(x: Handle, weights: Handle, size: number, binary: boolean): Handle;
+  resizeBilinear(x: Handle, height: number, width: number, alignCorners: boolean): Handle;
+
+  matmul(a: Handle, b: Handle, transposeA: boolean, transposeB: boolean): Handle;
+  linear(x: Handle, w: Handle, bias: Handle): Handle;
+  linearBackward(dy: Handle, x: Handle, w: Handle, needDx: boolean, hasBias: boolean): ResultCount;
+  layerNorm(x: Handle, gamma: Handle, beta: Handle, eps: number): ResultCount;
+  layerNormBackward(dy: Handle, x: Handle, mean: Handle, rstd: Handle, gamma: Handle): ResultCount;
+  l2Normalize(x: Handle, eps: number): ResultCount;
+  l2NormalizeBackward(dy: Handle, y: Handle, norm: Handle): Handle;
+  attention(qkv: Handle, heads: number, runs: ListLength): ResultCount;
+  attentionBackward(
+    dy: Handle,
+    qkv: Handle,
+    out: Handle,
+    lse: Handle,
+    heads: number,
+    runs: ListLength,
+  ): Handle;
+  scaledAdd: ScaledAdd<Handle>;
+  scaledAddBackward: ScaledAdd<ResultCount>;
+  scatterAddRows(x: Handle, r: Handle, rows: Handle): Handle;
+  crossEntropy(
+    logits: Handle,
+    target: Handle,
+    index: Handle,
+    weight: Handle,
+    temperature: number,
+  ): ResultCount;
+
+  flatAdamw(
+    param: Float32Array,
+    grad: Float32Array,
+    m: Float32Array,
+    v: Float32Array,
+    learningRate: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+  ): void;
+  flatEma(teacher: Float32Array, student: Float32Array, momentum: number): void;
+  flatEncodeHalf(src: Float32Array, dst: Uint16Array): void;
+  flatDecodeHalf(src: Uint16Array, dst: Float32Array): void;
+  flatRoundHalf(x: Float32Array): void;
+  flatAdd(dst: Float32Array, src: Float32Array): void;
+  flatScale(x: Float32Array, factor: number): void;
+  flatSumSquares(x: Float32Array, chunk: number, out: Float64Array): void;
+  flatAllFinite(x: Float32Array): boolean;
+}
+
+/** What the build wrote beside the addon. */
+export interface BuildStamp {
+  /** libtorch's version, and where it was found. */
+  readonly version: string;
+  readonly from: string;
+}
+
+export type NativeLoad =
+  | { readonly kind: "loaded"; readonly native: Native; readonly stamp: BuildStamp }
+  | { readonly kind: "absent"; readonly why: string };
+
+const addonUrl = new URL("../build/paddock_engine.node", import.meta.url);
+const stampUrl = new URL("../build/stamp.json", import.meta.url);
+
+/** Loads the addon into this thread, once. Says why not instead of throwing. */
+export function loadNative(): NativeLoad {
+  loaded ??= tryLoad();
+  return loaded;
+}
+
+let loaded: NativeLoad | undefined;
+
+function tryLoad(): NativeLoad {
+  if (!fs.existsSync(addonUrl)) {
+    return { kind: "absent", why: "the torch addon is not built (npm run build:native says why)" };
+  }
+  try {
+    const native: Native = createRequire(import.meta.url)(fileURLToPath(addonUrl));
+    const stamp: { torch: BuildStamp } = JSON.parse(fs.readFileSync(stampUrl, "utf8"));
+    return { kind: "loaded", native, stamp: stamp.torch };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);
+    return { kind: "absent", why: `the torch addon does not load: ${reason}` };
+  }
+}

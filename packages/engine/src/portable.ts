@@ -1,0 +1,16 @@
+/** The parts of an engine that TF.js's public functions can do for any backend. */
+import * as tf from "@tensorflow/tfjs-core";
+import type { Engine } from "./engine.js";
+
+type Portable = Pick<Engine, "flat" | "memory" | "tensorFromFlat" | "readInto" | "close">;
+
+/** Copies instead of views, counts of TF.js instead of the library's own. */
+export function portable(backendName: string): Portable {
+  return {
+    flat: null,
+    memory: () => ({ tensors: tf.memory().numTensors, bytes: tf.memory().numBytes }),
+    tensorFromFlat: (values) => tf.tensor1d(values.slice()),
+    readInto: (tensor, out) => out.set(tensor.dataSync()),
+    close: () => tf.removeBackend(backendName),
+  };
+}

@@ -1,0 +1,13 @@
+/** Environment of a process that computes: libraries read these when they are loaded, not later. */
+
+/** Variables to start a worker's process with, for ops of `threads` threads. */
+export function threadEnvironment(threads: number): Record<string, string> {
+  const count = String(threads);
+  return {
+    OMP_NUM_THREADS: count,
+    MKL_NUM_THREADS: count,
+    OPENBLAS_NUM_THREADS: count,
+    // Threads that spin while they wait collapse as soon as a core is shared.
+    OMP_WAIT_POLICY: "passive",
+  };
+}

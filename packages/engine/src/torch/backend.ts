@@ -1,0 +1,226 @@
+/**
+ * TF.js's `torch` backend: a table from TF.js data ids to tensors that libtorch owns. A data id owns
+ * exactly one handle; disposing the last reference frees the tensor at once. Reshapes, transposes and
+ * slices are views: they share storage, which lives as long as the last of them.
+ */
+import * as tf from "@tensorflow/tfjs-core";
+import { EngineError } from "../errors.js";
+import { dtypeNumbers, type Handle, type Native, type NativeDtype, resultInts } from "../native.js";
+
+interface Entry {
+  /** -1 for strings, which stay in JS. */
+  readonly handle: Handle;
+  readonly dtype: tf.DataType;
+  refCount: number;
+  readonly strings: Uint8Array[] | undefined;
+}
+
+export class TorchBackend extends tf.KernelBackend {
+  readonly native: Native;
+  readonly #data: tf.DataStorage<Entry>;
+  readonly #shared: Int32Array;
+  #listEnd = resultInts;
+  #disposed = false;
+
+  constructor(native: Native) {
+    super();
+    this.native = native;
+    this.#shared = native.shared;
+    this.#data = new tf.DataStorage(this, tf.engine());
+  }
+
+  /** The tensor behind a TF.js tensor; moves it here if another backend holds it. */
+  handle(x: tf.TensorInfo): Handle {
+    const { handle, dtype } = this.#data.get(x.dataId);
+    if (handle < 0)
+      throw new EngineError(`torch has no kernel for ${dtype} tensors here`, { code: "engine-op" });
+    return handle;
+  }
+
+  /** The handle of an optional input, -1 where it is absent. */
+  optional(x: tf.TensorInfo | undefined): Handle {
+    return x === undefined ? -1 : this.handle(x);
+  }
+
+  /** Writes an op's first list and returns its length. Call it after `handle`, which may write too. */
+  list(values: ArrayLike<number>): number {
+    this.#listEnd = resultInts;
+    return this.append(values);
+  }
+
+  /** Writes the op's next list. */
+  append(values: ArrayLike<number>): number {
+    const start = this.#listEnd;
+    const end = start + values.length;
+    if (end > this.#shared.length) {
+      throw new EngineError(
+        `a list of ${values.length} does not fit an op's ${this.#shared.length - resultInts} numbers`,
+        { code: "engine-op" },
+      );
+    }
+    for (let i = 0; i < values.length; i++) this.#shared[start + i] = values[i] ?? 0;
+    this.#listEnd = end;
+    return values.length;
+  }
+
+  /** Gives TF.js the tensor an op has just returned; its shape is the one left in the shared array. */
+  wrap(handle: Handle, dtype: tf.DataType, shape?: number[]): tf.TensorInfo {
+    const dataId = {};
+    this.#data.set(dataId, { handle, dtype, refCount: 1, strings: undefined });
+    return { dataId, shape: shape ?? this.#shapeAt(1), dtype };
+  }
+
+  /** Gives TF.js the tensors an op left in the shared array; dtypes are float32 unless listed. */
+  wrapAll(count: number, dtypes: readonly tf.DataType[] = []): tf.TensorInfo[] {
+    const outputs: tf.TensorInfo[] = [];
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const shape = this.#shapeAt(at + 1);
+      outputs.push(this.wrap(this.#shared[at] ?? -1, dtypes[i] ?? "float32", shape));
+      at += 2 + shape.length;
+    }
+    return outputs;
+  }
+
+  /** The same data under another shape or none: TF.js counts references, nothing is computed. */
+  alias(x: tf.TensorInfo): tf.TensorInfo {
+    this.incRef(x.dataId);
+    return { dataId: x.dataId, shape: x.shape, dtype: x.dtype };
+  }
+
+  /**
+   * A tensor over `values` itself (on a GPU: a copy). Reads see later writes to the array, and the array
+   * stays alive as long as the tensor or a view of it. For big vectors that would be costly to copy.
+   */
+  borrow(values: Float32Array | Int32Array, shape: number[]): tf.TensorInfo {
+    const dtype = values instanceof Float32Array ? "float32" : "int32";
+    const handle = this.native.borrow(values, dtypeNumbers[dtype], this.list(shape));
+    return this.wrap(handle, dtype, shape);
+  }
+
+  /** Copies a tensor's values into `out`, which has its type and number of elements. */
+  readInto(x: tf.TensorInfo, out: Float32Array | Int32Array | Uint8Array): void {
+    this.native.readInto(this.handle(x), nativeDtype(x.dtype), out);
+  }
+
+  override refCount(dataId: object): number {
+    return this.#data.has(dataId) ? this.#data.get(dataId).refCount : 0;
+  }
+
+  override incRef(dataId: object): void {
+    this.#data.get(dataId).refCount++;
+  }
+
+  decRef(dataId: object): void {
+    if (this.#data.has(dataId)) this.#data.get(dataId).refCount--;
+  }
+
+  override numDataIds(): number {
+    return this.#data.numDataIds();
+  }
+
+  override write(values: tf.BackendValues | null, shape: number[], dtype: tf.DataType): object {
+    const dataId = {};
+    this.move(dataId, values, shape, dtype, 1);
+    return dataId;
+  }
+
+  override move(
+    dataId: object,
+    values: tf.BackendValues | null,
+    shape: number[],
+    dtype: tf.DataType,
+    refCount: number,
+  ): void {
+    if (dtype === "string") {
+      this.#data.set(dataId, { handle: -1, dtype, refCount, strings: values as Uint8Array[] });
+      return;
+    }
+    const array = typedArray(values, shape, dtype);
+    const handle = this.native.fromArray(array, nativeDtype(dtype), this.list(shape));
+    this.#data.set(dataId, { handle, dtype, refCount, strings: undefined });
+  }
+
+  override readSync(dataId: object): tf.BackendValues {
+    const { handle, dtype, strings } = this.#data.get(dataId);
+    if (strings !== undefined) return strings;
+    const bytes = this.native.read(handle, nativeDtype(dtype));
+    if (dtype === "float32") return new Float32Array(bytes);
+    return dtype === "int32" ? new Int32Array(bytes) : new Uint8Array(bytes);
+  }
+
+  override async read(dataId: object): Promise<tf.BackendValues> {
+    return this.readSync(dataId);
+  }
+
+  override disposeData(dataId: object, force = false): boolean {
+    if (!this.#data.has(dataId)) return true;
+    const entry = this.#data.get(dataId);
+    entry.refCount--;
+    if (!force && entry.refCount > 0) return false;
+    if (entry.handle >= 0 && !this.#disposed) this.native.free(entry.handle);
+    this.#data.delete(dataId);
+    return true;
+  }
+
+  override memory() {
+    return {
+      unreliable: false,
+      numTensorsInNative: this.native.numTensors(),
+      numBytesInNative: this.native.numBytes(),
+    };
+  }
+
+  override timerAvailable(): boolean {
+    return true;
+  }
+
+  override async time(run: () => void): Promise<tf.BackendTimingInfo> {
+    const startedAt = performance.now();
+    run();
+    return { kernelMs: performance.now() - startedAt };
+  }
+
+  override floatPrecision(): 32 {
+    return 32;
+  }
+
+  override epsilon(): number {
+    return 1e-7;
+  }
+
+  /** Frees every tensor of this thread, whether TF.js still knows it or not. */
+  override dispose(): void {
+    this.#disposed = true;
+    this.native.freeAll();
+  }
+
+  #shapeAt(at: number): number[] {
+    const rank = this.#shared[at] ?? 0;
+    const shape = new Array<number>(rank);
+    for (let d = 0; d < rank; d++) shape[d] = this.#shared[at + 1 + d] ?? 0;
+    return shape;
+  }
+}
+
+/** The addon's number of a TF.js dtype. */
+export function nativeDtype(dtype: tf.DataType): number {
+  if (Object.hasOwn(dtypeNumbers, dtype)) return dtypeNumbers[dtype as NativeDtype];
+  throw new EngineError(
+    `torch computes float32, int32 and bool, not ${dtype}; cast the tensor first`,
+    { code: "engine-op" },
+  );
+}
+
+function typedArray(
+  values: tf.BackendValues | null,
+  shape: number[],
+  dtype: tf.DataType,
+): ArrayBufferView {
+  const array = values ?? new Float32Array(tf.util.sizeFromShape(shape));
+  if (dtype === "float32")
+    return array instanceof Float32Array ? array : Float32Array.from(array as never);
+  if (dtype === "int32")
+    return array instanceof Int32Array ? array : Int32Array.from(array as never);
+  return array instanceof Uint8Array ? array : Uint8Array.from(array as never);
+}

@@ -1,0 +1,114 @@
+/**
+ * Paddock's own kernels: fused forward and backward passes of the model's ops, under the names the model
+ * asks the active backend for. All float32 and dense; M, N, S, T count rows, C, I, O, K features. None of
+ * them goes on TF.js's tape.
+ */
+import type { KernelConfig, TensorInfo } from "@tensorflow/tfjs-core";
+import type { BinaryOp, UnaryOp } from "../../native.js";
+import type { TorchBackend } from "../backend.js";
+import { kernel } from "./table.js";
+
+type Inputs<Names extends string> = Record<Names, TensorInfo>;
+type Optional<Names extends string> = Partial<Record<Names, TensorInfo>>;
+
+/** Runs of `count` sequences of `length` rows each, in order. */
+interface AttentionAttrs {
+  readonly numHeads: number;
+  readonly groups: readonly { readonly count: number; readonly length: number }[];
+}
+
+const runsOf = ({ groups }: AttentionAttrs) =>
+  groups.flatMap(({ count, length }) => [count, length]);
+
+function likeInput(name: string, op: UnaryOp): KernelConfig {
+  return kernel<Inputs<"x">>(name, (b, { x }) => b.wrap(b.native[op](b.handle(x)), "float32"));
+}
+
+function likeGradient(name: string, op: BinaryOp): KernelConfig {
+  return kernel<Inputs<"dy" | "x">>(name, (b, { dy, x }) =>
+    b.wrap(b.native[op](b.handle(dy), b.handle(x)), "float32", x.shape),
+  );
+}
+
+/** The branch of a residual block: r [S,C] with optional gamma [C], rows int32 [S], rowScale [S]. */
+function branch(
+  b: TorchBackend,
+  { r, gamma, rows, rowScale }: Inputs<"r"> & Optional<"gamma" | "rows" | "rowScale">,
+) {
+  return [b.handle(r), b.optional(gamma), b.optional(rows), b.optional(rowScale)] as const;
+}
+
+export const fusedKernels: readonly KernelConfig[] = [
+  kernel<Inputs<"x" | "w"> & Optional<"bias">>("PaddockLinear", (b, { x, w, bias }) =>
+    b.wrap(b.native.linear(b.handle(x), b.handle(w), b.optional(bias)), "float32"),
+  ),
+  kernel<Inputs<"dy" | "x" | "w">, { needDx: boolean; hasBias: boolean }>(
+    "PaddockLinearBackward",
+    (b, { dy, x, w }, { needDx, hasBias }) =>
+      b.wrapAll(b.native.linearBackward(b.handle(dy), b.handle(x), b.handle(w), needDx, hasBias)),
+  ),
+  likeInput("PaddockGelu", "gelu"),
+  likeGradient("PaddockGeluBackward", "geluBackward"),
+  likeInput("PaddockSwiglu", "swiglu"),
+  likeGradient("PaddockSwigluBackward", "swigluBackward"),
+  kernel<Inputs<"x" | "gamma" | "beta">, { eps: number }>(
+    "PaddockLayerNorm",
+    (b, { x, gamma, beta }, { eps }) =>
+      b.wrapAll(b.native.layerNorm(b.handle(x), b.handle(gamma), b.handle(beta), eps)),
+  ),
+  kernel<Inputs<"dy" | "x" | "mean" | "rstd" | "gamma">>(
+    "PaddockLayerNormBackward",
+    (b, { dy, x, mean, rstd, gamma }) => {
+      const statistics = [b.handle(mean), b.handle(rstd)] as const;
+      const upstream = [b.handle(dy), b.handle(x)] as const;
+      return b.wrapAll(b.native.layerNormBackward(...upstream, ...statistics, b.handle(gamma)));
+    },
+  ),
+  kernel<Inputs<"qkv">, AttentionAttrs>("PaddockAttention", (b, { qkv }, attrs) =>
+    b.wrapAll(b.native.attention(b.handle(qkv), attrs.numHeads, b.list(runsOf(attrs)))),
+  ),
+  kernel<Inputs<"dy" | "qkv" | "out" | "lse">, AttentionAttrs>(
+    "PaddockAttentionBackward",
+    (b, { dy, qkv, out, lse }, attrs) => {
+      const tensors = [b.handle(dy), b.handle(qkv), b.handle(out), b.handle(lse)] as const;
+      const dqkv = b.native.attentionBackward(...tensors, attrs.numHeads, b.list(runsOf(attrs)));
+      return b.wrap(dqkv, "float32", qkv.shape);
+    },
+  ),
+  kernel<Inputs<"x" | "r"> & Optional<"gamma" | "rows" | "rowScale">>(
+    "PaddockScaledAdd",
+    (b, inputs) =>
+      b.wrap(
+        b.native.scaledAdd(b.handle(inputs.x), ...branch(b, inputs)),
+        "float32",
+        inputs.x.shape,
+      ),
+  ),
+  kernel<Inputs<"dy" | "r"> & Optional<"gamma" | "rows" | "rowScale">>(
+    "PaddockScaledAddBackward",
+    (b, inputs) => b.wrapAll(b.native.scaledAddBackward(b.handle(inputs.dy), ...branch(b, inputs))),
+  ),
+  kernel<Inputs<"x" | "rows">>("PaddockGatherRows", (b, { x, rows }) =>
+    b.wrap(b.native.gatherRows(b.handle(x), b.handle(rows)), "float32"),
+  ),
+  kernel<Inputs<"x" | "r" | "rows">>("PaddockScatterAddRows", (b, { x, r, rows }) =>
+    b.wrap(b.native.scatterAddRows(b.handle(x), b.handle(r), b.handle(rows)), "float32", x.shape),
+  ),
+  kernel<Inputs<"x">, { eps: number }>("PaddockL2Normalize", (b, { x }, { eps }) =>
+    b.wrapAll(b.native.l2Normalize(b.handle(x), eps)),
+  ),
+  kernel<Inputs<"dy" | "y" | "norm">>("PaddockL2NormalizeBackward", (b, { dy, y, norm }) =>
+    b.wrap(
+      b.native.l2NormalizeBackward(b.handle(dy), b.handle(y), b.handle(norm)),
+      "float32",
+      y.shape,
+    ),
+  ),
+  kernel<Inputs<"logits" | "target" | "index" | "weight">, { temperature: number }>(
+    "PaddockCrossEntropy",
+    (b, { logits, target, index, weight }, { temperature }) => {
+      const goal = [b.handle(target), b.handle(index), b.handle(weight)] as const;
+      return b.wrapAll(b.native.crossEntropy(b.handle(logits), ...goal, temperature));
+    },
+  ),
+];

@@ -1,0 +1,49 @@
+/** Opens the `torch` engine on this thread. */
+import * as tf from "@tensorflow/tfjs-core";
+import type { Engine } from "../engine.js";
+import { EngineError } from "../errors.js";
+import { nativeFlatMath } from "../flat.js";
+import { loadNative } from "../native.js";
+import { registerTorch } from "./register.js";
+
+/**
+ * The engine on `device` (a GPU if libtorch sees one, when left out), made TF.js's backend.
+ * @throws EngineError `engine-unavailable` if the addon is not there or the device is not.
+ */
+export async function openTorch(threads: number, device: string | undefined): Promise<Engine> {
+  const load = loadNative();
+  if (load.kind === "absent") throw new EngineError(load.why, { code: "engine-unavailable" });
+  const { native, stamp } = load;
+  native.setThreads(threads);
+  const wanted = device ?? (native.hasCuda() ? "cuda:0" : "cpu");
+  const chosen = setDevice(wanted);
+  const backend = registerTorch(native);
+  await tf.setBackend("torch");
+  return {
+    name: "torch",
+    device: chosen,
+    threads,
+    version: `libtorch ${stamp.version}`,
+    why: `libtorch ${stamp.version} was found (${stamp.from}) and its addon loads`,
+    flat: nativeFlatMath(native),
+    memory: () => ({ tensors: native.numTensors(), bytes: native.numBytes() }),
+    tensorFromFlat: (values) => {
+      const { dataId, dtype } = backend.borrow(values, [values.length]);
+      return tf.engine().makeTensorFromDataId(dataId, [values.length], dtype) as tf.Tensor1D;
+    },
+    readInto: (tensor, out) => backend.readInto(tensor, out),
+    close: () => tf.removeBackend("torch"),
+  };
+
+  function setDevice(name: string): string {
+    try {
+      return native.setDevice(name);
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new EngineError(`device ${name} cannot be used: ${reason}`, {
+        code: "engine-unavailable",
+        cause: error,
+      });
+    }
+  }
+}

@@ -1,0 +1,20 @@
+/** Puts the backend and its kernels into this thread's TF.js, once. */
+import * as tf from "@tensorflow/tfjs-core";
+import type { Native } from "../native.js";
+import { TorchBackend } from "./backend.js";
+import { elementwiseKernels } from "./kernels/elementwise.js";
+import { fusedKernels } from "./kernels/fused.js";
+import { indexingKernels } from "./kernels/indexing.js";
+import { reduceKernels } from "./kernels/reduce.js";
+import { shapeKernels } from "./kernels/shape.js";
+
+/** Registers `torch` with TF.js and returns its backend. Repeated calls return the same one. */
+export function registerTorch(native: Native): TorchBackend {
+  const existing = tf.findBackend("torch");
+  if (existing instanceof TorchBackend) return existing;
+  const backend = new TorchBackend(native);
+  tf.registerBackend("torch", () => backend);
+  const tables = [elementwiseKernels, reduceKernels, shapeKernels, indexingKernels, fusedKernels];
+  for (const table of tables) for (const entry of table) tf.registerKernel(entry);
+  return backend;
+}

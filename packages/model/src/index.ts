@@ -1,0 +1,66 @@
+/** DINOv2 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts. */
+export { type FeatureArgs, type Features, features } from "./features.js";
+// Building blocks, for other objectives than the step's and for the numerics tests.
+export {
+  bottleneck,
+  bottleneckBackward,
+  disposeBottleneck,
+  headLoss,
+  headOf,
+  headScores,
+  type ScoreTargets,
+} from "./head/head.js";
+export { initialUnit } from "./init.js";
+export { type KnnArgs, knn } from "./knn.js";
+export {
+  applyPending,
+  batchMeans,
+  type Centers,
+  centredSoftmax,
+  initialCenters,
+} from "./loss/centering.js";
+export { koleo } from "./loss/koleo.js";
+export { type ScoresOfRanks, type SumAcrossRanks, sinkhorn } from "./loss/sinkhorn.js";
+export type { AttentionShape, SequenceGroup } from "./ops/attention.js";
+export { crossEntropy } from "./ops/cross-entropy.js";
+export { linear, linearBackward } from "./ops/linear.js";
+export { scaledAdd } from "./ops/scaled-add.js";
+export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
+export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";
+export {
+  clipCoefficient,
+  learningRateOf,
+  type Shard,
+  type UpdateOptions,
+  updateUnit,
+  weightDecayOf,
+} from "./optim/update.js";
+export type {
+  RankBatch,
+  RankLosses,
+  Side,
+  StepDeps,
+  StepPhase,
+  TrainStepArgs,
+  TrainStepResult,
+} from "./step/contract.js";
+export { dinoTargets } from "./step/objective.js";
+export { flattenGradients, type Gathered, type UnitTensors, viewUnit } from "./tensors.js";
+export { trainStep } from "./train-step.js";
+export { blockBackward, blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";
+export { type VitConfig, vitConfigOf } from "./vit/config.js";
+export {
+  type CropGroup,
+  embed,
+  embedBackward,
+  positionEncoding,
+  sequencesOf,
+} from "./vit/embed.js";
+export { output, outputBackward } from "./vit/output.js";
+export {
+  type ChooseSequences,
+  drawSubset,
+  type RowSubset,
+  type SubsetKey,
+  subsetSize,
+} from "./vit/stochastic-depth.js";

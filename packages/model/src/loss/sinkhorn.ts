@@ -1,0 +1,127 @@
+/**
+ * Sinkhorn-Knopp over the rows of all logical ranks (dinov2 loss/dino_clstoken_loss.py, ibot_patch_loss.py).
+ *
+ * The official code rescales the matrix Q = exp(scores / temperature) in place. Here Q stays and only the scaling vectors
+ * change: Q * u[prototype] * v[row] is what the official code holds. So an iteration is two matrix-vector products, and
+ * its factors 1/K and 1/B, which u and v would cancel, never appear; nor does the number of rows.
+ * Shapes: N rows of a rank (0 is allowed), K prototypes.
+ */
+import { invariant } from "@paddock/contract";
+import * as tf from "@tensorflow/tfjs-core";
+
+/** Adds vectors over all logical ranks in a fixed order; one vector per local rank goes in. */
+export type SumAcrossRanks = (
+  key: string,
+  perLocalRank: readonly Float32Array[],
+) => Promise<Float32Array>;
+
+/** Teacher scores of one loss: one entry per local rank, undefined for a rank without rows. */
+export interface ScoresOfRanks {
+  readonly scores: readonly (tf.Tensor2D | undefined)[];
+  readonly prototypes: number;
+  /** An upper bound of the scores, the same on every worker: keeps exp in range. */
+  readonly bound: number;
+}
+
+/**
+ * Assignments [N,K] per loss and local rank; rows sum to 1. Takes ownership of the scores; the caller owns the result.
+ * All losses share one call of `sum` per iteration.
+ */
+export async function sinkhorn(
+  losses: readonly ScoresOfRanks[],
+  options: { readonly temperature: number; readonly iterations: number },
+  sum: SumAcrossRanks,
+): Promise<(tf.Tensor2D | undefined)[][]> {
+  const states = losses.map((loss) =>
+    loss.scores.map((scores) => scores && start(scores, loss.bound, options.temperature)),
+  );
+  const ranks = losses[0]?.scores.length ?? 0;
+  const widths = losses.map((loss) => loss.prototypes);
+  let columns: Float32Array[] = [];
+  for (let iteration = 0; iteration < options.iterations; iteration++) {
+    const perRank: Float32Array[] = [];
+    for (let rank = 0; rank < ranks; rank++) {
+      perRank.push(await columnSumsOf(states, widths, rank));
+    }
+    columns = split(await sum(`sinkhorn.${iteration}`, perRank), widths).map(inverse);
+    for (const [loss, ofRanks] of states.entries()) {
+      for (const state of ofRanks) if (state) normalizeRows(state, columns[loss] as Float32Array);
+    }
+  }
+  return states.map((ofRanks, loss) =>
+    ofRanks.map((state) => state && finish(state, columns[loss] as Float32Array)),
+  );
+}
+
+interface State {
+  /** exp((scores - row maximum) / temperature) */
+  readonly q: tf.Tensor2D;
+  /** [N,1] scaling of the rows. */
+  v: tf.Tensor2D;
+}
+
+/** Divides each row by its largest entry, which v takes back: no overflow however large the scores. */
+function start(scores: tf.Tensor2D, bound: number, temperature: number): State {
+  const state = tf.tidy(() => {
+    const top = tf.max(scores, 1, true) as tf.Tensor2D;
+    return {
+      q: tf.exp(tf.div(tf.sub(scores, top), temperature)) as tf.Tensor2D,
+      v: tf.exp(tf.div(tf.sub(top, bound), temperature)) as tf.Tensor2D,
+    };
+  });
+  scores.dispose();
+  return state;
+}
+
+/** Sums over a rank's rows of Q v, all losses packed. */
+async function columnSumsOf(
+  states: readonly (readonly (State | undefined)[])[],
+  widths: readonly number[],
+  rank: number,
+): Promise<Float32Array> {
+  const packed = new Float32Array(widths.reduce((a, b) => a + b, 0));
+  let offset = 0;
+  for (const [loss, ofRanks] of states.entries()) {
+    const state = ofRanks[rank];
+    if (state) {
+      const sums = tf.tidy(() => tf.matMul(tf.reshape(state.v, [1, -1]), state.q));
+      packed.set((await sums.data()) as Float32Array, offset);
+      sums.dispose();
+    }
+    offset += widths[loss] as number;
+  }
+  return packed;
+}
+
+/** v = 1 / (Q u) */
+function normalizeRows(state: State, u: Float32Array): void {
+  const v = tf.tidy(
+    () => tf.reciprocal(tf.matMul(state.q, tf.tensor2d(u, [u.length, 1]))) as tf.Tensor2D,
+  );
+  state.v.dispose();
+  state.v = v;
+}
+
+function finish(state: State, u: Float32Array): tf.Tensor2D {
+  const assigned = tf.tidy(() => tf.mul(tf.mul(state.q, tf.tensor1d(u)), state.v)) as tf.Tensor2D;
+  tf.dispose([state.q, state.v]);
+  return assigned;
+}
+
+/** u = 1 / sums. A prototype that underflowed everywhere stays without mass instead of becoming infinite. */
+function inverse(sums: Float32Array): Float32Array {
+  return sums.map((sum) => (sum > 0 ? 1 / sum : sum === 0 ? 0 : Number.NaN));
+}
+
+function split(packed: Float32Array, widths: readonly number[]): Float32Array[] {
+  let offset = 0;
+  const parts = widths.map((width) => {
+    offset += width;
+    return packed.subarray(offset - width, offset);
+  });
+  invariant(
+    offset === packed.length,
+    `expected ${offset} Sinkhorn sums, received ${packed.length}`,
+  );
+  return parts;
+}

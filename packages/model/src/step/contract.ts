@@ -1,0 +1,82 @@
+/** What a training step takes, gives and asks of its surroundings. */
+import type { Layout, RunSpec, StepScalars } from "@paddock/contract";
+import type { Centers } from "../loss/centering.js";
+import type { Gathered, UnitTensors } from "../tensors.js";
+import type { ChooseSequences } from "../vit/stochastic-depth.js";
+
+export type Side = "student" | "teacher";
+
+/** The parts of a step, as they begin. */
+export type StepPhase = "teacher" | "loss" | "student" | "backward";
+
+/** How a step reaches parameters, gradients and other workers. */
+export interface StepDeps {
+  /** The parameters of a unit; the step releases them. */
+  gather(side: Side, unit: string): Promise<Gathered>;
+  /** A hint that `gather` of this unit comes next. At most one unit is prefetched beyond the one in use. */
+  prefetch(side: Side, unit: string): void;
+  /**
+   * Takes ownership of the gradients of one local rank's own loss. Called once per unit of the layout and local rank, units
+   * in one order on every worker, ranks ascending; parameters without an entry have a zero gradient.
+   */
+  emitGradient(unit: string, rank: number, grads: UnitTensors): Promise<void>;
+  /**
+   * The fixed-tree sum over all logical ranks, other workers' included, of one vector per local rank (ascending).
+   * Every worker calls it with the same keys in the same order.
+   */
+  sumAcrossRanks(key: string, perLocalRank: readonly Float32Array[]): Promise<Float32Array>;
+  /** Called when a part begins; for timing. */
+  phase?(name: StepPhase): void;
+}
+
+/** The data of one logical rank. B images per rank, P patches of a global crop. */
+export interface RankBatch {
+  readonly rank: number;
+  /** [2B,H,W,C] normalised pixels; crop 1 of all images first, then crop 2 (the official order). */
+  readonly globalCrops: Float32Array;
+  /** [n B,h,w,C], crop-major; null without local crops. */
+  readonly localCrops: Float32Array | null;
+  /** Flat indices i * P + p of the masked patches of the 2B global crops, ascending. */
+  readonly maskRows: Int32Array;
+  /** 1 / (masked patches of its crop), one per entry of `maskRows`. */
+  readonly maskWeights: Float32Array;
+}
+
+export interface TrainStepArgs {
+  readonly spec: RunSpec;
+  readonly layout: Layout;
+  /** From 0. */
+  readonly step: number;
+  readonly scalars: StepScalars;
+  /** The local ranks, ascending. */
+  readonly batches: readonly RankBatch[];
+  readonly centers: Centers;
+  readonly deps: StepDeps;
+  /** Which sequences stochastic depth keeps; the default is a pure function of the seed. */
+  readonly chooseSequences?: ChooseSequences;
+}
+
+/**
+ * The losses of one rank, in nats. The parts are raw, before the spec's weights, so that
+ * total = dino * (dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot is what the rank's gradients belong to.
+ * A part whose weight is 0 is not computed and reported as 0. The official log halves koleo and ibot; these are not halved.
+ */
+export interface RankLosses {
+  readonly rank: number;
+  readonly total: number;
+  /** Sum over local-global pairs / number of all pairs. */
+  readonly dinoLocal: number;
+  /** Sum over global-global pairs / number of all pairs. */
+  readonly dinoGlobal: number;
+  /** Sum over the two global crops. */
+  readonly koleo: number;
+  readonly ibot: number;
+}
+
+export interface TrainStepResult {
+  readonly losses: readonly RankLosses[];
+  /** To be adopted if the step is committed. */
+  readonly centers: Centers;
+  /** The first loss that is not finite, e.g. "rank 3: koleo". */
+  readonly firstBadTensor?: string;
+}

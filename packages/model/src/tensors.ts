@@ -1,0 +1,75 @@
+/** Units as named tensors: views into a gathered flat vector, and flat gradients back. */
+import { invariant, type Unit } from "@paddock/contract";
+import * as tf from "@tensorflow/tfjs-core";
+
+/** Tensors by full parameter name ("backbone.blocks.0.attn.qkv.weight"), shaped as in the layout. */
+export type UnitTensors = Readonly<Record<string, tf.Tensor>>;
+
+/** A unit's parameters for as long as they are needed. */
+export interface Gathered {
+  readonly tensors: UnitTensors;
+  /** Gives the memory back. To be called once. */
+  release(): void;
+}
+
+/** The parameters of a unit as tensors of their own, cut out of its flat vector. The caller disposes them. */
+export function viewUnit(unit: Unit, flat: tf.Tensor1D): UnitTensors {
+  invariant(
+    flat.size === unit.elements,
+    `unit ${unit.name}: expected ${unit.elements} elements, received ${flat.size}`,
+  );
+  return tf.tidy(() => {
+    const tensors: Record<string, tf.Tensor> = {};
+    for (const { name, offset, elements, shape } of unit.parameters) {
+      tensors[name] = tf.reshape(tf.slice(flat, [offset], [elements]), [...shape]);
+    }
+    return tensors;
+  });
+}
+
+/**
+ * The gradients of a unit as one flat vector in the order of its layout; absent gradients and padding are zero.
+ * Leaves `grads` to the caller. One download.
+ */
+export async function flattenGradients(unit: Unit, grads: UnitTensors): Promise<Float32Array> {
+  const known = new Set(unit.parameters.map((parameter) => parameter.name));
+  for (const name of Object.keys(grads)) {
+    invariant(known.has(name), `unit ${unit.name} has no parameter ${name}`);
+  }
+  const present = unit.parameters.filter(({ name }) => grads[name]);
+  if (present.length === 0) return new Float32Array(unit.elements);
+  const flat = tf.tidy(() => {
+    const pieces: tf.Tensor1D[] = [];
+    let end = 0;
+    for (const { name, offset, elements } of present) {
+      if (offset > end) pieces.push(tf.zeros([offset - end]));
+      const gradient = grads[name] as tf.Tensor;
+      invariant(
+        gradient.size === elements,
+        `gradient of ${name}: expected ${elements} elements, received ${gradient.size}`,
+      );
+      pieces.push(tf.reshape(gradient, [elements]));
+      end = offset + elements;
+    }
+    if (unit.elements > end) pieces.push(tf.zeros([unit.elements - end]));
+    return tf.concat(pieces);
+  });
+  const values = (await flat.data()) as Float32Array;
+  flat.dispose();
+  return values;
+}
+
+/** The parameter of that name, which a correct layout has. */
+export function parameterOf<T extends tf.Tensor>(tensors: UnitTensors, name: string): T {
+  const tensor = tensors[name];
+  invariant(tensor, `parameter ${name} is missing; known: ${Object.keys(tensors).join(", ")}`);
+  return tensor as T;
+}
+
+/** The parameter of that name, if the model has it. */
+export function optionalParameter<T extends tf.Tensor>(
+  tensors: UnitTensors,
+  name: string,
+): T | undefined {
+  return tensors[name] as T | undefined;
+}

@@ -1,0 +1,64 @@
+/**
+ * One DINOv2 training step on the local logical ranks: the page to read first.
+ *
+ * Units (embedding, blocks, norm, heads) are the outer loop and ranks the inner one: a unit's parameters are gathered, used
+ * by every local rank, and released. Ranks never share a tensor operation, so a rank's numbers are the same whichever
+ * ranks are local. Backward is explicit, unit by unit in reverse.
+ *
+ *   teacher   global crops, no masks -> scores -> targets (Sinkhorn-Knopp over all ranks, or softmax centring)
+ *   student   global crops with masks and local crops, packed into one row sequence -> normed cls and masked patches
+ *   losses    DINO over crop pairs, KoLeo, iBOT at masked patches; backward through the heads at once
+ *   backward  norm, blocks in reverse, embedding; a unit's gradient is handed over as soon as it is there
+ */
+
+import { makeHeld, type StepContext, visitsOf, walkUnits } from "./step/context.js";
+import type { RankLosses, TrainStepArgs, TrainStepResult } from "./step/contract.js";
+import { objective, readLosses } from "./step/objective.js";
+import { studentBackward, studentForward } from "./step/student.js";
+import { targetsOf, teacherForward } from "./step/teacher.js";
+import { vitConfigOf } from "./vit/config.js";
+import { chooseSequencesOf } from "./vit/stochastic-depth.js";
+
+/**
+ * Computes the losses and gradients of the local ranks. Each emitted gradient belongs to its rank's own loss: the caller
+ * divides the sum over ranks by their number. Leaves no tensor behind, also when a dependency fails.
+ */
+export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
+  const { spec, step, scalars, batches, deps } = args;
+  const config = vitConfigOf(spec);
+  const ctx: StepContext = {
+    spec,
+    config,
+    scalars,
+    batches,
+    deps,
+    chooseSequences: args.chooseSequences ?? chooseSequencesOf(spec.seed, step),
+    walk: walkUnits(deps, visitsOf(spec, config.depth)),
+    held: makeHeld(),
+  };
+  try {
+    deps.phase?.("teacher");
+    const scores = await teacherForward(ctx);
+    deps.phase?.("loss");
+    const { targets, centers } = await targetsOf(ctx, scores, args.centers);
+    deps.phase?.("student");
+    const students = await studentForward(ctx);
+    deps.phase?.("loss");
+    const outcome = await objective(ctx, students, targets);
+    deps.phase?.("backward");
+    await studentBackward(ctx, students, outcome.dh);
+    const losses = await readLosses(ctx, outcome);
+    return { losses, centers, ...firstBad(losses) };
+  } catch (error) {
+    ctx.held.disposeAll();
+    throw error;
+  }
+}
+
+function firstBad(losses: readonly RankLosses[]): { firstBadTensor?: string } {
+  for (const { rank, ...parts } of losses) {
+    const bad = Object.entries(parts).find(([, value]) => !Number.isFinite(value));
+    if (bad) return { firstBadTensor: `rank ${rank}: ${bad[0]}` };
+  }
+  return {};
+}

@@ -1,0 +1,72 @@
+/** The two branches of a block: attention, and the feed-forward (MLP or SwiGLU). */
+import type * as tf from "@tensorflow/tfjs-core";
+import { type AttentionOutput, attention, attentionBackward } from "../ops/attention.js";
+import { gelu, geluBackward } from "../ops/gelu.js";
+import { swiglu, swigluBackward } from "../ops/swiglu.js";
+import type { UnitTensors } from "../tensors.js";
+import { applyLinear, backLinear, linearLayer } from "./layers.js";
+import type { Inner } from "./residual.js";
+
+export interface AttentionSaved extends AttentionOutput {
+  /** [S,3D] */
+  readonly qkv: tf.Tensor2D;
+}
+
+/** `<prefix>.attn`: qkv, attention, projection. */
+export function attentionBranch(
+  tensors: UnitTensors,
+  prefix: string,
+  numHeads: number,
+): Inner<AttentionSaved> {
+  const qkvLayer = linearLayer(tensors, `${prefix}.attn.qkv`);
+  const projection = linearLayer(tensors, `${prefix}.attn.proj`);
+  return {
+    forward(n, groups) {
+      const qkv = applyLinear(qkvLayer, n);
+      const attended = attention(qkv, { numHeads, groups });
+      return { r: applyLinear(projection, attended.out), saved: { qkv, ...attended } };
+    },
+    backward(dr, n, { qkv, out, lse }, groups, grads) {
+      const dout = backLinear(projection, dr, out, grads);
+      const dqkv = attentionBackward(dout, qkv, { out, lse }, { numHeads, groups });
+      dout.dispose();
+      const dn = backLinear(qkvLayer, dqkv, n, grads);
+      dqkv.dispose();
+      return dn;
+    },
+  };
+}
+
+export interface FeedForwardSaved {
+  /** [S,hidden] (SwiGLU: [S,2 hidden]) before the nonlinearity. */
+  readonly before: tf.Tensor2D;
+  /** [S,hidden] after it. */
+  readonly after: tf.Tensor2D;
+}
+
+/** `<prefix>.mlp`: fc1, GELU, fc2; or w12, SwiGLU, w3. */
+export function feedForwardBranch(
+  tensors: UnitTensors,
+  prefix: string,
+  kind: "mlp" | "swiglu",
+): Inner<FeedForwardSaved> {
+  const [first, second] = kind === "mlp" ? ["fc1", "fc2"] : ["w12", "w3"];
+  const into = linearLayer(tensors, `${prefix}.mlp.${first}`);
+  const out = linearLayer(tensors, `${prefix}.mlp.${second}`);
+  const [apply, back] = kind === "mlp" ? [gelu, geluBackward] : [swiglu, swigluBackward];
+  return {
+    forward(n) {
+      const before = applyLinear(into, n);
+      const after = apply(before) as tf.Tensor2D;
+      return { r: applyLinear(out, after), saved: { before, after } };
+    },
+    backward(dr, n, { before, after }, _groups, grads) {
+      const dafter = backLinear(out, dr, after, grads);
+      const dbefore = back(dafter, before) as tf.Tensor2D;
+      dafter.dispose();
+      const dn = backLinear(into, dbefore, n, grads);
+      dbefore.dispose();
+      return dn;
+    },
+  };
+}

@@ -1,0 +1,115 @@
+/** `paddock train`, `coordinator` and `resume`: three ways to start one run. */
+import { resolve } from "node:path";
+import { PaddockError, type RunSpec } from "@paddock/contract";
+import type { Io } from "../io.js";
+import { executeRun, type RunFlags, type StartedRun } from "../run/execute-run.js";
+import { holdsRun, newestRunDir, newRunDir, readRunSpec } from "../run/run-directory.js";
+import { firstDifference } from "../spec/compare-specs.js";
+import { loadSpec } from "../spec/load-spec.js";
+import { type Override, parseOverride } from "../spec/overrides.js";
+
+interface SpecFlags extends RunFlags {
+  readonly spec: string;
+  readonly overrides: readonly string[];
+  readonly runDir?: string;
+  readonly resume?: boolean;
+}
+
+export interface TrainFlags extends SpecFlags {
+  readonly workers?: number;
+  readonly steps?: number;
+  readonly seed?: number;
+  readonly engine?: string;
+  readonly exchangeDtype?: string;
+  readonly data?: string;
+}
+
+/** Everything on this machine. Returns the exit code. */
+export async function trainCommand(flags: TrainFlags, io: Io): Promise<number> {
+  const started = await specAndDir(flags, flagOverrides(flags, io.cwd), io);
+  return executeRun({ ...started, flags, host: "127.0.0.1", localWorkers: started.spec.fleet.workers }, io);
+}
+
+export interface CoordinatorFlags extends SpecFlags {
+  readonly host: string;
+}
+
+/** Only the coordinator. Returns the exit code. */
+export async function coordinatorCommand(flags: CoordinatorFlags, io: Io): Promise<number> {
+  const started = await specAndDir(flags, [], io);
+  return executeRun({ ...started, flags, host: flags.host, localWorkers: 0 }, io);
+}
+
+export interface ResumeFlags extends RunFlags {
+  readonly runDir: string;
+  readonly workers?: number;
+}
+
+/** Continues a run with the spec that it was started with. Returns the exit code. */
+export async function resumeCommand(flags: ResumeFlags, io: Io): Promise<number> {
+  const runDir = resolve(io.cwd, flags.runDir);
+  const saved = await readRunSpec(runDir);
+  const spec = withWorkers(saved, flags.workers);
+  return executeRun(
+    { runDir, spec, resume: true, flags, host: "127.0.0.1", localWorkers: spec.fleet.workers },
+    io,
+  );
+}
+
+async function specAndDir(
+  flags: SpecFlags,
+  fromFlags: readonly Override[],
+  io: Io,
+): Promise<StartedRun> {
+  const overrides = [...fromFlags, ...flags.overrides.map(parseOverride)];
+  const spec = await loadSpec(resolve(io.cwd, flags.spec), overrides);
+  const named = flags.runDir === undefined ? undefined : resolve(io.cwd, flags.runDir);
+  if (flags.resume === true) {
+    const runDir = named ?? (await newestRunDir(io.cwd, spec.name));
+    await checkContinues(runDir, spec);
+    return { runDir, spec, resume: true };
+  }
+  const runDir = named ?? newRunDir(io.cwd, spec.name, new Date());
+  if (holdsRun(runDir)) {
+    throw new PaddockError(
+      "already-exists",
+      `expected no run in ${runDir}, but there is one; continue it with --resume, or choose another --run-dir`,
+    );
+  }
+  return { runDir, spec, resume: false };
+}
+
+async function checkContinues(runDir: string, spec: RunSpec): Promise<void> {
+  const difference = firstDifference(await readRunSpec(runDir), spec);
+  if (difference === undefined) return;
+  throw new PaddockError(
+    "invalid-argument",
+    `expected the spec that the run in ${runDir} was started with, but ${difference}; use paddock resume ${runDir}, or start a new run`,
+  );
+}
+
+/** The fields of the spec that flags stand for. */
+function flagOverrides(flags: TrainFlags, cwd: string): Override[] {
+  const fields: [string, unknown][] = [
+    ["fleet.workers", flags.workers],
+    ["steps", flags.steps],
+    ["seed", flags.seed],
+    ["engine.name", flags.engine],
+    ["exchange.dtype", flags.exchangeDtype],
+    ["data.path", flags.data === undefined ? undefined : resolve(cwd, flags.data)],
+  ];
+  return fields
+    .filter(([, value]) => value !== undefined)
+    .map(([path, value]) => ({ path: path.split("."), value }));
+}
+
+function withWorkers(spec: RunSpec, workers: number | undefined): RunSpec {
+  if (workers === undefined) return spec;
+  if (workers > spec.logicalRanks) {
+    throw new PaddockError(
+      "invalid-argument",
+      `expected at most logicalRanks = ${spec.logicalRanks} workers, received ${workers}`,
+    );
+  }
+  return { ...spec, fleet: { ...spec.fleet, workers } };
+}

@@ -1,0 +1,43 @@
+/** For logs and pipes: plain lines, at most one per 5 seconds for steps, and one for every event. */
+import type { StepRecord } from "@paddock/contract";
+import type { Run } from "@paddock/proto";
+import type { Io } from "../io.js";
+import type { Display } from "./display.js";
+import { duration, loss, rate, small } from "./format.js";
+import { milestoneWatcher } from "./milestones.js";
+
+const quietMs = 5_000;
+
+/** @param now milliseconds of a monotonic clock */
+export function linesDisplay(io: Io, now: () => number = () => performance.now()): Display {
+  const look = milestoneWatcher();
+  let lastMs = Number.NEGATIVE_INFINITY;
+  let waitingFor = "";
+  return {
+    update(run) {
+      const { step, events } = look(run);
+      for (const { message } of events) io.out(`${message}\n`);
+      if (run.waitingFor !== waitingFor && run.step === 0 && run.waitingFor !== "") {
+        io.out(`waiting for ${run.waitingFor}\n`);
+      }
+      waitingFor = run.waitingFor;
+      const isLast = run.step === run.steps;
+      if (!step || (!isLast && now() - lastMs < quietMs)) return;
+      lastMs = now();
+      io.out(`${stepLine(run, step)}\n`);
+    },
+    event: ({ message }) => io.out(`${message}\n`),
+    close: () => undefined,
+  };
+}
+
+function stepLine(run: Run, record: StepRecord): string {
+  return [
+    `step ${run.step}/${run.steps}`,
+    `loss ${loss(record.loss)}`,
+    `lr ${small(record.lr)}`,
+    `${rate(run.imagesPerSecond)} images/s`,
+    `ETA ${duration(run.etaSeconds)}`,
+    `${run.workers.length} workers`,
+  ].join("  ");
+}

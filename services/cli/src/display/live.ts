@@ -1,0 +1,114 @@
+/** For a terminal: a block of a few lines that is redrawn in place; events scroll by above it. */
+import type { StepRecord } from "@paddock/contract";
+import type { Run } from "@paddock/proto";
+import type { Io } from "../io.js";
+import type { Display } from "./display.js";
+import { count, duration, loss, percent, rate, small } from "./format.js";
+import { lastStepOf, milestoneWatcher } from "./milestones.js";
+
+const redrawMs = 100;
+const barWidth = 28;
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: ESC starts the codes that colour text
+const colorCodes = /\u001b\[[0-9;?]*[a-zA-Z]/g;
+
+const dim = (text: string): string => `\u001b[2m${text}\u001b[22m`;
+const bold = (text: string): string => `\u001b[1m${text}\u001b[22m`;
+const green = (text: string): string => `\u001b[32m${text}\u001b[39m`;
+
+/** Redraws at most every 100 ms. `close` must be called: it shows the cursor again. */
+export function liveDisplay(io: Io): Display {
+  const look = milestoneWatcher();
+  let drawn = 0;
+  let latest: Run | undefined;
+  let knnStart: number | undefined;
+  let timer: NodeJS.Timeout | undefined;
+
+  const erase = (): string => (drawn > 0 ? `\u001b[${drawn}A\r\u001b[J` : "");
+  const draw = (above = ""): void => {
+    clearTimeout(timer);
+    timer = undefined;
+    const lines = latest
+      ? blockLines(latest, knnStart).map((line) => clip(line, io.columns()))
+      : [];
+    io.out(`\u001b[?25l${erase()}${above}${lines.map((line) => `${line}\n`).join("")}`);
+    drawn = lines.length;
+  };
+  return {
+    update(run) {
+      latest = run;
+      if (run.knnAccuracy >= 0) knnStart ??= run.knnAccuracy;
+      const evaluations = look(run).events.filter(({ kind }) => kind === "evaluation");
+      if (evaluations.length > 0) draw(evaluations.map(({ message }) => `${message}\n`).join(""));
+      else timer ??= setTimeout(draw, redrawMs);
+    },
+    event: ({ message }) => draw(`${message}\n`),
+    close() {
+      draw();
+      io.out("\u001b[?25h");
+    },
+  };
+}
+
+/** The block without colours. */
+export function plainBlock(run: Run): string[] {
+  return blockLines(run, undefined).map((line) => line.replace(colorCodes, ""));
+}
+
+function blockLines(run: Run, knnStart: number | undefined): string[] {
+  const step = lastStepOf(run);
+  const engines = [...new Set(run.workers.map(({ engine }) => engine).filter(Boolean))].join(", ");
+  const workers = `${run.workers.length} worker${run.workers.length === 1 ? "" : "s"}`;
+  const title = [run.name, engines, workers, `generation ${run.generation}`].filter(Boolean);
+  return [
+    bold(title.join(" · ")),
+    `${bar(run.step / Math.max(1, run.steps))} step ${count(run.step)}/${count(run.steps)}${speed(run)}`,
+    ...(step ? [lossLine(step)] : []),
+    stateLine(run, knnStart),
+  ];
+}
+
+function speed(run: Run): string {
+  if (run.imagesPerSecond <= 0) return "";
+  return ` · ${rate(run.imagesPerSecond)} images/s · ETA ${duration(run.etaSeconds)}`;
+}
+
+function lossLine({ loss: total, losses, lr }: StepRecord): string {
+  const parts = Object.entries(losses)
+    .filter(([, value]) => value !== 0)
+    .map(([name, value]) => `${name} ${value.toFixed(3)}`)
+    .join(" · ");
+  return `loss ${loss(total)} ${dim(`${parts} · lr ${small(lr)}`)}`;
+}
+
+function stateLine(run: Run, knnStart: number | undefined): string {
+  const knn =
+    run.knnAccuracy < 0 ? "k-NN not yet" : `k-NN ${percent(run.knnAccuracy)}${since(knnStart)}`;
+  const checkpoint =
+    run.checkpointStep < 0
+      ? "no checkpoint yet"
+      : `checkpoint at step ${count(run.checkpointStep)}`;
+  const waiting = run.waitingFor === "" ? [] : [`waiting for ${run.waitingFor}`];
+  return [knn, checkpoint, ...waiting].join(" · ");
+}
+
+function since(knnStart: number | undefined): string {
+  return knnStart === undefined ? "" : ` (step 0: ${percent(knnStart)})`;
+}
+
+function bar(fraction: number): string {
+  const full = Math.round(Math.min(1, fraction) * barWidth);
+  return green("━".repeat(full)) + dim("─".repeat(barWidth - full));
+}
+
+/** Cuts a line to `columns` visible characters: a line that wraps would break the redraw. Colour codes take no room. */
+export function clip(line: string, columns: number): string {
+  let room = Math.max(1, columns - 1);
+  let clipped = "";
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: ESC starts the colour codes that must be kept whole
+  for (const [, code, character] of line.matchAll(/(\u001b\[[0-9;?]*[a-zA-Z])|(.)/gu)) {
+    if (code !== undefined) clipped += code;
+    else if (room-- > 0) clipped += character;
+  }
+  return clipped;
+}

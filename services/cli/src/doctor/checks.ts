@@ -1,0 +1,84 @@
+/** What a run needs of this machine, one probe each. A probe does what the run will do, and undoes it. */
+import { mkdir, open, rm, statfs } from "node:fs/promises";
+import { createServer } from "node:net";
+import { join, resolve } from "node:path";
+import { PaddockError } from "@paddock/contract";
+import { openDataset } from "@paddock/data";
+import { describeEngines } from "@paddock/engine";
+import { listenError, openRedis } from "@paddock/service-kit";
+import { count } from "../display/format.js";
+import type { Healthy } from "./check.js";
+
+const oldestNode: readonly [number, number] = [20, 19];
+const neededBytes = 2 ** 30;
+
+export async function checkNode(): Promise<Healthy> {
+  const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
+  if (major < oldestNode[0] || (major === oldestNode[0] && minor < oldestNode[1])) {
+    throw new PaddockError(
+      "version-mismatch",
+      `expected Node ${oldestNode.join(".")} or newer, received ${process.version}; install it from https://nodejs.org`,
+    );
+  }
+  return { detail: `${process.version}, ${process.platform} ${process.arch}` };
+}
+
+/** Starts, or asks, the Redis that a run would take. */
+export async function checkRedisRoute(url: string | undefined, runDir: string): Promise<Healthy> {
+  const dir = join(runDir, `.doctor-redis-${process.pid}`);
+  try {
+    const redis = await openRedis({ url, dir });
+    await redis.close();
+    return { detail: redis.description };
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** Room for checkpoints, and a file that survives fsync. */
+export async function checkDisk(runDir: string): Promise<Healthy> {
+  const probe = join(runDir, `.doctor-${process.pid}`);
+  const started = performance.now();
+  try {
+    await mkdir(runDir, { recursive: true });
+    const file = await open(probe, "w");
+    await file.writeFile(new Uint8Array(2 ** 20));
+    await file.sync();
+    await file.close();
+  } catch (error) {
+    throw unwritable(runDir, error);
+  } finally {
+    await rm(probe, { force: true }).catch(() => undefined);
+  }
+  const fsyncMs = performance.now() - started;
+  const { bavail, bsize } = await statfs(runDir);
+  const free = bavail * bsize;
+  if (free < neededBytes) {
+    throw new PaddockError(
+      "disk-unavailable",
+      `expected 1 GiB free for checkpoints in ${runDir}, received ${gibibytes(free)}; free some space, or choose another --run-dir`,
+    );
+  }
+  return { detail: `${runDir}: ${gibibytes(free)} free, 1 MiB written and synced in ${fsyncMs.toFixed(1)} ms` };
+}
+
+function unwritable(runDir: string, cause: unknown): PaddockError {
+  return new PaddockError(
+    "disk-unavailable",
+    `expected to write in ${runDir}, received: ${PaddockError.from(cause).message}; choose another --run-dir`,
+    { cause },
+  );
+}
+
+function gibibytes(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}
+
+/** Opens both splits, as a run does. */
+export async function checkDataset(path: string): Promise<Healthy> {
+  const kind = (await isIdx(path)) ? "idx" : "folder";
+  const data = { kind, path, validationPath: null, maxSide: 16384, threads: 1 } as const;
+  const train = await openDataset(data, "train");
+  const classes = train.classes ? `${train.classes.length} classes` : "no labels";
+  return { detail: `${path}: ${count(train.count)} training images, ${classes} (${kind})` };
+}

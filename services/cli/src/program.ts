@@ -1,0 +1,125 @@
+/** The commands and flags of `paddock`, and what their failures mean for its exit code. */
+import { PaddockError } from "@paddock/contract";
+import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { doctorCommand } from "./commands/doctor.js";
+import { evalKnnCommand } from "./commands/eval-knn.js";
+import { reportCommand } from "./commands/report.js";
+import { statusCommand } from "./commands/status.js";
+import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
+import { workerCommand } from "./commands/worker.js";
+import type { Io } from "./io.js";
+
+/** The exit code of `paddock <argv>`: 0 done, 2 wrong use or spec, 3 environment, 4 run failed, 130 interrupted after a drain. */
+export async function runCli(argv: readonly string[], io: Io): Promise<number> {
+  let code = 0;
+  const program = buildProgram(io, (result) => {
+    code = result;
+  });
+  try {
+    await program.parseAsync(argv, { from: "user" });
+    return code;
+  } catch (error) {
+    return exitCodeOf(error, io);
+  }
+}
+
+/** Commander has printed its own errors already; help and version are its errors with exit code 0. */
+function exitCodeOf(error: unknown, io: Io): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2;
+  const known = PaddockError.from(error);
+  io.err(`paddock: ${known.message}\n`);
+  if (known.code === "internal" && error instanceof Error) io.err(`${error.stack}\n`);
+  return known.exitCode;
+}
+
+function buildProgram(io: Io, done: (code: number) => void): Command {
+  const program = new Command("paddock")
+    .description("Pretrain Vision Transformers without labels on a fleet of workers.")
+    .exitOverride()
+    .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
+    .showHelpAfterError("(paddock --help lists the commands)");
+  const add = (name: string, description: string): Command =>
+    program.command(name).description(description);
+
+  withRunFlags(add("train", "train a run spec on this machine: Redis, coordinator and workers"))
+    .argument("<spec>", "run spec: .yaml, .json or .ts")
+    .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
+    .option("--workers <W>", "worker processes to start, at most logicalRanks", positive)
+    .option("--steps <N>", "optimizer steps", positive)
+    .option("--seed <S>", "seed of everything random", natural)
+    .option("--engine <E>", "auto, torch, tensorflow or wasm")
+    .option("--exchange-dtype <dtype>", "fp32 or fp16")
+    .option("--data <dir>", "folder of the training images")
+    .option("--resume", "continue the run in --run-dir (default: the newest of this name)")
+    .action(async (spec, overrides, flags) => done(await trainCommand({ spec, overrides, ...flags }, io)));
+
+  withRunFlags(add("coordinator", "only the coordinator of a run: workers join from elsewhere"))
+    .argument("<spec>", "run spec: .yaml, .json or .ts")
+    .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
+    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option("--resume", "continue the run in --run-dir")
+    .action(async (spec, overrides, flags) =>
+      done(await coordinatorCommand({ spec, overrides, ...flags }, io)),
+    );
+
+  add("worker", "one worker process; its own flags: paddock worker --help")
+    .allowUnknownOption()
+    .helpOption(false)
+    .argument("[flags...]")
+    .action(async (flags) => done(await workerCommand(flags, io)));
+
+  withRunFlags(add("resume", "continue a run exactly, from its last checkpoint"), false)
+    .argument("<run-dir>")
+    .option("--workers <W>", "worker processes: any number up to logicalRanks", positive)
+    .action(async (runDir, flags) => done(await resumeCommand({ runDir, ...flags }, io)));
+
+  add("status", "where a run stands")
+    .argument("[run-dir]", "default: the newest in runs/")
+    .option("--coordinator <host:port>", "ask this coordinator instead")
+    .option("--json", "as one JSON object")
+    .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
+
+  add("eval", "measure a trained model")
+    .command("knn")
+    .description("weighted k-NN accuracy of the teacher in a run's last checkpoint")
+    .argument("<run-dir>")
+    .option("--data <dir>", "folder of the images, when it has moved")
+    .option("--json", "as one JSON object")
+    .action(async (runDir, flags) => done(await evalKnnCommand({ runDir, ...flags }, io)));
+
+  add("doctor", "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure")
+    .option("--run-dir <dir>", "where runs will be written", "runs")
+    .option("--data <dir>", "folder of the training images")
+    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
+    .option("--port <P>", "port of the coordinator to try", port, 0)
+    .option("--json", "as one JSON object")
+    .action(async (flags) => done(await doctorCommand(flags, io)));
+
+  add("report", "write report.html of a run again")
+    .argument("<run-dir>")
+    .action(async (runDir) => done(await reportCommand({ runDir }, io)));
+
+  return program;
+}
+
+/** Flags of every command that runs a coordinator. */
+function withRunFlags(command: Command, named = true): Command {
+  if (named) command.option("--run-dir <dir>", "run directory (default: runs/<name>-<time>)");
+  return command
+    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
+    .option("--port <P>", "port of the coordinator, 0 for any", port, 0)
+    .option("--metrics-port <P>", "port of its /metrics, 0 for any", port, 0)
+    .option("--json", "one JSON object per committed step and event on stdout");
+}
+
+function integer(text: string, low: number, high: number, what: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < low || value > high || text.trim() === "") {
+    throw new InvalidArgumentError(`expected ${what}, received "${text}"`);
+  }
+  return value;
+}
+const positive = (text: string): number => integer(text, 1, 2 ** 31, "an integer from 1");
+const natural = (text: string): number =>
+  integer(text, 0, Number.MAX_SAFE_INTEGER, "an integer from 0");
+const port = (text: string): number => integer(text, 0, 65535, "a port from 0 to 65535");

@@ -1,0 +1,89 @@
+/** One run from its checks to its result: what all commands that train share. */
+import { join } from "node:path";
+import { isErrorCode, PaddockError, type RunSpec } from "@paddock/contract";
+import type { RunEnd } from "@paddock/coordinator";
+import { openDataset } from "@paddock/data";
+import { type Display, openDisplay } from "../display/display.js";
+import type { Io } from "../io.js";
+import { writeReport } from "../report/write-report.js";
+import { runLocally } from "./local-run.js";
+import { resultText, type Summary } from "./result.js";
+import { makeRunDir, readJson } from "./run-directory.js";
+
+/** Flags that every way of starting a run takes. */
+export interface RunFlags {
+  readonly redis?: string;
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly json?: boolean;
+}
+
+/** What to run, and where. */
+export interface StartedRun {
+  /** Absolute. */
+  readonly runDir: string;
+  readonly spec: RunSpec;
+  readonly resume: boolean;
+}
+
+export interface RunPlan extends StartedRun {
+  readonly flags: RunFlags;
+  readonly host: string;
+  /** Worker processes to start here; 0 when they come from elsewhere. */
+  readonly localWorkers: number;
+}
+
+/** Runs to the end and shows it. Returns the exit code: 0, or 130 after a drain. Errors carry theirs. */
+export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
+  const { runDir, spec, flags } = plan;
+  await checkDataset(spec);
+  await makeRunDir(runDir);
+  const display = openDisplay(io, flags.json === true);
+  try {
+    const end = await runLocally({
+      ...plan,
+      port: flags.port,
+      metricsPort: flags.metricsPort,
+      display,
+      environment: io.environment,
+      redisUrl: flags.redis ?? (io.environment["REDIS_URL"] || undefined),
+    });
+    return await conclude(end, runDir, display);
+  } catch (thrown) {
+    const error = PaddockError.from(thrown);
+    if (flags.json) display.event({ kind: "error", message: error.message, fields: { code: error.code } });
+    throw error;
+  } finally {
+    display.close();
+  }
+}
+
+/** Fails here, at once and once, rather than later in every worker. */
+async function checkDataset({ data, evaluation }: RunSpec): Promise<void> {
+  await openDataset(data, "train");
+  const labelled = data.kind === "idx" || data.validationPath !== null;
+  if (labelled && evaluation.everySteps > 0) await openDataset(data, "validation");
+}
+
+async function conclude(end: RunEnd, runDir: string, display: Display): Promise<number> {
+  if (end.kind === "failed") {
+    const code = end.code !== undefined && isErrorCode(end.code) ? end.code : "run-failed";
+    throw new PaddockError(code, `${end.reason}; continue with: paddock resume ${runDir}`);
+  }
+  const report = await writeReport(runDir);
+  if (end.kind === "interrupted") {
+    display.event({
+      kind: "result",
+      message: `interrupted (${end.reason}) after a clean drain; continue with: paddock resume ${runDir}`,
+      fields: { end: end.kind, runDir, report },
+    });
+    return 130;
+  }
+  const summary = (await readJson(join(runDir, "summary.json"))) as Summary;
+  display.event({
+    kind: "result",
+    message: resultText(summary, report),
+    fields: { end: end.kind, runDir, report, summary },
+  });
+  return 0;
+}

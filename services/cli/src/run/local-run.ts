@@ -1,0 +1,148 @@
+/** One run on this machine: Redis, coordinator, workers; from start to a drained end. */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { type Coordinator, type RunEnd, startCoordinator } from "@paddock/coordinator";
+import { PaddockError, type RunSpec } from "@paddock/contract";
+import { createLogger, hideSecret, openRedis } from "@paddock/service-kit";
+import type { Display } from "../display/display.js";
+import { startLocalWorkers, type WorkerExit } from "../fleet/local-workers.js";
+import { workerCommand } from "../fleet/worker-command.js";
+import { listenForSignals } from "./signals.js";
+
+export interface LocalRunOptions {
+  readonly runDir: string;
+  readonly spec: RunSpec;
+  /** Continue from the run directory's last checkpoint. */
+  readonly resume: boolean;
+  /** Workers to start here; 0 when they come from elsewhere. */
+  readonly localWorkers: number;
+  readonly redisUrl: string | undefined;
+  /** Environment variables that worker processes inherit. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** Address to listen on, and ports of gRPC and metrics (0: any free one). */
+  readonly host: string;
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly display: Display;
+}
+
+/** How long workers may take to leave after the run's end. */
+const goodbyeMs = 10_000;
+
+/**
+ * Runs to the end, a drain after SIGINT or SIGTERM, or a failure. Everything started here is stopped before it returns.
+ * Errors: those of Redis, ports and the run directory.
+ */
+export async function runLocally(options: LocalRunOptions): Promise<RunEnd> {
+  const { runDir, display } = options;
+  const logger = createLogger({
+    name: "coordinator",
+    level: "info",
+    file: join(runDir, "logs", "coordinator.log"),
+  });
+  const redis = await openRedis({ url: options.redisUrl, dir: join(runDir, "redis"), logger });
+  try {
+    const coordinator = await startCoordinator({
+      runDir,
+      spec: options.spec,
+      resume: options.resume,
+      host: options.host,
+      port: options.port,
+      metricsPort: options.metricsPort,
+      redisUrl: redis.url,
+      logger,
+      onUpdate: (run) => display.update(run),
+    });
+    await noteAddress(runDir, coordinator);
+    display.event({
+      kind: "started",
+      message: [
+        `run        ${runDir}`,
+        `redis      ${redis.description}`,
+        `listening  ${coordinator.address}, metrics http://${coordinator.metricsAddress}/metrics`,
+      ].join("\n"),
+      fields: {
+        runId: coordinator.runId,
+        runDir,
+        redis: { route: redis.route, url: hideSecret(redis.url) },
+        address: coordinator.address,
+        metricsAddress: coordinator.metricsAddress,
+      },
+    });
+    return await withWorkers(options, coordinator);
+  } finally {
+    await redis.close();
+  }
+}
+
+/** Runs the workers beside the coordinator until it is done. */
+async function withWorkers(options: LocalRunOptions, coordinator: Coordinator): Promise<RunEnd> {
+  const { spec, runDir, display } = options;
+  let extinct: (exit: WorkerExit) => void = () => undefined;
+  const noWorkerLeft = new Promise<WorkerExit>((resolve) => {
+    extinct = resolve;
+  });
+  const workers = await startLocalWorkers({
+    slots: options.localWorkers,
+    dir: join(runDir, "logs"),
+    command: (slot, start) =>
+      workerCommand({
+        coordinator: coordinator.address,
+        slot,
+        start,
+        engine: spec.engine,
+        environment: options.environment,
+      }),
+    onExit: (exit) => display.event(exitEvent(exit)),
+    onExtinct: extinct,
+  });
+  const signals = listenForSignals(
+    (name) => {
+      const message = `${name}: finishing the step and writing a checkpoint; once more to end at once`;
+      display.event({ kind: "draining", message, fields: { signal: name } });
+      coordinator.drain(name);
+    },
+    () => {
+      workers.kill();
+      display.close();
+      process.exit(130);
+    },
+  );
+  try {
+    return await Promise.race([
+      coordinator.done,
+      noWorkerLeft.then((exit) => Promise.reject(extinction(exit))),
+    ]);
+  } finally {
+    await Promise.all([workers.end(goodbyeMs), coordinator.close()]);
+    signals.close();
+  }
+}
+
+function exitEvent({ slot, end, tail, restarts }: WorkerExit) {
+  const next = restarts ? "starting it again" : "not starting it again";
+  return {
+    kind: restarts ? "worker-restart" : "worker-exit",
+    message: `worker ${slot} ended with ${end}, ${next}; its last words:\n${indent(tail)}`,
+    fields: { slot, end, tail },
+  } as const;
+}
+
+/** The last worker's own error where it says one, else that the fleet is gone. */
+function extinction({ slot, end, tail }: WorkerExit): PaddockError {
+  const code = end === 3 ? "engine-unavailable" : end === 2 ? "invalid-argument" : "run-failed";
+  return new PaddockError(
+    code,
+    `expected at least one living worker, but the last one (${slot}) ended with ${end}:\n${indent(tail)}`,
+  );
+}
+
+function indent(text: string): string {
+  return text.replace(/^/gm, "    ");
+}
+
+/** How `paddock status` finds a run that listens on any free port. */
+async function noteAddress(runDir: string, { address, metricsAddress }: Coordinator): Promise<void> {
+  const note = { address, metricsAddress, pid: process.pid };
+  await writeFile(join(runDir, "coordinator.json"), `${JSON.stringify(note)}\n`);
+}

@@ -1,0 +1,79 @@
+/** The ledger as `ledger.jsonl`: one writer, every append fsynced, every line with its checksum. */
+import { type FileHandle, open } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { PaddockError } from "@paddock/contract";
+import type { RunRecord } from "../run/durable.js";
+import { diskError, syncFolder } from "../run-dir/files.js";
+import type { Ledger } from "./ledger.js";
+import { fromLine, toLine } from "./line.js";
+import { lock } from "./lock.js";
+
+export interface FileLedger extends Ledger {
+  /** Bytes of a last, half-written line that were cut off: a crash during an append, which was never acknowledged. */
+  readonly tornBytes: number;
+}
+
+/**
+ * Opens or creates `<runDir>/ledger.jsonl` and takes `<runDir>/ledger.lock`. The caller closes it.
+ * `already-exists` when another process writes it, `ledger-corrupt` when a line fails its checksum.
+ */
+export async function openFileLedger(runDir: string): Promise<FileLedger> {
+  const path = join(runDir, "ledger.jsonl");
+  const unlock = await lock(join(runDir, "ledger.lock"));
+  let file: FileHandle | undefined;
+  try {
+    file = await open(path, "a+");
+    await syncFolder(dirname(path));
+    const { records, goodBytes, tornBytes } = parse(path, await file.readFile());
+    if (tornBytes > 0) await file.truncate(goodBytes);
+    return { records, tornBytes, ...writer(path, file, unlock) };
+  } catch (error) {
+    await file?.close();
+    await unlock();
+    throw diskError(error, `open ${path}`);
+  }
+}
+
+function writer(
+  path: string,
+  file: FileHandle,
+  unlock: () => Promise<void>,
+): Pick<Ledger, "append" | "close"> {
+  return {
+    async append(record) {
+      try {
+        await file.appendFile(toLine(record));
+        await file.datasync();
+      } catch (error) {
+        throw diskError(error, `append to ${path}`);
+      }
+    },
+    async close() {
+      await file.close();
+      await unlock();
+    },
+  };
+}
+
+interface Parsed {
+  readonly records: RunRecord[];
+  readonly goodBytes: number;
+  readonly tornBytes: number;
+}
+
+function parse(path: string, bytes: Buffer): Parsed {
+  // A line without its newline was never acknowledged, whatever it holds.
+  const goodBytes = bytes.lastIndexOf("\n") + 1;
+  const lines = bytes.toString("utf8", 0, goodBytes).split("\n").slice(0, -1);
+  const records = lines.map((line, index) => {
+    const record = fromLine(line);
+    if (!record) {
+      throw new PaddockError(
+        "ledger-corrupt",
+        `${path}, line ${index + 1}: expected a record that matches its checksum, received ${JSON.stringify(line.slice(0, 60))}; restore the file from a backup, or cut it before that line: the run then resumes from the last checkpoint recorded before it`,
+      );
+    }
+    return record;
+  });
+  return { records, goodBytes, tornBytes: bytes.length - goodBytes };
+}

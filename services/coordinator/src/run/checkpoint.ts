@@ -1,0 +1,120 @@
+/** From W files to one durable checkpoint; and evaluations, the other thing that workers hand in later. */
+import type { Manifest } from "@paddock/contract";
+import type { CheckpointWritten, EvaluationDone } from "@paddock/proto";
+import { decideIfPrepared } from "./commit.js";
+import { endIfDone } from "./ending.js";
+import { keptCheckpoints, regroup } from "./membership.js";
+import {
+  globalBatch,
+  type PendingCheckpoint,
+  type RunState,
+  targetWorkers,
+  type WorkerId,
+} from "./state.js";
+import { append, log, refuseStale, type Turn, update, updateActive, updateWorker } from "./turn.js";
+
+/** A worker's file is on disk. The last one completes the checkpoint. */
+export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointWritten): void {
+  const { active } = turn.state;
+  const index = active?.members.indexOf(id) ?? -1;
+  const pending = active?.pendingCheckpoints.find(({ step }) => step === written.step);
+  const isCurrent = active?.generation === written.generation && pending?.files[index] === null;
+  if (!isCurrent) {
+    refuseStale(turn);
+    return;
+  }
+  updateWorker(turn, id, { lastProgressMs: turn.now });
+  const { file: name, bytes, sha256 } = written;
+  const files = pending.files.with(index, { name, bytes, sha256, worker: index });
+  const complete = files.every((file) => file !== null);
+  const replaced = { ...pending, files, complete };
+  updateActive(turn, {
+    pendingCheckpoints: active.pendingCheckpoints.map((p) => (p === pending ? replaced : p)),
+  });
+  if (complete) {
+    turn.effects.push({ kind: "write-manifest", manifest: manifestOf(turn.state, replaced) });
+  }
+}
+
+/** The manifest is durable, hence the checkpoint is: it enters the ledger, and only then may older ones go. */
+export function manifestWritten(
+  turn: Turn,
+  written: { readonly generation: number; readonly step: number; readonly sha256: string },
+): void {
+  const { active } = turn.state;
+  const pending = active?.pendingCheckpoints.find(({ step }) => step === written.step);
+  if (!active || active.generation !== written.generation || !pending) {
+    log(turn, "info", "checkpoint of a generation that is over", { step: written.step });
+    return;
+  }
+  // The checkpoint vouches for the steps before it: their records must not be lost any more.
+  turn.effects.push({ kind: "sync-steps" });
+  append(turn, {
+    kind: "checkpoint",
+    step: written.step,
+    generation: active.generation,
+    manifest: written.sha256,
+    scaler: pending.scaler,
+    unixMs: turn.now,
+  });
+  updateActive(turn, {
+    pendingCheckpoints: active.pendingCheckpoints.filter((p) => p !== pending),
+  });
+  const checkpointSeconds = (turn.now - pending.sinceMs) / 1000;
+  update(turn, { checkpointSeconds });
+  turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
+  log(turn, "info", "checkpoint durable", { step: written.step, seconds: checkpointSeconds });
+  endIfDone(turn);
+  if (active.regroupAt === written.step) regroupOrGoOn(turn);
+}
+
+/** Worker 0 evaluated the teacher. */
+export function receiveEvaluation(turn: Turn, id: WorkerId, evaluation: EvaluationDone): void {
+  const { active } = turn.state;
+  const { step, knnAccuracy: knn, bank, queries, seconds } = evaluation;
+  const isCurrent =
+    active?.generation === evaluation.generation &&
+    active.members[0] === id &&
+    active.pendingEvaluations.includes(step);
+  if (!isCurrent) {
+    refuseStale(turn);
+    return;
+  }
+  updateWorker(turn, id, { lastProgressMs: turn.now });
+  append(turn, { kind: "evaluation", step, knn, bank, queries, unixMs: turn.now });
+  updateActive(turn, {
+    pendingEvaluations: active.pendingEvaluations.filter((pending) => pending !== step),
+  });
+  log(turn, "info", "teacher evaluated", { step, knn, bank, queries, seconds });
+  endIfDone(turn);
+}
+
+/** The checkpoint for which decisions were held back is there; its reason may have left again. */
+function regroupOrGoOn(turn: Turn): void {
+  const { active } = turn.state;
+  if (!active) return;
+  if (targetWorkers(turn.state) !== active.members.length) {
+    regroup(turn);
+    return;
+  }
+  updateActive(turn, { regroupAt: null });
+  decideIfPrepared(turn);
+}
+
+function manifestOf({ durable, layout, active }: RunState, pending: PendingCheckpoint): Manifest {
+  const { spec, runId } = durable;
+  return {
+    format: "paddock-checkpoint",
+    version: 1,
+    runId,
+    step: pending.step,
+    generation: active?.generation ?? 0,
+    workers: pending.files.length,
+    logicalRanks: spec.logicalRanks,
+    parameters: layout.parameters,
+    units: layout.units.map(({ name, elements }) => ({ name, elements })),
+    files: pending.files.filter((file) => file !== null),
+    scaler: pending.scaler,
+    cursor: pending.step * globalBatch(spec),
+  };
+}

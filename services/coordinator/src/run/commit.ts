@@ -1,0 +1,228 @@
+/** The one decision about each step. */
+import { type RunSpec, type ScalerState, type StepRecord, scalarsAt } from "@paddock/contract";
+import { DecisionKind, type Prepared } from "@paddock/proto";
+import { segmentAt } from "../plan/plan-run.js";
+import { fail } from "./ending.js";
+import { segmentsEffect } from "./membership.js";
+import {
+  type ActiveGeneration,
+  checkpointDue,
+  evaluationDue,
+  type PendingCheckpoint,
+  type RunState,
+  targetWorkers,
+  type WorkerId,
+} from "./state.js";
+import { type StepResult, stepResult } from "./step-result.js";
+import {
+  append,
+  count,
+  log,
+  refuseStale,
+  send,
+  type Turn,
+  update,
+  updateActive,
+  updateWorker,
+} from "./turn.js";
+
+/** Skipped steps in a row after which the run has failed. */
+const maxSkipsInRow = 20;
+/** Commits over which the rate is measured, and one more to measure from. */
+const recentCommits = 21;
+
+/** A worker's gradient shard of a step is complete. */
+export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): void {
+  const { active, durable, workers } = turn.state;
+  const index = active?.members.indexOf(id) ?? -1;
+  const isCurrent =
+    active?.generation === prepared.generation &&
+    durable.next === prepared.step &&
+    active.prepared[index] === null;
+  if (!isCurrent) {
+    refuseStale(turn);
+    return;
+  }
+  const before = workers.find((worker) => worker.id === id)?.badImages ?? 0;
+  count(turn, { badImages: Math.max(0, prepared.badImages - before) });
+  updateWorker(turn, id, {
+    step: prepared.step,
+    phase: "prepared",
+    lastProgressMs: turn.now,
+    stateBytes: prepared.stateBytes,
+    peakGatheredBytes: prepared.peakGatheredBytes,
+    eventLoopP99Ms: prepared.eventLoopP99Ms,
+    badImages: prepared.badImages,
+  });
+  updateActive(turn, { prepared: active.prepared.with(index, prepared) });
+  decideIfPrepared(turn);
+}
+
+/** Commits or skips the step once all workers have prepared it, unless decisions are held back. */
+export function decideIfPrepared(turn: Turn): void {
+  const { active, outcome, paused, durable, layout } = turn.state;
+  if (!active || outcome || paused || active.stopping || active.regroupAt !== null) return;
+  const prepared = active.prepared.filter((message) => message !== null);
+  if (prepared.length < active.members.length) return;
+  const { spec, next: step, scaler } = durable;
+  const result = stepResult(layout, spec.logicalRanks, prepared);
+  append(turn, {
+    kind: "commit",
+    step,
+    generation: active.generation,
+    skipped: !result.finite,
+    scaler: nextScaler(spec, scaler, result.finite),
+    unixMs: turn.now,
+  });
+  if (turn.state.durable.skipsInRow >= maxSkipsInRow) {
+    const bad = result.firstBadTensor ? `; first seen in ${result.firstBadTensor}` : "";
+    fail(
+      turn,
+      "non-finite",
+      `${maxSkipsInRow} steps in a row had a gradient or a loss that is not finite, the last one step ${step}${bad}; lower the learning rate, or look at the data`,
+    );
+    return;
+  }
+  announce(turn, active, result);
+  record(turn, active, stepRecord(turn, active, result, scaler.scale));
+  count(turn, {
+    steps: 1,
+    skippedSteps: result.finite ? 0 : 1,
+    images: result.images,
+    exchangeBytes: result.exchangeBytes,
+  });
+}
+
+/**
+ * The loss scale of the next step: halved after an overflow, doubled after enough good steps; 1 for fp32, whose
+ * gradients are not scaled.
+ */
+export function nextScaler(spec: RunSpec, scaler: ScalerState, finite: boolean): ScalerState {
+  if (spec.exchange.dtype === "fp32") return scaler;
+  if (!finite) return { scale: scaler.scale / 2, goodSteps: 0 };
+  const goodSteps = scaler.goodSteps + 1;
+  return goodSteps < spec.exchange.scaleGrowthSteps
+    ? { scale: scaler.scale, goodSteps }
+    : { scale: scaler.scale * 2, goodSteps: 0 };
+}
+
+interface Flags {
+  readonly checkpoint: boolean;
+  readonly evaluate: boolean;
+  readonly stop: boolean;
+  readonly regroup: boolean;
+}
+
+/** What else happens after the step that has just been committed. */
+function flagsOf(state: RunState, active: ActiveGeneration): Flags {
+  const { durable, draining, checkpointRequested } = state;
+  const { spec, next } = durable;
+  const isLast = next === spec.steps;
+  const stop = isLast || draining !== null;
+  const regroup = !stop && targetWorkers(state) !== active.members.length;
+  return {
+    stop,
+    regroup,
+    checkpoint: stop || regroup || checkpointRequested || checkpointDue(spec, next),
+    evaluate: evaluationDue(spec, next) && (isLast || !stop),
+  };
+}
+
+/** Tells the members, and moves on. */
+function announce(turn: Turn, active: ActiveGeneration, result: StepResult): void {
+  const { durable } = turn.state;
+  const { checkpoint, evaluate, stop, regroup } = flagsOf(turn.state, active);
+  const decision = {
+    generation: active.generation,
+    step: durable.next - 1,
+    kind: result.finite ? DecisionKind.DECISION_KIND_COMMIT : DecisionKind.DECISION_KIND_SKIP,
+    gradNorm: result.gradNorm,
+    scale: durable.scaler.scale,
+    goodSteps: durable.scaler.goodSteps,
+    checkpoint,
+    evaluate,
+    stop,
+  };
+  for (const id of active.members) send(turn, id, { kind: "decision", decision });
+  const pending: PendingCheckpoint = {
+    step: durable.next,
+    files: active.members.map(() => null),
+    complete: false,
+    scaler: durable.scaler,
+    sinceMs: turn.now,
+  };
+  updateActive(turn, {
+    prepared: active.members.map(() => null),
+    commits: active.commits + 1,
+    pendingCheckpoints: checkpoint
+      ? [...active.pendingCheckpoints, pending]
+      : active.pendingCheckpoints,
+    pendingEvaluations: evaluate
+      ? [...active.pendingEvaluations, durable.next]
+      : active.pendingEvaluations,
+    regroupAt: regroup ? durable.next : null,
+    stopping: stop,
+  });
+  update(turn, {
+    barren: 0,
+    checkpointRequested: turn.state.checkpointRequested && !checkpoint,
+    workers: turn.state.workers.map((worker) =>
+      active.members.includes(worker.id) ? { ...worker, lastProgressMs: turn.now } : worker,
+    ),
+  });
+  if (!stop) orderSegments(turn, active);
+}
+
+/** At the end of a segment: jobs for the segment after the next one. */
+function orderSegments(turn: Turn, active: ActiveGeneration): void {
+  const { spec, next } = turn.state.durable;
+  if (segmentAt(spec, active.startStep, next - 1).end > next) return;
+  turn.effects.push(segmentsEffect(turn.state, active, next));
+  log(turn, "info", "segment committed", { step: next, generation: active.generation });
+}
+
+function record(turn: Turn, active: ActiveGeneration, step: StepRecord): void {
+  turn.effects.push({ kind: "write-step", record: step });
+  const { recent } = turn.state;
+  update(turn, {
+    lastStep: step,
+    lastCommitMs: turn.now,
+    recent: [...recent, { unixMs: turn.now, images: step.images }].slice(-recentCommits),
+  });
+  if (step.skipped) {
+    log(turn, "warn", "step skipped: not finite", {
+      step: step.step,
+      generation: active.generation,
+      lossScale: step.lossScale,
+    });
+  }
+}
+
+function stepRecord(
+  turn: Turn,
+  active: ActiveGeneration,
+  result: StepResult,
+  lossScale: number,
+): StepRecord {
+  const { spec, next } = turn.state.durable;
+  const step = next - 1;
+  const scalars = scalarsAt(spec, step);
+  const { total, ...losses } = result.losses;
+  return {
+    step,
+    generation: active.generation,
+    workers: active.members.length,
+    loss: total,
+    losses,
+    gradNorm: result.gradNorm,
+    lr: scalars.learningRate,
+    weightDecay: scalars.weightDecay,
+    momentum: scalars.momentum,
+    teacherTemp: scalars.teacherTemperature,
+    lossScale,
+    skipped: !result.finite,
+    images: result.images,
+    seconds: result.seconds,
+    unixMs: turn.now,
+  };
+}

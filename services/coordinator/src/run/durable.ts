@@ -1,0 +1,137 @@
+/** What of a run survives everything: the fold of its ledger. */
+import {
+  invariant,
+  type LedgerRecord,
+  parseRunSpec,
+  type RunSpec,
+  type ScalerState,
+} from "@paddock/contract";
+
+type Of<Kind extends LedgerRecord["kind"]> = Extract<LedgerRecord, { kind: Kind }>;
+
+/** The contract's records; a checkpoint also says with which scaler to go on, an evaluation how many images it used. */
+export type RunRecord =
+  | Of<"run">
+  | Of<"generation">
+  | Of<"commit">
+  | (Of<"checkpoint"> & { readonly scaler: ScalerState })
+  | (Of<"evaluation"> & { readonly bank: number; readonly queries: number })
+  | Of<"finished">;
+
+export interface DurableCheckpoint {
+  /** Committed steps that it holds. */
+  readonly step: number;
+  readonly generation: number;
+  /** sha256 of its manifest.json. */
+  readonly manifest: string;
+  readonly scaler: ScalerState;
+}
+
+export interface Evaluation {
+  /** Committed steps of the teacher that was evaluated. */
+  readonly step: number;
+  readonly knn: number;
+  readonly bank: number;
+  readonly queries: number;
+}
+
+export interface DurableState {
+  readonly runId: string;
+  readonly spec: RunSpec;
+  /** When the run was first recorded, in unix milliseconds. */
+  readonly createdUnixMs: number;
+  /** The last generation that was started; 0: none. */
+  readonly generation: number;
+  /** Workers of that generation. */
+  readonly workers: number;
+  /** Committed steps: the next step to execute. */
+  readonly next: number;
+  /** Loss scaler of step `next`. */
+  readonly scaler: ScalerState;
+  /** Steps in a row, up to `next`, whose update was skipped. */
+  readonly skipsInRow: number;
+  /** Durable checkpoints at or before `next`, oldest first. Old ones may be gone from the disk. */
+  readonly checkpoints: readonly DurableCheckpoint[];
+  /** Evaluations at or before `next`, in order of step. */
+  readonly evaluations: readonly Evaluation[];
+  readonly finished: boolean;
+}
+
+/** The scaler before the first step: fp32 needs none. */
+export function initialScaler(spec: RunSpec): ScalerState {
+  return { scale: spec.exchange.dtype === "fp16" ? spec.exchange.initialScale : 1, goodSteps: 0 };
+}
+
+/** The step from which a new generation starts: that of the newest durable checkpoint, or 0. */
+export function restartStep(state: DurableState): number {
+  return state.checkpoints.at(-1)?.step ?? 0;
+}
+
+/** The state that a ledger's records give; undefined for an empty ledger. */
+export function fold(records: Iterable<RunRecord>): DurableState | undefined {
+  let state: DurableState | undefined;
+  for (const record of records) state = foldRecord(state, record);
+  return state;
+}
+
+/** The state after one more record. The first one must be `run`; a later `run` changes the spec of a resumed run. */
+export function foldRecord(state: DurableState | undefined, record: RunRecord): DurableState {
+  if (record.kind === "run") return foldRun(state, record);
+  invariant(state, `a ledger starts with a run, not with ${record.kind}`);
+  switch (record.kind) {
+    case "generation":
+      return foldGeneration(state, record);
+    case "commit":
+      return {
+        ...state,
+        next: record.step + 1,
+        scaler: record.scaler,
+        skipsInRow: record.skipped ? state.skipsInRow + 1 : 0,
+      };
+    case "checkpoint": {
+      const { step, generation, manifest, scaler } = record;
+      const others = state.checkpoints.filter((known) => known.step < step);
+      return { ...state, checkpoints: [...others, { step, generation, manifest, scaler }] };
+    }
+    case "evaluation": {
+      const { step, knn, bank, queries } = record;
+      const others = state.evaluations.filter((known) => known.step < step);
+      return { ...state, evaluations: [...others, { step, knn, bank, queries }] };
+    }
+    case "finished":
+      return { ...state, finished: true };
+  }
+}
+
+function foldRun(state: DurableState | undefined, record: Of<"run">): DurableState {
+  const spec = parseRunSpec(record.spec);
+  if (state) return { ...state, spec };
+  return {
+    runId: record.runId,
+    spec,
+    createdUnixMs: record.unixMs,
+    generation: 0,
+    workers: 0,
+    next: 0,
+    scaler: initialScaler(spec),
+    skipsInRow: 0,
+    checkpoints: [],
+    evaluations: [],
+    finished: false,
+  };
+}
+
+/** A generation starts at `record.step`: later commits and evaluations of older ones are void. */
+function foldGeneration(state: DurableState, record: Of<"generation">): DurableState {
+  const checkpoint = state.checkpoints.findLast((known) => known.step === record.step);
+  return {
+    ...state,
+    generation: record.generation,
+    workers: record.workers,
+    next: record.step,
+    scaler: checkpoint?.scaler ?? initialScaler(state.spec),
+    skipsInRow: 0,
+    checkpoints: state.checkpoints.filter((known) => known.step <= record.step),
+    evaluations: state.evaluations.filter((known) => known.step <= record.step),
+  };
+}

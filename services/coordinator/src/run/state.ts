@@ -1,0 +1,187 @@
+/** The state of a run in the coordinator: what the ledger holds, and who is there. Plain values; `decide` replaces them. */
+import {
+  type ErrorCode,
+  type Layout,
+  layoutOf,
+  type ManifestFile,
+  type RunSpec,
+  type StepRecord,
+} from "@paddock/contract";
+import type { Prepared } from "@paddock/proto";
+import type { DurableState } from "./durable.js";
+
+/** A connection of a worker: never reused, unlike names. */
+export type WorkerId = number;
+
+export interface WorkerInfo {
+  readonly id: WorkerId;
+  readonly name: string;
+  readonly host: string;
+  readonly pid: number;
+  readonly engine: string;
+  readonly device: string;
+  /** host:port of its PeerService. */
+  readonly peerAddress: string;
+}
+
+export interface WorkerState extends WorkerInfo {
+  /** Step and phase of its last Progress. */
+  readonly step: number;
+  readonly phase: string;
+  /** When it last moved, in unix milliseconds. */
+  readonly lastProgressMs: number;
+  /** Persistent state, and gathered units at the peak, in bytes; of its last Prepared. */
+  readonly stateBytes: number;
+  readonly peakGatheredBytes: number;
+  /** 99th percentile of its event-loop delay, in milliseconds; of its last Prepared. */
+  readonly eventLoopP99Ms: number;
+  /** Images it replaced because they could not be decoded, so far. */
+  readonly badImages: number;
+}
+
+/** A checkpoint that some worker still owes its file for. */
+export interface PendingCheckpoint {
+  readonly step: number;
+  /** By worker index; null: not yet written. */
+  readonly files: readonly (ManifestFile | null)[];
+  /** The manifest is being written. */
+  readonly complete: boolean;
+  readonly scaler: { readonly scale: number; readonly goodSteps: number };
+  readonly sinceMs: number;
+}
+
+/** The generation in force. */
+export interface ActiveGeneration {
+  readonly generation: number;
+  /** Ids of its workers, by index. */
+  readonly members: readonly WorkerId[];
+  readonly startStep: number;
+  readonly startMs: number;
+  /** Who prepared step `durable.next`, by index. */
+  readonly prepared: readonly (Prepared | null)[];
+  readonly pendingCheckpoints: readonly PendingCheckpoint[];
+  /** Steps whose evaluation worker 0 owes. */
+  readonly pendingEvaluations: readonly number[];
+  /** The checkpoint after which the generation is replaced by one of another size; no step is decided before. */
+  readonly regroupAt: number | null;
+  /** The last decision said stop. */
+  readonly stopping: boolean;
+  /** Steps decided by this generation. */
+  readonly commits: number;
+}
+
+/** Why there is no generation, and until when that may last. */
+export interface Waiting {
+  /** Becomes the reason of the next generation. */
+  readonly reason: string;
+  readonly sinceMs: number;
+  /** Not before: a pause after generations that achieved nothing. */
+  readonly notBeforeMs: number;
+  /** From then on fewer workers than wanted will do; Infinity: never. */
+  readonly fewerFromMs: number;
+}
+
+export type Outcome =
+  | { readonly kind: "finished" }
+  | { readonly kind: "interrupted"; readonly reason: string }
+  | { readonly kind: "failed"; readonly code: ErrorCode; readonly reason: string };
+
+/** Sums since this coordinator started; metrics count them. */
+export interface Counters {
+  readonly steps: number;
+  readonly skippedSteps: number;
+  readonly images: number;
+  readonly exchangeBytes: number;
+  readonly staleMessages: number;
+  readonly badImages: number;
+}
+
+export interface RunState {
+  readonly durable: DurableState;
+  readonly layout: Layout;
+  /** Connected workers in order of arrival; members and spares. */
+  readonly workers: readonly WorkerState[];
+  /** How many workers the run should have. */
+  readonly wanted: number;
+  readonly active: ActiveGeneration | null;
+  readonly waiting: Waiting;
+  readonly paused: boolean;
+  /** Why the run is draining, or null. */
+  readonly draining: string | null;
+  readonly checkpointRequested: boolean;
+  readonly outcome: Outcome | null;
+  /** Generations in a row that ended without a decision, and why the last one did. */
+  readonly barren: number;
+  readonly lastFailure: { readonly code: ErrorCode; readonly reason: string } | null;
+  readonly counters: Counters;
+  /** The last commits of this generation, newest last: for the rate. */
+  readonly recent: readonly { readonly unixMs: number; readonly images: number }[];
+  readonly lastStep: StepRecord | null;
+  /** First assignment and last commit in this coordinator's life, in unix milliseconds. */
+  readonly firstStartMs: number | null;
+  readonly lastCommitMs: number | null;
+  /** Seconds from the decision to durability, of the last checkpoint. */
+  readonly checkpointSeconds: number;
+}
+
+/** Before any worker has come. */
+export function initialState(durable: DurableState, now: number): RunState {
+  return {
+    durable,
+    layout: layoutOf(durable.spec),
+    workers: [],
+    wanted: durable.spec.fleet.workers,
+    active: null,
+    waiting: {
+      reason: durable.generation === 0 ? "start" : "resume",
+      sinceMs: now,
+      notBeforeMs: now,
+      fewerFromMs: Number.POSITIVE_INFINITY,
+    },
+    paused: false,
+    draining: null,
+    checkpointRequested: false,
+    outcome: null,
+    barren: 0,
+    lastFailure: null,
+    counters: {
+      steps: 0,
+      skippedSteps: 0,
+      images: 0,
+      exchangeBytes: 0,
+      staleMessages: 0,
+      badImages: 0,
+    },
+    recent: [],
+    lastStep: null,
+    firstStartMs: null,
+    lastCommitMs: null,
+    checkpointSeconds: 0,
+  };
+}
+
+/** The member count that the next generation would have: as many as wanted, if so many are there. */
+export function targetWorkers(state: RunState): number {
+  return Math.min(state.wanted, state.workers.length);
+}
+
+/** Images of one step over all logical ranks. */
+export function globalBatch(spec: RunSpec): number {
+  return spec.logicalRanks * spec.batchPerRank;
+}
+
+/** Whether the run evaluates at all: a folder of images without labelled held-out images cannot. */
+export function evaluates(spec: RunSpec): boolean {
+  const hasLabels = spec.data.kind === "idx" || spec.data.validationPath !== null;
+  return spec.evaluation.everySteps > 0 && hasLabels;
+}
+
+/** Whether the teacher is evaluated after `step` committed steps: at the start, every so often, and at the end. */
+export function evaluationDue(spec: RunSpec, step: number): boolean {
+  return evaluates(spec) && (step % spec.evaluation.everySteps === 0 || step === spec.steps);
+}
+
+/** Whether a checkpoint is written after `step` committed steps without being asked for. */
+export function checkpointDue(spec: RunSpec, step: number): boolean {
+  return step % spec.checkpoint.everySteps === 0 || step === spec.steps;
+}

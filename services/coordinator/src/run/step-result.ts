@@ -1,0 +1,109 @@
+/** What W prepared messages say together about one step: the same bits for every W. */
+import {
+  chunksIn,
+  type GradNorms,
+  type Layout,
+  type Losses,
+  PaddockError,
+  type StepSeconds,
+  type Submodule,
+  stepParts,
+  sumTree,
+  type TreeNode,
+} from "@paddock/contract";
+import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+
+export interface StepResult {
+  /** Means over logical ranks, summed in tree order, in nats. */
+  readonly losses: Losses;
+  /** Norm of the reduced gradient before clipping, by submodule. */
+  readonly gradNorm: GradNorms;
+  /** Every worker said so, and losses and norms are too. */
+  readonly finite: boolean;
+  /** Name of the first tensor that is not finite, as a worker named it; else undefined. */
+  readonly firstBadTensor: string | undefined;
+  readonly seconds: StepSeconds;
+  readonly images: number;
+  /** Bytes sent to peers by all workers. */
+  readonly exchangeBytes: number;
+}
+
+const add = (left: number, right: number): number => left + right;
+
+/** @param prepared one message per worker, in any order. An incomplete set is an `internal` error. */
+export function stepResult(
+  layout: Layout,
+  logicalRanks: number,
+  prepared: readonly Prepared[],
+): StepResult {
+  const losses = meanLosses(logicalRanks, prepared);
+  const gradNorm = gradNorms(layout, prepared);
+  const numbers = [...Object.values(losses), ...Object.values(gradNorm)];
+  const bad = prepared.find(({ firstBadTensor }) => firstBadTensor !== "");
+  return {
+    losses,
+    gradNorm,
+    finite: prepared.every(({ finite }) => finite) && numbers.every(Number.isFinite),
+    firstBadTensor: bad?.firstBadTensor,
+    seconds: slowestSeconds(prepared),
+    images: prepared.reduce((sum, { images }) => sum + images, 0),
+    exchangeBytes: prepared.reduce((sum, { exchangeBytes }) => sum + exchangeBytes, 0),
+  };
+}
+
+function meanLosses(logicalRanks: number, prepared: readonly Prepared[]): Losses {
+  const byRank = new Map(prepared.flatMap(({ losses }) => losses.map((l) => [l.rank, l] as const)));
+  const mean = (part: Exclude<keyof RankLosses, "rank">): number => {
+    const leaf = ({ start, end }: TreeNode): number | undefined => {
+      if (end - start > 1) return undefined;
+      const losses = byRank.get(start);
+      if (!losses) throw missing(`the losses of logical rank ${start}`);
+      return losses[part];
+    };
+    return sumTree({ start: 0, end: logicalRanks }, leaf, add) / logicalRanks;
+  };
+  return {
+    total: mean("total"),
+    dinoLocal: mean("dinoLocal"),
+    dinoGlobal: mean("dinoGlobal"),
+    koleo: mean("koleo"),
+    ibot: mean("ibot"),
+  };
+}
+
+function gradNorms(layout: Layout, prepared: readonly Prepared[]): GradNorms {
+  const roots = new Map<string, number>();
+  const keyOf = ({ unit, start, end }: Omit<NormRoot, "sum">): string => `${unit} ${start} ${end}`;
+  for (const root of prepared.flatMap(({ normRoots }) => normRoots)) {
+    roots.set(keyOf(root), root.sum);
+  }
+  const squares = new Map<Submodule, number>();
+  for (const { name: unit, elements, submodule } of layout.units) {
+    const known = ({ start, end }: TreeNode): number | undefined => {
+      const sum = roots.get(keyOf({ unit, start, end }));
+      if (sum === undefined && end - start === 1) {
+        throw missing(`the squared gradient norm of unit ${unit}, chunk ${start}`);
+      }
+      return sum;
+    };
+    const sum = sumTree({ start: 0, end: chunksIn(elements) }, known, add);
+    const before = squares.get(submodule);
+    squares.set(submodule, before === undefined ? sum : before + sum);
+  }
+  return Object.fromEntries([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
+}
+
+function slowestSeconds(prepared: readonly Prepared[]): StepSeconds {
+  const total = ({ seconds }: Prepared): number => Object.values(seconds).reduce(add, 0);
+  const slowest = prepared.reduce((a, b) => (total(b) > total(a) ? b : a));
+  return Object.fromEntries(
+    stepParts.map((part) => [part, slowest.seconds[part] ?? 0]),
+  ) as StepSeconds;
+}
+
+function missing(what: string): PaddockError {
+  return new PaddockError(
+    "internal",
+    `expected ${what} in the workers' prepared messages, received none; were all processes built from one commit?`,
+  );
+}

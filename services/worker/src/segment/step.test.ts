@@ -1,0 +1,221 @@
+/** The whole step on 1 to 4 workers in one process: same losses, same norms, same state, to the last bit. */
+
+import { createRequire } from "node:module";
+import { dirname } from "node:path";
+import {
+  chunksIn,
+  layoutOf,
+  parseRunSpec,
+  type RunSpec,
+  ranksOf,
+  rngOf,
+  shardOf,
+  sumTree,
+} from "@paddock/contract";
+import { initialCenters, initialUnit, type RankBatch, referenceFlatMath } from "@paddock/model";
+import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
+import * as tf from "@tensorflow/tfjs-core";
+import { beforeAll, expect, test } from "vitest";
+import { type ShardState, type StepReport, stateKinds } from "../engine/calls.js";
+import { allocateState, stateBytes } from "./state.js";
+import { type StepHost, StepRunner } from "./step.js";
+
+beforeAll(async () => {
+  const wasm = createRequire(import.meta.url).resolve("@tensorflow/tfjs-backend-wasm");
+  setWasmPaths(`${dirname(wasm)}/`);
+  await tf.setBackend("wasm");
+});
+
+function specOf(dtype: "fp16" | "fp32", centering: "sinkhorn" | "softmax" = "sinkhorn"): RunSpec {
+  return parseRunSpec({
+    steps: 5,
+    logicalRanks: 4,
+    batchPerRank: 2,
+    model: {
+      width: 16,
+      depth: 2,
+      heads: 2,
+      patchSize: 4,
+      channels: 1,
+      layerScale: 0.5,
+      dropPathRate: 0.4,
+    },
+    heads: { dino: { prototypes: 32, bottleneck: 8, hidden: 16, layers: 2 } },
+    data: { path: "unused" },
+    crops: {
+      global: { size: 16, scale: [0.4, 1] },
+      local: { size: 8, scale: [0.1, 0.4] },
+      localCount: 2,
+      mean: [0],
+      std: [1],
+    },
+    loss: { centering },
+    schedules: { learningRate: { peak: 0.01 } },
+    // Two random images per rank lie close together: KoLeo's gradient is large, so fp16 wants a small scale.
+    exchange: { dtype, initialScale: 1 },
+  });
+}
+
+/** Delivers messages between runners in memory. */
+class Mailroom {
+  readonly #mail = new Map<string, Uint8Array>();
+  readonly #waiting = new Map<string, (payload: Uint8Array) => void>();
+  readonly published = new Map<string, Map<string, Uint8Array>>();
+
+  put(key: string, payload: Uint8Array): void {
+    const waiting = this.#waiting.get(key);
+    if (waiting) {
+      this.#waiting.delete(key);
+      waiting(payload);
+    } else this.#mail.set(key, payload);
+  }
+
+  take(key: string): Promise<Uint8Array> {
+    const payload = this.#mail.get(key);
+    this.#mail.delete(key);
+    if (payload) return Promise.resolve(payload);
+    return new Promise((resolve) => this.#waiting.set(key, resolve));
+  }
+
+  hostOf(worker: number, workers: number): StepHost {
+    return {
+      fetchUnit: async (_, part) =>
+        Array.from({ length: workers }, (__, peer) =>
+          peer === worker
+            ? new Uint8Array(0)
+            : (this.published.get(String(peer))?.get(part) as Uint8Array),
+        ),
+      send: async (step, key, to, payload) =>
+        this.put(`${step} ${key} ${worker}>${to}`, payload.slice()),
+      receive: (step, key, from) => this.take(`${step} ${key} ${from}>${worker}`),
+      phase: () => undefined,
+    };
+  }
+}
+
+function batchOf(spec: RunSpec, step: number, rank: number): RankBatch {
+  const rng = rngOf(99, step, rank);
+  const pixels = (count: number, side: number): Float32Array =>
+    Float32Array.from({ length: count * side * side }, () => rng.normal());
+  const images = spec.batchPerRank;
+  return {
+    rank,
+    globalCrops: pixels(2 * images, 16),
+    localCrops: pixels(2 * images, 8),
+    // Rank 1 has no masked patch: it must join all sums all the same.
+    maskRows: rank === 1 ? new Int32Array(0) : Int32Array.of(1, 2, 5, 20),
+    maskWeights: rank === 1 ? new Float32Array(0) : Float32Array.of(1 / 3, 1 / 3, 1 / 3, 1),
+  };
+}
+
+interface Outcome {
+  readonly text: string[];
+  readonly student: Map<string, Float32Array>;
+  readonly teacher: Map<string, Float32Array>;
+}
+
+/** Three steps on `workers` runners; what is returned must not depend on `workers`. */
+async function train(spec: RunSpec, workers: number): Promise<Outcome> {
+  const layout = layoutOf(spec);
+  const mail = new Mailroom();
+  const states: ShardState[] = [];
+  const runners = Array.from({ length: workers }, (_, worker) => {
+    const membership = { generation: 1, worker, workers };
+    const state = allocateState(layout, membership);
+    states.push(state);
+    for (const unit of layout.units) {
+      const { start, end } = shardOf(unit.elements, worker, workers);
+      state.student[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
+      state.teacher[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
+    }
+    return new StepRunner({
+      spec,
+      membership,
+      state,
+      centers: initialCenters(spec),
+      flat: referenceFlatMath,
+      host: mail.hostOf(worker, workers),
+      now: () => performance.now(),
+    });
+  });
+  const text: string[] = [];
+  for (let step = 0; step < 3; step++) {
+    for (const [worker, runner] of runners.entries()) {
+      mail.published.set(String(worker), runner.encodeWeights());
+    }
+    const reports = await Promise.all(
+      runners.map((runner, worker) => {
+        const { start, end } = ranksOf(spec.logicalRanks, worker, workers);
+        const batches = Array.from({ length: end - start }, (_, i) =>
+          batchOf(spec, step, start + i),
+        );
+        return runner.compute(step, spec.exchange.initialScale, batches);
+      }),
+    );
+    const gradNorm = normsOf(spec, reports);
+    text.push(
+      JSON.stringify({ step, losses: reports.flatMap((report) => report.losses), gradNorm }),
+    );
+    for (const runner of runners) runner.update(step, gradNorm);
+  }
+  const whole = (kind: "student" | "teacher"): Map<string, Float32Array> =>
+    new Map(
+      layout.units.map((unit) => [
+        unit.name,
+        Float32Array.from(states.flatMap((state) => [...(state[kind][unit.name] as Float32Array)])),
+      ]),
+    );
+  return { text, student: whole("student"), teacher: whole("teacher") };
+}
+
+/** What the coordinator does with norm roots. */
+function normsOf(spec: RunSpec, reports: readonly StepReport[]): Record<string, number> {
+  const roots = new Map(
+    reports
+      .flatMap((r) => r.normRoots)
+      .map((root) => [`${root.unit} ${root.start} ${root.end}`, root.sum]),
+  );
+  const squares: Record<string, number> = {};
+  for (const unit of layoutOf(spec).units) {
+    const sum = sumTree(
+      { start: 0, end: chunksIn(unit.elements) },
+      (node) => roots.get(`${unit.name} ${node.start} ${node.end}`),
+      (a, b) => a + b,
+    );
+    squares[unit.submodule] = (squares[unit.submodule] ?? 0) + sum;
+  }
+  return Object.fromEntries(Object.entries(squares).map(([name, sum]) => [name, Math.sqrt(sum)]));
+}
+
+test.each([
+  ["fp32", "sinkhorn"],
+  ["fp16", "sinkhorn"],
+  ["fp32", "softmax"],
+] as const)(
+  "%s exchange, %s: 1, 2, 3 and 4 workers are bit-identical",
+  async (dtype, centering) => {
+    const spec = specOf(dtype, centering);
+    const one = await train(spec, 1);
+    for (const workers of [2, 3, 4]) {
+      const many = await train(spec, workers);
+      expect(many.text).toEqual(one.text);
+      expect(many.student).toEqual(one.student);
+      expect(many.teacher).toEqual(one.teacher);
+    }
+    expect(one.text.every((line) => !line.includes("null"))).toBe(true);
+    const tensors = tf.memory().numTensors;
+    await train(spec, 2);
+    expect(tf.memory().numTensors).toBe(tensors);
+  },
+);
+
+test("a worker holds 16 bytes per parameter / W and gathers at most two units of each side", async () => {
+  const spec = specOf("fp32");
+  const layout = layoutOf(spec);
+  const elements = layout.units.reduce((sum, unit) => sum + unit.elements, 0);
+  const bytes = [0, 1, 2].map((worker) =>
+    stateBytes(allocateState(layout, { generation: 1, worker, workers: 3 })),
+  );
+  expect(bytes.reduce((a, b) => a + b)).toBe(16 * elements);
+  expect(stateKinds).toHaveLength(4);
+});
