@@ -1,3 +1,4 @@
+// biome-ignore-all lint/style/noProcessEnv: a script, its environment is its input
 /**
  * Finds libtorch and builds the engine's addon into build/. Prints one line and succeeds where it cannot:
  * Paddock then runs on `wasm`. `--strict` makes that a failure, `--verbose` shows the compiler's output.
@@ -120,8 +121,8 @@ function planBuild(torch) {
 function nodeApiHeaders() {
   try {
     return createRequire(import.meta.url)("node-api-headers").include_dir;
-  } catch {
-    throw new Unavailable("node-api-headers is not installed; run npm install");
+  } catch (error) {
+    throw new Unavailable("node-api-headers is not installed; run npm install", { cause: error });
   }
 }
 

@@ -11,14 +11,16 @@ import {
   type VitConfig,
 } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
-import { expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { accumulate, configOf, cropsOf, parametersOf, plainName } from "./support/backbone.js";
 import { passOf } from "./support/backbone-pass.js";
 import { asGradient, asOutput, expectClose, expectTensor } from "./support/close.js";
-import { describeEngines } from "./support/engines.js";
+import { engines } from "./support/engines.js";
 import { type Golden, readGolden } from "./support/safetensors.js";
 
-describeEngines("stochastic depth", () => {
+describe.each(engines)("stochastic depth on $name", ({ use }) => {
+  beforeEach(use);
+
   for (const file of ["block_stochastic_depth_ls", "block_stochastic_depth_nols"]) {
     test(`${file}: a block on a packed list and on one tensor matches the reference`, () => {
       const golden = readGolden(`dinov2/${file}`);

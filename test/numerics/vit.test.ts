@@ -1,11 +1,11 @@
 /** The backbone against the DINOv2 reference: forward, intermediate layers, gradients; all variants, all sizes. */
 import { type CropGroup, output, positionEncoding, type VitConfig } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
-import { expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { configOf, cropsOf, parametersOf, plainName } from "./support/backbone.js";
 import { type Model, passOf } from "./support/backbone-pass.js";
 import { asGradient, asLoss, asOutput, expectClose, expectTensor } from "./support/close.js";
-import { describeEngines } from "./support/engines.js";
+import { engines } from "./support/engines.js";
 import { type Golden, readGolden } from "./support/safetensors.js";
 
 const variants = [
@@ -17,7 +17,9 @@ const variants = [
   "vit_headdim64",
 ];
 
-describeEngines("backbone", () => {
+describe.each(engines)("backbone on $name", ({ use }) => {
+  beforeEach(use);
+
   for (const variant of variants) {
     test(`${variant} matches the reference, forward and backward`, () => {
       const golden = readGolden(`dinov2/${variant}`);

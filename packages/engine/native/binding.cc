@@ -133,9 +133,20 @@ napi_value toJs(napi_env env, const std::string& value) {
   return result;
 }
 
+namespace {
+
+/// TF.js's name where it has one.
+const char* dtypeName(at::ScalarType type) {
+  if (type == at::kFloat) return "float32";
+  if (type == at::kInt) return "int32";
+  return type == at::kBool ? "bool" : c10::toString(type);
+}
+
+}  // namespace
+
 std::string describe(const at::Tensor& tensor) {
   std::ostringstream text;
-  text << c10::toString(tensor.scalar_type()) << " [";
+  text << dtypeName(tensor.scalar_type()) << " [";
   for (int64_t d = 0; d < tensor.dim(); d++) text << (d ? "," : "") << tensor.size(d);
   text << "]";
   return text.str();

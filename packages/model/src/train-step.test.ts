@@ -121,7 +121,7 @@ function meeting(ranks: number, workers: number) {
   return async (key: string, own: readonly number[], vectors: readonly Float32Array[]) => {
     const room: Room = rooms.get(key) ?? { vectors: new Map(), waiting: [] };
     rooms.set(key, room);
-    vectors.forEach((vector, i) => room.vectors.set(own[i] as number, vector));
+    for (const [i, vector] of vectors.entries()) room.vectors.set(own[i] as number, vector);
     if (room.waiting.length < workers - 1) {
       await new Promise<void>((resolve) => room.waiting.push(resolve));
     } else {

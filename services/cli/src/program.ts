@@ -51,7 +51,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--exchange-dtype <dtype>", "fp32 or fp16")
     .option("--data <dir>", "folder of the training images")
     .option("--resume", "continue the run in --run-dir (default: the newest of this name)")
-    .action(async (spec, overrides, flags) => done(await trainCommand({ spec, overrides, ...flags }, io)));
+    .action(async (spec, overrides, flags) =>
+      done(await trainCommand({ spec, overrides, ...flags }, io)),
+    );
 
   withRunFlags(add("coordinator", "only the coordinator of a run: workers join from elsewhere"))
     .argument("<spec>", "run spec: .yaml, .json or .ts")
@@ -87,7 +89,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await evalKnnCommand({ runDir, ...flags }, io)));
 
-  add("doctor", "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure")
+  add(
+    "doctor",
+    "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
+  )
     .option("--run-dir <dir>", "where runs will be written", "runs")
     .option("--data <dir>", "folder of the training images")
     .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")

@@ -1,49 +1,34 @@
-/** Runs a file's tests on every engine: wasm always, torch where its addon has been built. */
+/** The engines that every numerics test runs on: wasm always, torch where its addon has been built. */
 import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
-import { beforeAll, describe, test } from "vitest";
 
-interface TestEngine {
+export interface TestEngine {
   readonly name: string;
-  use(): Promise<void>;
-  /** Why it cannot be used here. */
-  readonly missing?: string;
+  /** For `beforeEach`: makes the engine the active one, or skips the test and says why it cannot be used here. */
+  use(context: { skip(reason: string): unknown }): Promise<void>;
 }
 
-const wasm: TestEngine = {
-  name: "wasm",
-  async use() {
-    await tf.setBackend("wasm");
-  },
-};
+/** `describe.each(engines)("... on $name", ({ use }) => { beforeEach(use); ... })` */
+export const engines: readonly TestEngine[] = [
+  { name: "wasm", use: () => activate("wasm") },
+  await torch(),
+];
 
-const engines = [wasm, await torch()];
-
-/** `body` declares the tests once per engine. */
-export function describeEngines(title: string, body: () => void): void {
-  for (const { name, use, missing } of engines) {
-    describe(`${title}, ${name}`, () => {
-      if (missing) {
-        test("the engine is not available here", (context) => context.skip(missing));
-        return;
-      }
-      beforeAll(use);
-      body();
-    });
-  }
+async function activate(backend: string): Promise<void> {
+  await tf.setBackend(backend);
 }
 
 async function torch(): Promise<TestEngine> {
   try {
     const { openEngine } = await import("@paddock/engine");
     await openEngine({ name: "torch", threads: 1 });
+    return { name: "torch", use: () => activate("torch") };
+  } catch (error) {
     return {
       name: "torch",
-      async use() {
-        await tf.setBackend("torch");
+      async use(context) {
+        context.skip(`the torch engine is not available here: ${error}`);
       },
     };
-  } catch (error) {
-    return { name: "torch", use: async () => {}, missing: String(error) };
   }
 }

@@ -72,7 +72,7 @@ export function drawBox(
   const logHigh = Math.log(aspect[1]);
   for (let attempt = 0; attempt < 10; attempt++) {
     const target = area * rng.between(scale[0], scale[1]);
-    const ratio = rng.between(aspect[0], aspect[1]);
+    const ratio = Math.exp(rng.between(logLow, logHigh));
     const w = Math.round(Math.sqrt(target * ratio));
     const h = Math.round(Math.sqrt(target / ratio));
     if (0 < w && w <= width && 0 < h && h <= height) {

@@ -57,7 +57,8 @@ function showLive(run: Run, { json }: StatusFlags, io: Io): void {
     return;
   }
   const workers = run.workers.map(
-    (w) => `  ${w.workerName}  ${w.phase} of step ${w.step}  ${w.engine} on ${w.host}, pid ${w.pid}`,
+    (w) =>
+      `  ${w.workerName}  ${w.phase} of step ${w.step}  ${w.engine} on ${w.host}, pid ${w.pid}`,
   );
   const reason = run.reason === "" ? "" : `: ${run.reason}`;
   io.out(`${[`${phase}${reason}`, ...plainBlock(run), ...workers].join("\n")}\n`);
@@ -65,7 +66,8 @@ function showLive(run: Run, { json }: StatusFlags, io: Io): void {
 
 /** "running" of RUN_PHASE_RUNNING. */
 function phaseName(run: Run): string {
-  const [name = "unknown"] = Object.entries(RunPhase).find(([, value]) => value === run.phase) ?? [];
+  const [name = "unknown"] =
+    Object.entries(RunPhase).find(([, value]) => value === run.phase) ?? [];
   return name.replace("RUN_PHASE_", "").toLowerCase();
 }
 
@@ -77,10 +79,13 @@ async function showFiles(runDir: string, { json }: StatusFlags, io: Io): Promise
   const finished = existsSync(join(runDir, "summary.json")) && step >= spec.steps;
   const phase = finished ? "finished" : "stopped";
   if (json) {
-    io.out(`${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null })}\n`);
+    io.out(
+      `${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null })}\n`,
+    );
     return;
   }
-  const age = last === undefined ? "" : `, last commit ${duration((Date.now() - last.unixMs) / 1000)} ago`;
+  const age =
+    last === undefined ? "" : `, last commit ${duration((Date.now() - last.unixMs) / 1000)} ago`;
   const done = percent(step / spec.steps);
   const next = finished ? "" : `\ncontinue with: paddock resume ${runDir}`;
   io.out(`${phase}: step ${step}/${spec.steps} (${done})${age}\n${runDir}${next}\n`);

@@ -27,7 +27,10 @@ export interface TrainFlags extends SpecFlags {
 /** Everything on this machine. Returns the exit code. */
 export async function trainCommand(flags: TrainFlags, io: Io): Promise<number> {
   const started = await specAndDir(flags, flagOverrides(flags, io.cwd), io);
-  return executeRun({ ...started, flags, host: "127.0.0.1", localWorkers: started.spec.fleet.workers }, io);
+  return executeRun(
+    { ...started, flags, host: "127.0.0.1", localWorkers: started.spec.fleet.workers },
+    io,
+  );
 }
 
 export interface CoordinatorFlags extends SpecFlags {

@@ -1,9 +1,10 @@
 /** What a run needs of this machine, one probe each. A probe does what the run will do, and undoes it. */
-import { mkdir, open, rm, statfs } from "node:fs/promises";
+import { mkdir, open, readdir, rm, statfs } from "node:fs/promises";
 import { createServer } from "node:net";
+import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
-import { openDataset } from "@paddock/data";
+import { findDemoImages, openDataset } from "@paddock/data";
 import { describeEngines } from "@paddock/engine";
 import { listenError, openRedis } from "@paddock/service-kit";
 import { count } from "../display/format.js";
@@ -23,9 +24,8 @@ export async function checkNode(): Promise<Healthy> {
   return { detail: `${process.version}, ${process.platform} ${process.arch}` };
 }
 
-/** Starts, or asks, the Redis that a run would take. */
-export async function checkRedisRoute(url: string | undefined, runDir: string): Promise<Healthy> {
-  const dir = join(runDir, `.doctor-redis-${process.pid}`);
+/** Starts, or asks, the Redis that a run would take. @param dir made for it, and removed */
+export async function checkRedisRoute(url: string | undefined, dir: string): Promise<Healthy> {
   try {
     const redis = await openRedis({ url, dir });
     await redis.close();
@@ -59,7 +59,9 @@ export async function checkDisk(runDir: string): Promise<Healthy> {
       `expected 1 GiB free for checkpoints in ${runDir}, received ${gibibytes(free)}; free some space, or choose another --run-dir`,
     );
   }
-  return { detail: `${runDir}: ${gibibytes(free)} free, 1 MiB written and synced in ${fsyncMs.toFixed(1)} ms` };
+  return {
+    detail: `${runDir}: ${gibibytes(free)} free, 1 MiB written and synced in ${fsyncMs.toFixed(1)} ms`,
+  };
 }
 
 function unwritable(runDir: string, cause: unknown): PaddockError {
@@ -74,11 +76,57 @@ function gibibytes(bytes: number): string {
   return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
-/** Opens both splits, as a run does. */
-export async function checkDataset(path: string): Promise<Healthy> {
-  const kind = (await isIdx(path)) ? "idx" : "folder";
-  const data = { kind, path, validationPath: null, maxSide: 16384, threads: 1 } as const;
+/** Opens the training images, as a run does. @param path undefined: those the setup installs */
+export async function checkDataset(path: string | undefined, cwd: string): Promise<Healthy> {
+  const folder = path === undefined ? findDemoImages(join(cwd, ".data"))?.path : resolve(cwd, path);
+  if (folder === undefined) {
+    throw new PaddockError(
+      "data-unavailable",
+      "expected the demo's images, found none; run npm run setup, or name a folder with --data",
+    );
+  }
+  const kind = (await isIdx(folder)) ? "idx" : "folder";
+  const data = { kind, path: folder, validationPath: null, maxSide: 16384, threads: 1 } as const;
   const train = await openDataset(data, "train");
   const classes = train.classes ? `${train.classes.length} classes` : "no labels";
-  return { detail: `${path}: ${count(train.count)} training images, ${classes} (${kind})` };
+  return { detail: `${folder}: ${count(train.count)} training images, ${classes} (${kind})` };
+}
+
+async function isIdx(folder: string): Promise<boolean> {
+  const names = await readdir(folder).catch(() => []);
+  return names.some((name) => name.includes("idx3-ubyte"));
+}
+
+/** Which engines there are. One always works; the advice is for when it is the slow one. */
+export async function checkEngines(): Promise<Healthy> {
+  const engines = describeEngines();
+  const best = engines.find(({ available }) => available);
+  if (best === undefined) {
+    throw new PaddockError(
+      "engine-unavailable",
+      `expected an engine, found none (${engines.map(({ name, note }) => `${name}: ${note}`).join(", ")}); run npm run setup`,
+    );
+  }
+  const [torch] = engines;
+  const slow =
+    best.name === "wasm" && torch
+      ? `faster with torch (${torch.note}): run npm run setup`
+      : undefined;
+  const version = best.version === null ? "" : ` ${best.version}`;
+  return {
+    detail: `${best.name}${version} on ${best.device ?? "unknown device"}, ${availableParallelism()} cores (${best.note})`,
+    advice: slow,
+  };
+}
+
+/** Whether the coordinator could listen there. */
+export async function checkPort(host: string, port: number): Promise<Healthy> {
+  const server = createServer();
+  const failure = await new Promise<Error | undefined>((resolve) => {
+    server.once("error", resolve);
+    server.listen(port, host, () => resolve(undefined));
+  });
+  if (failure) throw listenError(host, port, failure);
+  await new Promise((resolve) => server.close(resolve));
+  return { detail: port === 0 ? `any free port of ${host}` : `${host}:${port} is free` };
 }

@@ -51,7 +51,8 @@ export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
     return await conclude(end, runDir, display);
   } catch (thrown) {
     const error = PaddockError.from(thrown);
-    if (flags.json) display.event({ kind: "error", message: error.message, fields: { code: error.code } });
+    if (flags.json)
+      display.event({ kind: "error", message: error.message, fields: { code: error.code } });
     throw error;
   } finally {
     display.close();

@@ -1,8 +1,8 @@
 /** One run on this machine: Redis, coordinator, workers; from start to a drained end. */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { type Coordinator, type RunEnd, startCoordinator } from "@paddock/coordinator";
 import { PaddockError, type RunSpec } from "@paddock/contract";
+import { type Coordinator, type RunEnd, startCoordinator } from "@paddock/coordinator";
 import { createLogger, hideSecret, openRedis } from "@paddock/service-kit";
 import type { Display } from "../display/display.js";
 import { startLocalWorkers, type WorkerExit } from "../fleet/local-workers.js";
@@ -142,7 +142,10 @@ function indent(text: string): string {
 }
 
 /** How `paddock status` finds a run that listens on any free port. */
-async function noteAddress(runDir: string, { address, metricsAddress }: Coordinator): Promise<void> {
+async function noteAddress(
+  runDir: string,
+  { address, metricsAddress }: Coordinator,
+): Promise<void> {
   const note = { address, metricsAddress, pid: process.pid };
   await writeFile(join(runDir, "coordinator.json"), `${JSON.stringify(note)}\n`);
 }

@@ -1,6 +1,7 @@
 /** One writer per run directory: a lock file that names its process, so that the lock of a dead one can be taken over. */
+import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
 import { PaddockError } from "@paddock/contract";
 
@@ -26,7 +27,7 @@ export async function lock(path: string): Promise<() => Promise<void>> {
     pid: process.pid,
     host: hostname(),
     startTicks: startTicksOf(process.pid),
-    nonce: `${process.pid}-${performance.timeOrigin}-${held.size}-${performance.now()}`,
+    nonce: randomUUID(),
   };
   for (let attempt = 0; attempt < attempts; attempt++) {
     if (await create(path, mine)) {
@@ -44,15 +45,18 @@ export async function lock(path: string): Promise<() => Promise<void>> {
   );
 }
 
+/** Creates the lock with its content in one step: nobody ever reads an empty one. */
 async function create(path: string, holder: Holder): Promise<boolean> {
+  const temporary = `${path}.${holder.nonce}`;
+  await writeFile(temporary, `${JSON.stringify(holder)}\n`);
   try {
-    const file = await open(path, "wx");
-    await file.writeFile(`${JSON.stringify(holder)}\n`);
-    await file.close();
+    await link(temporary, path);
     return true;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === "EEXIST") return false;
     throw error;
+  } finally {
+    await rm(temporary, { force: true });
   }
 }
 
@@ -96,7 +100,7 @@ function startTicksOf(pid: number): string | null {
   }
 }
 
-/** Undefined for what a crash left half written: nobody's lock. */
+/** Undefined for what is no lock of ours. */
 function parse(text: string): Holder | undefined {
   try {
     return JSON.parse(text) as Holder;

@@ -185,7 +185,7 @@ export class Generation {
     const parts = await engine.call("encodeWeights", {});
     await exchange.publish({ generation, step, key: "weights" }, parts);
     // A peer may still read the weights of the step that this one follows (its evaluation, a late gather).
-    await exchange.retire(generation, step - 1);
+    await exchange.retire(step - 1);
   }
 
   async #checkpoint(step: number): Promise<void> {

@@ -4,9 +4,10 @@ import type { ReduceOp, ScanOp } from "../../native.js";
 import { kernel } from "./table.js";
 
 interface ReduceAttrs {
-  readonly axis?: number | number[];
+  /** Null or absent: all axes. */
+  readonly axis?: number | number[] | null;
   /** `Max` alone calls its axes so. */
-  readonly reductionIndices?: number | number[];
+  readonly reductionIndices?: number | number[] | null;
   readonly keepDims: boolean;
 }
 
@@ -19,7 +20,8 @@ function reduce(
   dtypeOf: (dtype: tf.DataType) => tf.DataType,
 ): tf.KernelConfig {
   return kernel<tf.SumInputs, ReduceAttrs>(name, (b, { x }, attrs) => {
-    const axes = tf.util.parseAxisParam(attrs.reductionIndices ?? attrs.axis ?? [], x.shape);
+    const listed = attrs.reductionIndices ?? attrs.axis ?? x.shape.map((_, d) => d);
+    const axes = tf.util.parseAxisParam(listed, x.shape);
     const result = b.native[op](b.handle(x), b.list(axes), attrs.keepDims);
     return b.wrap(result, dtypeOf(x.dtype));
   });

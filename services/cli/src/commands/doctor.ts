@@ -1,0 +1,43 @@
+/** `paddock doctor`: what this machine has for a run, and the remedy for what it lacks. */
+import { join, resolve } from "node:path";
+import { check, type Finding } from "../doctor/check.js";
+import {
+  checkDataset,
+  checkDisk,
+  checkEngines,
+  checkNode,
+  checkPort,
+  checkRedisRoute,
+} from "../doctor/checks.js";
+import type { Io } from "../io.js";
+
+export interface DoctorFlags {
+  readonly runDir: string;
+  readonly data?: string;
+  readonly redis?: string;
+  readonly port: number;
+  readonly json?: boolean;
+}
+
+/** Returns the exit code: 0 when everything that a run needs works, else 3. */
+export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number> {
+  const runDir = resolve(io.cwd, flags.runDir);
+  const redisUrl = flags.redis ?? (io.environment["REDIS_URL"] || undefined);
+  const findings = [
+    await check("node", checkNode),
+    await check("engine", checkEngines),
+    await check("disk", () => checkDisk(runDir)),
+    await check("redis", () => checkRedisRoute(redisUrl, join(runDir, `.doctor-${process.pid}`))),
+    await check("dataset", () => checkDataset(flags.data, io.cwd)),
+    await check("port", () => checkPort("127.0.0.1", flags.port)),
+  ];
+  const ok = findings.every((finding) => finding.ok);
+  io.out(flags.json ? `${JSON.stringify({ ok, findings })}\n` : findings.map(line).join(""));
+  return ok ? 0 : 3;
+}
+
+function line({ name, ok, detail, remedy }: Finding): string {
+  const mark = ok ? "ok    " : "FAILED";
+  const advice = remedy === "" ? "" : `\n                  ${ok ? "note" : "remedy"}: ${remedy}`;
+  return `${mark}  ${name.padEnd(8)}  ${detail}${advice}\n`;
+}

@@ -1,0 +1,4 @@
+/** The command line, for tools that embed it. */
+export type { Io } from "./io.js";
+export { runCli } from "./program.js";
+export { writeReport } from "./report/write-report.js";

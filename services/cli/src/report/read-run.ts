@@ -1,0 +1,63 @@
+/** Everything the report shows, read from the files of a run. */
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import type { LedgerRecord, RunSpec, StepRecord } from "@paddock/contract";
+import type { Summary } from "../run/result.js";
+import { readRunSpec } from "../run/run-directory.js";
+import { readStepRecords } from "../run/step-records.js";
+import { readVisuals, type Visual } from "./images.js";
+
+export interface Evaluation {
+  readonly step: number;
+  /** Fraction in [0, 1]. */
+  readonly knn: number;
+}
+
+export interface ReportData {
+  readonly runDir: string;
+  readonly spec: RunSpec;
+  readonly steps: readonly StepRecord[];
+  /** By step, the last one of a step that was evaluated twice. */
+  readonly evaluations: readonly Evaluation[];
+  /** Memberships that the run had, in order. */
+  readonly generations: readonly (LedgerRecord & { kind: "generation" })[];
+  /** Absent until the run has finished. */
+  readonly summary: Summary | undefined;
+  readonly visuals: readonly Visual[];
+}
+
+/** Errors: `not-found` when it is no run directory. What a run has not written yet is empty. */
+export async function readRun(runDir: string): Promise<ReportData> {
+  const [spec, steps, ledger, summary, visuals] = await Promise.all([
+    readRunSpec(runDir),
+    readStepRecords(runDir),
+    readLines<LedgerRecord>(join(runDir, "ledger.jsonl")),
+    readFile(join(runDir, "summary.json"), "utf8").then(
+      (text) => JSON.parse(text) as Summary,
+      () => undefined,
+    ),
+    readVisuals(runDir),
+  ]);
+  const evaluations = new Map<number, Evaluation>();
+  for (const record of ledger) {
+    if (record.kind === "evaluation") evaluations.set(record.step, record);
+  }
+  return {
+    runDir,
+    spec,
+    steps,
+    evaluations: [...evaluations.values()].sort((a, b) => a.step - b.step),
+    generations: ledger.filter((record) => record.kind === "generation"),
+    summary,
+    visuals,
+  };
+}
+
+/** The records of a JSON-lines file; a last line that a crash cut off is left out. */
+async function readLines<T>(file: string): Promise<T[]> {
+  const text = await readFile(file, "utf8").catch(() => "");
+  return text
+    .split("\n")
+    .slice(0, -1)
+    .map((line) => JSON.parse(line) as T);
+}

@@ -1,0 +1,84 @@
+/** Did it learn: k-NN accuracy, losses, gradient norms. */
+import type { StepRecord } from "@paddock/contract";
+import { count, loss, percent } from "../../display/format.js";
+import type { Point } from "../chart/buckets.js";
+import { lineChart, type Series } from "../chart/line-chart.js";
+import { section } from "../html.js";
+import type { ReportData } from "../read-run.js";
+
+/** A number of each step, as a series. Steps where it is missing are left out. */
+export function seriesOf(
+  steps: readonly StepRecord[],
+  name: string,
+  pick: (record: StepRecord) => number | undefined,
+): Series {
+  const points = steps.flatMap((record): Point[] => {
+    const y = pick(record);
+    return y === undefined ? [] : [{ x: record.step, y }];
+  });
+  return { name, points };
+}
+
+export function learningSection(run: ReportData): string {
+  const charts = [knnChart(run), lossChart(run), partsChart(run), normChart(run)].join("");
+  return section(
+    "Learning",
+    charts === "" ? "" : `<div class="charts">${charts}</div>`,
+    knnNote(run),
+  );
+}
+
+function knnNote({ spec, summary, evaluations }: ReportData): string {
+  if (evaluations.length === 0) return "";
+  const { k, temperature, bank, queries } = spec.evaluation;
+  const full = summary?.knn
+    ? `The first and the last point use ${count(summary.knn.bank)} bank and ${count(summary.knn.queries)} query images, those between at most ${count(bank)} and ${count(queries)}.`
+    : "";
+  return `Weighted k-NN of the teacher's features (k = ${k}, temperature ${temperature}, cosine) on held-out labelled images. ${full} In other charts a line is the mean of neighbouring steps, the band their range.`;
+}
+
+function knnChart({ evaluations }: ReportData): string {
+  const [first] = evaluations;
+  const last = evaluations.at(-1);
+  if (!first || !last) return "";
+  return lineChart({
+    title: "k-NN accuracy, %",
+    latest: percent(last.knn),
+    dots: true,
+    baseline: { y: first.knn * 100, label: `step ${first.step}: ${percent(first.knn)}` },
+    series: [
+      { name: "teacher", points: evaluations.map(({ step, knn }) => ({ x: step, y: knn * 100 })) },
+    ],
+  });
+}
+
+function lossChart({ steps }: ReportData): string {
+  return lineChart({
+    title: "Loss, nats",
+    series: [seriesOf(steps, "total", (record) => record.loss)],
+    ...latestLoss(steps),
+  });
+}
+
+function latestLoss(steps: readonly StepRecord[]): { latest?: string } {
+  const last = steps.at(-1);
+  return last ? { latest: loss(last.loss) } : {};
+}
+
+function partsChart({ steps }: ReportData): string {
+  const names = ["dinoGlobal", "dinoLocal", "ibot", "koleo"] as const;
+  const used = names.filter((name) => steps.some((record) => record.losses[name] !== 0));
+  return lineChart({
+    title: "Loss by part, nats",
+    series: used.map((name) => seriesOf(steps, name, (record) => record.losses[name])),
+  });
+}
+
+function normChart({ steps }: ReportData): string {
+  const names = [...new Set(steps.flatMap((record) => Object.keys(record.gradNorm)))].slice(0, 6);
+  return lineChart({
+    title: "Gradient norm before clipping",
+    fromZero: true,
+    series: names.map((name) => seriesOf(steps, name, (record) => record.gradNorm[name])),
+  });
+}

@@ -1,0 +1,132 @@
+/** Runs `decide`: events one after the other, effects in their order. The only place where the run's state changes. */
+import { performance } from "node:perf_hooks";
+import { type ErrorCode, PaddockError } from "@paddock/contract";
+import type { Logger } from "@paddock/service-kit";
+import type { Sessions } from "../api/sessions.js";
+import type { Ledger } from "../ledger/ledger.js";
+import { decide } from "../run/decide.js";
+import type { DurableState } from "../run/durable.js";
+import type { Effect, RunEvent } from "../run/event.js";
+import { initialState, type Outcome, type RunState } from "../run/state.js";
+import type { Checkpoints } from "../run-dir/checkpoints.js";
+import type { StepsFile } from "../run-dir/steps-file.js";
+import type { SegmentQueues } from "../segments/segment-queues.js";
+
+/** Unix milliseconds that never go back: leases must not end because somebody sets the clock. */
+export function unixNow(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+export interface RunnerParts {
+  readonly ledger: Ledger;
+  readonly steps: StepsFile;
+  readonly checkpoints: Checkpoints;
+  readonly segments: Pick<SegmentQueues, "want">;
+  readonly sessions: Pick<Sessions, "send" | "dismiss">;
+  readonly log: Logger;
+  /** Unix milliseconds, never going back. */
+  readonly now: () => number;
+  /** Called after every event that changed the state. */
+  readonly onChange: () => void;
+}
+
+export interface Runner {
+  readonly state: RunState;
+  /** Resolves when the event and its effects have been dealt with. Never rejects. */
+  post(event: RunEvent): Promise<void>;
+  /** Resolves when the run has ended. */
+  readonly ended: Promise<Outcome>;
+}
+
+export function createRunner(durable: DurableState, parts: RunnerParts): Runner {
+  const { ledger, steps, checkpoints, segments, sessions, log, now } = parts;
+  let state = initialState(durable, now());
+  let last = Promise.resolve();
+  let resolveEnded = (_outcome: Outcome): void => undefined;
+  const ended = new Promise<Outcome>((resolve) => {
+    resolveEnded = resolve;
+  });
+
+  async function handle(event: RunEvent): Promise<void> {
+    const before = state;
+    try {
+      await step(event);
+    } catch (error) {
+      const { code, message } = PaddockError.from(error);
+      log.error({ code, err: error, event: event.kind }, message);
+      // Failing appends nothing and writes no file: it works on a full disk too.
+      if (state.outcome === null) await step({ kind: "broken", code, reason: message });
+    }
+    if (state !== before) parts.onChange();
+  }
+
+  async function step(event: RunEvent): Promise<void> {
+    const { state: next, effects } = decide(state, event, now());
+    state = next;
+    for (const effect of effects) await carryOut(effect);
+  }
+
+  function post(event: RunEvent): Promise<void> {
+    last = last.then(() => handle(event));
+    return last;
+  }
+
+  async function carryOut(effect: Effect): Promise<void> {
+    switch (effect.kind) {
+      case "append":
+        return await ledger.append(effect.record);
+      case "send":
+        return sessions.send(effect.id, effect.message);
+      case "dismiss":
+        return sessions.dismiss(effect.id, effect.code, effect.reason);
+      case "write-step":
+        return await steps.write(effect.record);
+      case "truncate-steps":
+        return await truncateSteps(effect.step);
+      case "sync-steps":
+        return await steps.sync();
+      case "write-manifest":
+        return void commitCheckpoint(effect);
+      case "keep-checkpoints":
+        return await checkpoints.keep(effect.steps);
+      case "segments":
+        return segments.want(effect.generation, effect.workers, effect.segments);
+      case "log":
+        return log[effect.level](effect.fields, effect.event);
+      case "end":
+        return resolveEnded(effect.outcome);
+    }
+  }
+
+  async function truncateSteps(step: number): Promise<void> {
+    const kept = await steps.truncate(step);
+    if (kept !== step) log.warn({ expected: step, kept }, "steps.jsonl lacks committed steps");
+  }
+
+  /** In the background: the next step need not wait for the disk. */
+  async function commitCheckpoint({
+    manifest,
+  }: Extract<Effect, { kind: "write-manifest" }>): Promise<void> {
+    const { generation, step } = manifest;
+    try {
+      const sha256 = await checkpoints.commit(manifest);
+      await post({ kind: "manifest-written", generation, step, sha256 });
+    } catch (error) {
+      const { code, message } = PaddockError.from(error);
+      // Files of a generation that is over may be deleted under it.
+      if (state.active?.generation === generation) await broken(code, message);
+    }
+  }
+
+  function broken(code: ErrorCode, reason: string): Promise<void> {
+    return post({ kind: "broken", code, reason });
+  }
+
+  return {
+    get state() {
+      return state;
+    },
+    post,
+    ended,
+  };
+}

@@ -1,0 +1,132 @@
+/**
+ * Segments as BullMQ jobs: one queue per generation and worker, one job per segment. The manager is told which jobs there
+ * should be and works towards it in the background: training never waits for it, and when Redis loses everything the
+ * jobs are made again. Jobs carry numbers, never tensors.
+ */
+import { PaddockError, type Range, type SegmentJob } from "@paddock/contract";
+import { hideSecret, type Logger, withDeadline } from "@paddock/service-kit";
+import { Queue } from "bullmq";
+import { Redis } from "ioredis";
+import { segmentQueueName } from "../run/membership.js";
+
+export interface SegmentQueues {
+  /** From now on there are jobs for exactly these segments of this generation; queues of other generations go. */
+  want(generation: number, workers: number, segments: readonly Range[]): void;
+  /** Looks after the jobs: those that Redis has lost are made again. Cheap; call it every few seconds. */
+  refresh(): void;
+  /** Resolves when what was wanted has been done; never while Redis is away. */
+  settled(): Promise<void>;
+  /** Redis's `used_memory` in bytes, or undefined while Redis is away. */
+  usedMemoryBytes(): Promise<number | undefined>;
+  /** Waits a moment for pending removals, then disconnects. */
+  close(): Promise<void>;
+}
+
+interface Wanted {
+  readonly generation: number;
+  readonly workers: number;
+  readonly segments: readonly Range[];
+}
+
+/** Finished jobs that stay visible in a queue. Removing them at once races with whoever waits for them. */
+const keptJobs = { count: 16 };
+const closeMs = 2_000;
+
+export function openSegmentQueues(runId: string, redisUrl: string, log: Logger): SegmentQueues {
+  // BullMQ's own requirement: commands wait for the connection instead of failing.
+  const connection = new Redis(redisUrl, {
+    maxRetriesPerRequest: null,
+    retryStrategy: (attempt) => Math.min(100 * attempt, 2_000),
+  });
+  const queues = new Map<string, Queue<SegmentJob>>();
+  const added = new Set<string>();
+  let wanted: Wanted = { generation: 0, workers: 0, segments: [] };
+  let working = Promise.resolve();
+  let isAway = false;
+
+  connection.on("error", (error: Error) => {
+    if (!isAway) {
+      log.warn(
+        { redis: hideSecret(redisUrl), error: error.message },
+        "redis is away: segments wait for it",
+      );
+    }
+    isAway = true;
+  });
+  connection.on("ready", () => {
+    if (isAway) log.info({ redis: hideSecret(redisUrl) }, "redis is back");
+    isAway = false;
+    refresh();
+  });
+
+  function queueOf(name: string): Queue<SegmentJob> {
+    const known = queues.get(name);
+    if (known) return known;
+    const queue = new Queue<SegmentJob>(name, { connection });
+    queue.on("error", () => undefined); // the connection's own handler reports it
+    queues.set(name, queue);
+    return queue;
+  }
+
+  async function reconcile(): Promise<void> {
+    const { generation, workers, segments } = wanted;
+    const names = Array.from({ length: workers }, (_, w) => segmentQueueName(runId, generation, w));
+    const live = new Set(segments.length > 0 ? names : []);
+    for (const name of [...queues.keys(), ...names].filter((known) => !live.has(known))) {
+      const queue = queueOf(name);
+      await queue.obliterate({ force: true });
+      await queue.close();
+      queues.delete(name);
+    }
+    for (const [worker, name] of names.entries()) {
+      for (const { start, end } of segments) {
+        await add(queueOf(name), { runId, generation, worker, workers, start, end });
+      }
+    }
+  }
+
+  /** Adding twice is one job: its id is its range. */
+  async function add(queue: Queue<SegmentJob>, job: SegmentJob): Promise<void> {
+    const jobId = `steps-${job.start}-${job.end}`;
+    const key = `${queue.name} ${jobId}`;
+    if (added.has(key)) return;
+    await queue.add("segment", job, {
+      jobId,
+      removeOnComplete: keptJobs,
+      removeOnFail: keptJobs,
+    });
+    added.add(key);
+  }
+
+  function work(): void {
+    working = working.then(reconcile).catch((error: unknown) => {
+      log.warn({ error: PaddockError.from(error).message }, "segment jobs could not be arranged");
+    });
+  }
+
+  function refresh(): void {
+    added.clear();
+    work();
+  }
+
+  return {
+    want(generation, workers, segments) {
+      wanted = { generation, workers, segments };
+      work();
+    },
+    refresh() {
+      if (connection.status === "ready") refresh();
+    },
+    settled: () => working,
+    async usedMemoryBytes() {
+      if (connection.status !== "ready") return undefined;
+      const match = /^used_memory:(\d+)/m.exec(await connection.info("memory"));
+      return match ? Number(match[1]) : undefined;
+    },
+    async close() {
+      const deadline = { timeoutMs: closeMs, what: "Redis", code: "redis-unavailable" } as const;
+      await withDeadline(deadline, () => working).catch(() => undefined);
+      connection.disconnect();
+    },
+  };
+}
