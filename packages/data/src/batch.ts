@@ -6,18 +6,24 @@ import { BadImageError, type Channels, type Image, withChannels } from "./image.
 import { drawMasks } from "./masks.js";
 import { positionOf, replacementId, sampleId } from "./sampler.js";
 
-/** An image that could not be used, and was replaced. */
+/** An image that could not be used, and was replaced. The wording of the reason is libvips' and may vary between attempts. */
 export interface BadImage {
   readonly id: number;
   readonly path: string;
   readonly reason: string;
 }
 
+/** Memory of a batch's crops, all of it in shared memory. */
+export interface CropBuffers {
+  readonly globalCrops: Float32Array;
+  readonly localCrops: Float32Array | null;
+}
+
 /**
  * B images of one logical rank. Arrays lie in shared memory: posting them to a thread costs nothing. Owned by whoever asked.
  * C channels, H = crops.global.size, h = crops.local.size, n = crops.localCount.
  */
-export interface RankBatch {
+export interface RankBatch extends CropBuffers {
   readonly rank: number;
   /** [2B, H, H, C]: the first crop of every image, then the second of every image. Normalised. */
   readonly globalCrops: Float32Array;
@@ -45,20 +51,21 @@ const maxAttempts = 64;
 /**
  * The batch of logical rank `rank` at `step`: a pure function of dataset, spec, step and rank. Never fails for single bad images;
  * `data-unavailable` after 64 in a row, `invalid-spec` for channel counts other than 1 and 3.
+ * @param buffers memory to write the crops to, from an earlier batch of the same spec; new memory if absent. V8 does not see the size of
+ *   shared memory and collects it late: a loop should use its buffers again.
  */
 export async function makeRankBatch(
   dataset: Dataset,
   spec: BatchSpec,
   step: number,
   rank: number,
+  buffers: CropBuffers = allocateCrops(spec),
 ): Promise<RankBatch> {
   const { crops, batchPerRank } = spec;
   const channels = channelsOf(spec);
   const globalElements = crops.global.size ** 2 * channels;
   const localElements = crops.local.size ** 2 * channels;
-  const globalCrops = sharedFloats(2 * batchPerRank * globalElements);
-  const localCrops =
-    crops.localCount === 0 ? null : sharedFloats(crops.localCount * batchPerRank * localElements);
+  const { globalCrops, localCrops } = buffers;
   const sampleIds: number[] = [];
   const badImages: BadImage[] = [];
   const loadAt = (b: number) => loadUsable(dataset, spec.seed, positionOf(spec, step, rank, b));
@@ -91,9 +98,16 @@ export function channelsOf(spec: Pick<RunSpec, "model">): Channels {
   );
 }
 
-/** `floats` zeros in shared memory. */
-export function sharedFloats(floats: number): Float32Array {
-  return new Float32Array(new SharedArrayBuffer(4 * floats));
+function allocateCrops(spec: BatchSpec): CropBuffers {
+  const { crops, batchPerRank } = spec;
+  const floats = (count: number, side: number): Float32Array =>
+    new Float32Array(
+      new SharedArrayBuffer(4 * count * batchPerRank * side * side * channelsOf(spec)),
+    );
+  return {
+    globalCrops: floats(2, crops.global.size),
+    localCrops: crops.localCount === 0 ? null : floats(crops.localCount, crops.local.size),
+  };
 }
 
 /** Loads a sample, or reports why it cannot be used. Other failures than the image's own are thrown. */

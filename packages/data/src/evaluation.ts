@@ -3,7 +3,7 @@ import { type RunSpec, rngOf, streams } from "@paddock/contract";
 import { normalize } from "./augment/color.js";
 import { resizeBox, type Window, wholeOf } from "./augment/resize.js";
 import { scratchOf } from "./augment/scratch.js";
-import { type BadImage, channelsOf, loadFirstUsable, sharedFloats } from "./batch.js";
+import { type BadImage, channelsOf, loadFirstUsable } from "./batch.js";
 import type { Dataset } from "./datasets/dataset.js";
 import { type Image, withChannels } from "./image.js";
 import { permuted } from "./sampler.js";
@@ -23,7 +23,7 @@ export function evaluationImages(
   ).sort();
 }
 
-/** Images ready for the backbone. Owned by the caller, in shared memory. */
+/** Images ready for the backbone. Owned by the caller; transfer the buffers to hand them to another thread. */
 export interface EvaluationBatch {
   /** [n, H, H, C], H = crops.global.size, normalised. */
   readonly images: Float32Array;
@@ -45,8 +45,8 @@ export async function loadEvaluationBatch(
   const channels = channelsOf(spec);
   const { size } = spec.crops.global;
   const elements = size * size * channels;
-  const images = sharedFloats(ids.length * elements);
-  const labels = new Int32Array(new SharedArrayBuffer(4 * ids.length));
+  const images = new Float32Array(ids.length * elements);
+  const labels = new Int32Array(ids.length);
   const badImages: BadImage[] = [];
   for (let i = 0; i < ids.length; i++) {
     const wanted = ids[i] as number;

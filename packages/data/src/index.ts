@@ -3,6 +3,7 @@ export { type CropKeys, makeCrops } from "./augment/crops.js";
 export {
   type BadImage,
   type BatchSpec,
+  type CropBuffers,
   makeRankBatch,
   type RankBatch,
 } from "./batch.js";

@@ -1,5 +1,6 @@
 import {
   type Layout,
+  type Losses,
   layoutOf,
   parseRunSpec,
   type RunSpec,
@@ -183,4 +184,113 @@ test("a step leaves no tensor behind and gathers at most one unit beyond the one
   for (const [name, gradient] of gradients) {
     expect(gradient.every(Number.isFinite), name).toBe(true);
   }
+});
+
+test("a rank's losses and gradients are bit-identical however ranks are dealt to workers", async () => {
+  for (const changes of [{}, { loss: { centering: "softmax" as const } }]) {
+    const spec = specOf(changes);
+    const whole = await run(spec, [[0, 1, 2]]);
+    for (const dealt of [
+      [[0], [1, 2]],
+      [[0, 1], [2]],
+      [[0], [1], [2]],
+    ]) {
+      const parts = await run(spec, dealt);
+      expect(parts.losses).toEqual(whole.losses);
+      expect(parts.gradients).toEqual(whole.gradients);
+      expect(parts.centers).toEqual(whole.centers);
+    }
+  }
+});
+
+test("recomputed activations give the gradients of kept ones, bit for bit", async () => {
+  const kept = await run(specOf(), [[0, 1, 2]]);
+  const recomputed = await run(specOf({ engine: { activations: "recompute" } }), [[0, 1, 2]]);
+  expect(recomputed.gradients).toEqual(kept.gradients);
+  expect(recomputed.losses).toEqual(kept.losses);
+});
+
+test("a rank without masked patches has no iBOT loss and a zero gradient in the iBOT head", async () => {
+  const { losses, gradients } = await run(specOf(), [[0, 1, 2]]);
+  expect(losses.get(1)).toMatchObject({ ibot: 0 });
+  expect(gradients.get("1 ibot_head")?.every((value) => value === 0)).toBe(true);
+  expect(gradients.get("0 ibot_head")?.some((value) => value !== 0)).toBe(true);
+});
+
+test("the total is the weighted sum of the parts, and parts with weight 0 are absent", async () => {
+  const weights = { dino: 0.7, koleo: 0.3, ibot: 2 };
+  for (const off of [[], ["ibot"], ["koleo"], ["ibot", "koleo"]] as (keyof typeof weights)[][]) {
+    const loss = { ...weights, ...Object.fromEntries(off.map((name) => [name, 0])) };
+    const { losses, gradients } = await run(specOf({ loss }), [[0, 1, 2]]);
+    for (const parts of losses.values() as Iterable<Record<keyof Losses, number>>) {
+      const { dinoLocal, dinoGlobal, koleo, ibot } = parts;
+      const total = loss.dino * (dinoLocal + dinoGlobal) + loss.koleo * koleo + loss.ibot * ibot;
+      expect(parts.total).toBeCloseTo(total, 5);
+      for (const name of off) expect(parts[name as "ibot" | "koleo"]).toBe(0);
+    }
+    expect(gradients.size).toBe(3 * layoutOf(specOf()).units.length);
+  }
+});
+
+test("without local crops the two global crops carry the whole DINO loss", async () => {
+  const base = specOf();
+  const spec = specOf({
+    crops: { ...base.crops, localCount: 0 },
+    heads: { ...base.heads, ibot: null },
+    loss: { koleo: 0, ibot: 0 },
+  });
+  const { losses } = await run(spec, [[0, 1, 2]]);
+  for (const parts of losses.values() as Iterable<Record<keyof Losses, number>>) {
+    expect(parts.dinoLocal).toBe(0);
+    // A mean cross-entropy: scores in [-1, 1] over a temperature of 0.1, 24 prototypes.
+    expect(parts.dinoGlobal).toBeGreaterThan(0);
+    expect(parts.dinoGlobal).toBeLessThan(20 + Math.log(24));
+    expect(parts.total).toBe(parts.dinoGlobal);
+  }
+});
+
+test("a step that fails half-way frees everything and passes the error on", async () => {
+  const before = tf.memory().numTensors;
+  for (const failing of ["sinkhorn.1", "block.1", "norm", "dino_head"]) {
+    const spec = specOf();
+    const layout = layoutOf(spec);
+    const deps = localDeps(spec, layout, new Map(), async (key, [first]) => {
+      if (key === failing) throw new Error("the peer is gone");
+      return first as Float32Array;
+    });
+    const step = trainStep({
+      spec,
+      layout,
+      step: 0,
+      scalars: scalarsAt(spec, 0),
+      batches: [0, 1, 2].map((rank) => batchOf(spec, rank)),
+      centers: initialCenters(spec),
+      deps: {
+        ...deps,
+        async emitGradient(unit, rank, grads) {
+          await deps.emitGradient(unit, rank, grads);
+          if (unit === failing) throw new Error("the peer is gone");
+        },
+      },
+    });
+    await expect(step).rejects.toThrow("the peer is gone");
+    expect(tf.memory().numTensors, failing).toBe(before);
+  }
+});
+
+test("a loss that is not finite is named", async () => {
+  const spec = specOf();
+  const layout = layoutOf(spec);
+  const deps = localDeps(spec, layout, new Map(), async (_key, [first]) => first as Float32Array);
+  const batch = batchOf(spec, 0);
+  const { firstBadTensor } = await trainStep({
+    spec,
+    layout,
+    step: 0,
+    scalars: scalarsAt(spec, 0),
+    batches: [{ ...batch, globalCrops: batch.globalCrops.fill(Number.NaN, 0, 1) }],
+    centers: initialCenters(spec),
+    deps,
+  });
+  expect(firstBadTensor).toMatch(/^rank 0: /);
 });

@@ -59,6 +59,22 @@ test("a flip mirrors the result", () => {
   expect(resized(photo, boxes[1] as number[], size, true)).toEqual(mirrored);
 });
 
+test("a flip mirrors one channel, too", () => {
+  const image: Image = {
+    width: 9,
+    height: 1,
+    channels: 1,
+    pixels: Uint8Array.from([1, 9, 2, 8, 3, 7, 4, 6, 5]),
+  };
+  const row = (flip: boolean): Float32Array => {
+    const out = new Float32Array(6);
+    const box = { top: 0, left: 0, width: 9, height: 1 };
+    resizeBox(image, box, wholeOf(1), wholeOf(6), flip, out);
+    return out;
+  };
+  expect(row(true)).toEqual(row(false).reverse());
+});
+
 test("a window is the same part of the whole result", () => {
   const box = { top: 3, left: 5, height: 90, width: 70 };
   const [total, from, size] = [32, 6, 9];

@@ -85,5 +85,8 @@ async function headerOf(image: Sharp, path: string, maxSide: number): Promise<Me
 function badImage(path: string, error: unknown): BadImageError {
   if (error instanceof BadImageError) return error;
   const message = error instanceof Error ? error.message : String(error);
-  return new BadImageError(path, message.trim().replaceAll("\n", "; "), { cause: error });
+  // libvips keeps one error text per process: two threads that fail at once may leave one of them without.
+  const isLost = message === "" || message === "Unknown error";
+  const reason = isLost ? "cannot be decoded" : message.trim().replaceAll("\n", "; ");
+  return new BadImageError(path, reason, { cause: error });
 }

@@ -1,13 +1,15 @@
 /** A lane makes one batch at a time: on a thread of its own, or in this one. */
 import { Worker } from "node:worker_threads";
 import { isErrorCode, PaddockError } from "@paddock/contract";
-import { type BatchSpec, makeRankBatch, type RankBatch } from "../batch.js";
+import { type BatchSpec, type CropBuffers, makeRankBatch, type RankBatch } from "../batch.js";
 import type { DatasetSource, SharedDataset } from "../datasets/open-dataset.js";
 
 /** What a lane is asked for. */
 export interface BatchJob {
   readonly step: number;
   readonly rank: number;
+  /** Memory to write the crops to. Absent: new memory. */
+  readonly buffers?: CropBuffers | undefined;
 }
 
 export interface Lane {
@@ -30,7 +32,7 @@ export type ThreadAnswer =
 /** Makes batches on the calling thread: for tests, and for tools that need no overlap. */
 export function inProcessLane(spec: BatchSpec, dataset: SharedDataset): Lane {
   return {
-    run: ({ step, rank }) => makeRankBatch(dataset, spec, step, rank),
+    run: ({ step, rank, buffers }) => makeRankBatch(dataset, spec, step, rank, buffers),
     close: async () => undefined,
   };
 }

@@ -14,9 +14,9 @@ port.on("message", async (job: BatchJob) => {
   port.postMessage(await answer(job));
 });
 
-async function answer({ step, rank }: BatchJob): Promise<ThreadAnswer> {
+async function answer({ step, rank, buffers }: BatchJob): Promise<ThreadAnswer> {
   try {
-    return { kind: "batch", batch: await makeRankBatch(dataset, spec, step, rank) };
+    return { kind: "batch", batch: await makeRankBatch(dataset, spec, step, rank, buffers) };
   } catch (thrown) {
     const { code, message } = PaddockError.from(thrown);
     return { kind: "failed", code, message };

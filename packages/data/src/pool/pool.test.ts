@@ -103,6 +103,35 @@ test("what is asked for goes before what is prefetched, and what became unlikely
   expect(pool.stats().prefetched).toBe(2);
 });
 
+test("a rank that joins goes before guesses about the others", async () => {
+  const { lanes, asked, open } = manualLanes(1);
+  const pool = kept(poolOf(lanes, 100, 2));
+  const first = pool.request(0, [0]);
+  open[0]?.finish();
+  await first;
+  await settle(); // 1/0 is running, 2/0 waits
+  const second = pool.request(1, [0, 1]);
+  open[1]?.finish();
+  await settle();
+  open[2]?.finish();
+  await second;
+  expect(asked.slice(0, 3)).toEqual(["0/0", "1/0", "1/1"]);
+});
+
+test("released memory is written again, and nothing else is", async () => {
+  const pool = kept(await startBatchPool({ spec, threads: 1, inProcess: true, prefetchSteps: 0 }));
+  const first = await pool.request(0, [0]);
+  const kept0 = structuredClone(first[0]?.globalCrops.slice());
+  const second = await pool.request(1, [0]);
+  expect(second[0]?.globalCrops.buffer).not.toBe(first[0]?.globalCrops.buffer);
+  expect(first[0]?.globalCrops).toEqual(kept0);
+  pool.release(second);
+  const third = await pool.request(2, [0]);
+  expect(third[0]?.globalCrops.buffer).toBe(second[0]?.globalCrops.buffer);
+  expect(third[0]?.localCrops?.buffer).toBe(second[0]?.localCrops?.buffer);
+  expect(third).toEqual([await makeRankBatch(await openDataset(spec.data, "train"), spec, 2, 0)]);
+});
+
 test("a step can be asked for again", async () => {
   const pool = kept(await startBatchPool({ spec, threads: 1, inProcess: true, prefetchSteps: 0 }));
   expect(await pool.request(3, [1])).toEqual(await pool.request(3, [1]));
@@ -142,8 +171,8 @@ test("closing rejects open requests and later ones", async () => {
   const pool = poolOf(lanes, 100, 1);
   const request = pool.request(0, [0, 1]);
   await pool.close();
-  await expect(request).rejects.toThrow(/after close/);
-  await expect(pool.request(1, [0])).rejects.toThrow(/after close/);
+  await expect(request).rejects.toThrow(/received close\(\)/);
+  await expect(pool.request(1, [0])).rejects.toThrow(/received close\(\)/);
 });
 
 test("a missing dataset fails the start of a pool", async () => {

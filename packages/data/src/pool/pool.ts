@@ -4,8 +4,9 @@
  * ranks changed, a step was repeated) costs time and changes nothing.
  */
 import { PaddockError, type RunSpec } from "@paddock/contract";
-import type { BadImage, RankBatch } from "../batch.js";
+import type { BadImage, CropBuffers, RankBatch } from "../batch.js";
 import { openDataset, type SharedDataset } from "../datasets/open-dataset.js";
+import { BatchEntry, nextQueued } from "./entry.js";
 import { inProcessLane, type Lane, threadLane } from "./lane.js";
 
 export interface BatchPoolOptions {
@@ -38,6 +39,11 @@ export interface BatchPoolStats {
 export interface BatchPool {
   /** The batches of `ranks` at `step`, in that order. Rejects if one cannot be made, or the pool is closed. */
   request(step: number, ranks: readonly number[]): Promise<RankBatch[]>;
+  /**
+   * Gives the memory of batches back, to be overwritten by later ones: never read them again. Without it memory grows until V8 happens
+   * to collect it, which can be gigabytes late.
+   */
+  release(batches: readonly RankBatch[]): void;
   stats(): BatchPoolStats;
   /** Ends the threads; open requests reject. */
   close(): Promise<void>;
@@ -55,17 +61,6 @@ export async function startBatchPool(options: BatchPoolOptions): Promise<BatchPo
   return poolOf(lanes, spec.steps, options.prefetchSteps ?? 2, options.onBadImage);
 }
 
-interface Entry {
-  readonly step: number;
-  readonly rank: number;
-  readonly batch: Promise<RankBatch>;
-  /** Settles `batch` by running it on a lane. */
-  readonly start: (lane: Lane) => Promise<void>;
-  readonly fail: (error: PaddockError) => void;
-  state: "queued" | "running" | "done";
-  wanted: boolean;
-}
-
 /** The pool over given lanes. @param steps steps of the run: nothing is prefetched beyond */
 export function poolOf(
   lanes: readonly Lane[],
@@ -74,17 +69,15 @@ export function poolOf(
   onBadImage: (image: BadImage) => void = () => undefined,
 ): BatchPool {
   const idle = [...lanes];
-  const entries = new Map<string, Entry>();
+  const entries = new Map<string, BatchEntry>();
   const reported = new Set<number>();
+  const free: CropBuffers[] = [];
+  const counts = { batches: 0, images: 0, waits: 0 };
   let isClosed = false;
-  let [batches, images, waits] = [0, 0, 0];
-
-  const closedError = () =>
-    new PaddockError("run-failed", "expected an open batch pool, received a request after close()");
 
   const account = (batch: RankBatch): void => {
-    batches++;
-    images += batch.sampleIds.length;
+    counts.batches++;
+    counts.images += batch.sampleIds.length;
     for (const bad of batch.badImages) {
       if (reported.has(bad.id)) continue;
       reported.add(bad.id);
@@ -97,54 +90,62 @@ export function poolOf(
       const entry = nextQueued(entries.values());
       const lane = entry && idle.pop();
       if (!lane) return;
-      entry.state = "running";
-      void entry.start(lane).finally(() => {
-        entry.state = "done";
+      void entry.runOn(lane, free.pop(), account).finally(() => {
         idle.push(lane);
         dispatch();
       });
     }
   };
 
-  const ensure = (step: number, rank: number, wanted: boolean): Entry => {
+  const ensure = (step: number, rank: number): BatchEntry => {
     const key = `${step}/${rank}`;
-    const entry = entries.get(key) ?? makeEntry(step, rank, account);
-    entry.wanted ||= wanted;
+    const entry = entries.get(key) ?? new BatchEntry(step, rank);
     entries.set(key, entry);
     return entry;
   };
 
-  /** Drops what the last request has made unlikely. A running batch finishes and is thrown away. */
+  const recycle = ({ globalCrops, localCrops }: CropBuffers): void => {
+    free.push({ globalCrops, localCrops });
+  };
+
+  /** Drops what the last request has made unlikely. What is being made already is finished, and only its memory is kept. */
   const evict = (step: number, ranks: readonly number[]): void => {
     for (const [key, entry] of entries) {
-      const isLikely =
-        step < entry.step && entry.step <= step + prefetchSteps && ranks.includes(entry.rank);
-      if (!entry.wanted && !isLikely) entries.delete(key);
+      const isAhead = step < entry.step && entry.step <= step + prefetchSteps;
+      if (entry.isWanted || (isAhead && ranks.includes(entry.rank))) continue;
+      entries.delete(key);
+      if (entry.state !== "queued") entry.batch.then(recycle, () => undefined);
+    }
+  };
+
+  const answer = async (asked: readonly BatchEntry[]): Promise<RankBatch[]> => {
+    try {
+      return await Promise.all(asked.map((entry) => entry.batch));
+    } finally {
+      for (const entry of asked) entries.delete(`${entry.step}/${entry.rank}`);
     }
   };
 
   return {
-    async request(step, ranks) {
-      if (isClosed) throw closedError();
-      const asked = ranks.map((rank) => ensure(step, rank, true));
-      waits += asked.filter((entry) => entry.state !== "done").length;
+    request(step, ranks) {
+      if (isClosed) return Promise.reject(closedError());
+      const asked = ranks.map((rank) => ensure(step, rank));
+      for (const entry of asked) entry.isWanted = true;
+      counts.waits += asked.filter((entry) => entry.state !== "done").length;
       evict(step, ranks);
       for (let s = step + 1; s <= Math.min(step + prefetchSteps, steps - 1); s++) {
-        for (const rank of ranks) ensure(s, rank, false);
+        for (const rank of ranks) ensure(s, rank);
       }
       dispatch();
-      try {
-        return await Promise.all(asked.map((entry) => entry.batch));
-      } finally {
-        for (const entry of asked) entries.delete(`${entry.step}/${entry.rank}`);
-      }
+      const answered = answer(asked);
+      answered.catch(() => undefined); // closing may reject it before its owner gets to await it
+      return answered;
     },
+    release: (batches) => batches.forEach(recycle),
     stats: () => ({
-      batches,
-      images,
-      waits,
+      ...counts,
       badImages: reported.size,
-      prefetched: [...entries.values()].filter((entry) => !entry.wanted).length,
+      prefetched: [...entries.values()].filter((entry) => !entry.isWanted).length,
     }),
     async close() {
       isClosed = true;
@@ -155,50 +156,9 @@ export function poolOf(
   };
 }
 
-/** Requested batches first, then prefetched ones; in order of step and rank as they were entered. */
-function nextQueued(entries: Iterable<Entry>): Entry | undefined {
-  let first: Entry | undefined;
-  for (const entry of entries) {
-    if (entry.state !== "queued") continue;
-    if (entry.wanted) return entry;
-    first ??= entry;
-  }
-  return first;
-}
-
-function makeEntry(step: number, rank: number, account: (batch: RankBatch) => void): Entry {
-  const { promise, resolve, reject } = withResolvers<RankBatch>();
-  promise.catch(() => undefined); // whoever asked for it awaits it too; a prefetched failure waits for its request
-  return {
-    step,
-    rank,
-    batch: promise,
-    state: "queued",
-    wanted: false,
-    fail: reject,
-    async start(lane) {
-      try {
-        const batch = await lane.run({ step, rank });
-        account(batch);
-        resolve(batch);
-      } catch (thrown) {
-        reject(PaddockError.from(thrown));
-      }
-    },
-  };
-}
-
-/** `Promise.withResolvers`, which Node has from 22 on. */
-function withResolvers<T>(): {
-  promise: Promise<T>;
-  resolve: (value: T) => void;
-  reject: (error: Error) => void;
-} {
-  let resolve: (value: T) => void = () => undefined;
-  let reject: (error: Error) => void = () => undefined;
-  const promise = new Promise<T>((onValue, onError) => {
-    resolve = onValue;
-    reject = onError;
-  });
-  return { promise, resolve, reject };
+function closedError(): PaddockError {
+  return new PaddockError(
+    "run-failed",
+    "expected an open batch pool, received close() before the batches were made",
+  );
 }

@@ -35,10 +35,29 @@ export async function sinkhorn(
   const states = losses.map((loss) =>
     loss.scores.map((scores) => scores && start(scores, loss.bound, options.temperature)),
   );
+  try {
+    const columns = await balance(states, losses, options.iterations, sum);
+    return states.map((ofRanks, loss) =>
+      ofRanks.map((state) => state && finish(state, columns[loss] as Float32Array)),
+    );
+  } finally {
+    for (const state of states.flat()) if (state) tf.dispose([state.q, state.v]);
+  }
+}
+
+type States = readonly (readonly (State | undefined)[])[];
+
+/** Iterates; returns the last u of each loss. */
+async function balance(
+  states: States,
+  losses: readonly ScoresOfRanks[],
+  iterations: number,
+  sum: SumAcrossRanks,
+): Promise<Float32Array[]> {
   const ranks = losses[0]?.scores.length ?? 0;
   const widths = losses.map((loss) => loss.prototypes);
   let columns: Float32Array[] = [];
-  for (let iteration = 0; iteration < options.iterations; iteration++) {
+  for (let iteration = 0; iteration < iterations; iteration++) {
     const perRank: Float32Array[] = [];
     for (let rank = 0; rank < ranks; rank++) {
       perRank.push(await columnSumsOf(states, widths, rank));
@@ -48,9 +67,7 @@ export async function sinkhorn(
       for (const state of ofRanks) if (state) normalizeRows(state, columns[loss] as Float32Array);
     }
   }
-  return states.map((ofRanks, loss) =>
-    ofRanks.map((state) => state && finish(state, columns[loss] as Float32Array)),
-  );
+  return columns;
 }
 
 interface State {
@@ -75,7 +92,7 @@ function start(scores: tf.Tensor2D, bound: number, temperature: number): State {
 
 /** Sums over a rank's rows of Q v, all losses packed. */
 async function columnSumsOf(
-  states: readonly (readonly (State | undefined)[])[],
+  states: States,
   widths: readonly number[],
   rank: number,
 ): Promise<Float32Array> {
@@ -102,9 +119,9 @@ function normalizeRows(state: State, u: Float32Array): void {
   state.v = v;
 }
 
-function finish(state: State, u: Float32Array): tf.Tensor2D {
-  const assigned = tf.tidy(() => tf.mul(tf.mul(state.q, tf.tensor1d(u)), state.v)) as tf.Tensor2D;
-  tf.dispose([state.q, state.v]);
+function finish({ q, v }: State, u: Float32Array): tf.Tensor2D {
+  const assigned = tf.tidy(() => tf.mul(tf.mul(q, tf.tensor1d(u)), v)) as tf.Tensor2D;
+  tf.dispose([q, v]);
   return assigned;
 }
 

@@ -154,10 +154,10 @@ async function centredTargets(
   const used = applyPending(before, spec.loss.centerMomentum);
   const soften = (scores: tf.Tensor2D, center: Float32Array | null): tf.Tensor2D =>
     centredSoftmax(scores, center ?? new Float32Array(scores.shape[1]), scalars.teacherTemperature);
-  const targets = {
+  const targets = ctx.held.hold({
     cls: cls.map((scores) => soften(scores, used.dino)),
     patches: patches.map((scores) => scores && soften(scores, used.ibot)),
-  };
+  });
   const withIbot = spec.loss.ibot > 0;
   const sizes = {
     dino: spec.heads.dino.prototypes,

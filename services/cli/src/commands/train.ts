@@ -3,8 +3,7 @@ import { resolve } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
 import type { Io } from "../io.js";
 import { executeRun, type RunFlags, type StartedRun } from "../run/execute-run.js";
-import { holdsRun, newestRunDir, newRunDir, readRunSpec } from "../run/run-directory.js";
-import { firstDifference } from "../spec/compare-specs.js";
+import { newestRunDir, newRunDir, readRunSpec } from "../run/run-directory.js";
 import { loadSpec } from "../spec/load-spec.js";
 import { type Override, parseOverride } from "../spec/overrides.js";
 
@@ -66,29 +65,19 @@ async function specAndDir(
 ): Promise<StartedRun> {
   const overrides = [...fromFlags, ...flags.overrides.map(parseOverride)];
   const spec = await loadSpec(resolve(io.cwd, flags.spec), overrides);
-  const named = flags.runDir === undefined ? undefined : resolve(io.cwd, flags.runDir);
-  if (flags.resume === true) {
-    const runDir = named ?? (await newestRunDir(io.cwd, spec.name));
-    await checkContinues(runDir, spec);
-    return { runDir, spec, resume: true };
-  }
-  const runDir = named ?? newRunDir(io.cwd, spec.name, new Date());
-  if (holdsRun(runDir)) {
-    throw new PaddockError(
-      "already-exists",
-      `expected no run in ${runDir}, but there is one; continue it with --resume, or choose another --run-dir`,
-    );
-  }
-  return { runDir, spec, resume: false };
+  const resume = flags.resume === true;
+  const runDir = await runDirOf(flags.runDir, resume, spec.name, io.cwd);
+  return { runDir, spec, resume };
 }
 
-async function checkContinues(runDir: string, spec: RunSpec): Promise<void> {
-  const difference = firstDifference(await readRunSpec(runDir), spec);
-  if (difference === undefined) return;
-  throw new PaddockError(
-    "invalid-argument",
-    `expected the spec that the run in ${runDir} was started with, but ${difference}; use paddock resume ${runDir}, or start a new run`,
-  );
+async function runDirOf(
+  named: string | undefined,
+  resume: boolean,
+  name: string,
+  cwd: string,
+): Promise<string> {
+  if (named !== undefined) return resolve(cwd, named);
+  return resume ? newestRunDir(cwd, name) : newRunDir(cwd, name, new Date());
 }
 
 /** The fields of the spec that flags stand for. */

@@ -1,9 +1,11 @@
 /** What a run shows while it lives. Three forms: redrawn on a terminal, lines elsewhere, JSON for programs. */
 import type { Run } from "@paddock/proto";
 import type { Io } from "../io.js";
+import { followSteps } from "../run/steps-tail.js";
 import { jsonDisplay } from "./json.js";
 import { linesDisplay } from "./lines.js";
 import { liveDisplay } from "./live.js";
+import { milestoneWatcher } from "./milestones.js";
 
 /** Something that happened beside the steps. `kind` is stable: programs read it. */
 export interface RunEvent {
@@ -30,7 +32,16 @@ export interface Display {
   close(): void;
 }
 
-export function openDisplay(io: Io, json: boolean): Display {
-  if (json) return jsonDisplay(io);
-  return io.isTerminal ? liveDisplay(io) : linesDisplay(io);
+/** What a display must know of its run beforehand. */
+export interface Shown {
+  /** JSON lines repeat its steps.jsonl. */
+  readonly runDir: string;
+  /** Steps between evaluations. */
+  readonly evaluateEvery: number;
+}
+
+export function openDisplay(io: Io, shown: Shown, json: boolean): Display {
+  const look = milestoneWatcher(shown.evaluateEvery);
+  if (json) return jsonDisplay(io, look, followSteps(shown.runDir));
+  return io.isTerminal ? liveDisplay(io, look) : linesDisplay(io, look);
 }

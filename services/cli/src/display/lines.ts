@@ -4,13 +4,16 @@ import type { Run } from "@paddock/proto";
 import type { Io } from "../io.js";
 import type { Display } from "./display.js";
 import { duration, loss, rate, small } from "./format.js";
-import { milestoneWatcher } from "./milestones.js";
+import type { Look } from "./milestones.js";
 
 const quietMs = 5_000;
 
 /** @param now milliseconds of a monotonic clock */
-export function linesDisplay(io: Io, now: () => number = () => performance.now()): Display {
-  const look = milestoneWatcher();
+export function linesDisplay(
+  io: Io,
+  look: Look,
+  now: () => number = () => performance.now(),
+): Display {
   let lastMs = Number.NEGATIVE_INFINITY;
   let waitingFor = "";
   return {

@@ -4,7 +4,7 @@ import type { Run } from "@paddock/proto";
 import type { Io } from "../io.js";
 import type { Display } from "./display.js";
 import { count, duration, loss, percent, rate, small } from "./format.js";
-import { lastStepOf, milestoneWatcher } from "./milestones.js";
+import { type Look, lastStepOf } from "./milestones.js";
 
 const redrawMs = 100;
 const barWidth = 28;
@@ -17,8 +17,7 @@ const bold = (text: string): string => `\u001b[1m${text}\u001b[22m`;
 const green = (text: string): string => `\u001b[32m${text}\u001b[39m`;
 
 /** Redraws at most every 100 ms. `close` must be called: it shows the cursor again. */
-export function liveDisplay(io: Io): Display {
-  const look = milestoneWatcher();
+export function liveDisplay(io: Io, look: Look): Display {
   let drawn = 0;
   let latest: Run | undefined;
   let knnStart: number | undefined;

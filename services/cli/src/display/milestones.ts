@@ -10,8 +10,11 @@ export interface Milestones {
   readonly events: readonly RunEvent[];
 }
 
-/** A look at a run that remembers the last one. */
-export function milestoneWatcher(): (run: Run) => Milestones {
+/** Looks at a run; remembers the last look. */
+export type Look = (run: Run) => Milestones;
+
+/** @param evaluateEvery steps between evaluations: by the time of a look, later steps may have been committed */
+export function milestoneWatcher(evaluateEvery: number): Look {
   let step = -1;
   let knn = -1;
   let checkpoint = -1;
@@ -22,10 +25,12 @@ export function milestoneWatcher(): (run: Run) => Milestones {
     if (isNew) step = record.step;
     if (run.knnAccuracy >= 0 && run.knnAccuracy !== knn) {
       knn = run.knnAccuracy;
+      const after =
+        run.step === run.steps ? run.steps : Math.floor(run.step / evaluateEvery) * evaluateEvery;
       events.push({
         kind: "evaluation",
-        message: `k-NN ${percent(knn)} after ${run.step} steps`,
-        fields: { step: run.step, knn },
+        message: `k-NN ${percent(knn)} after ${after} steps`,
+        fields: { step: after, knn },
       });
     }
     if (run.checkpointStep >= 0 && run.checkpointStep !== checkpoint) {

@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { LedgerRecord, RunSpec, StepRecord } from "@paddock/contract";
-import type { Summary } from "../run/result.js";
+import type { Summary } from "@paddock/coordinator";
 import { readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
 import { readVisuals, type Visual } from "./images.js";

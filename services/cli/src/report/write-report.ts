@@ -52,6 +52,6 @@ ${body}
 function footer({ runDir, summary, steps }: ReportData): string {
   const last = steps.at(-1);
   const when = last ? `last commit ${new Date(last.unixMs).toISOString()}` : "no commit yet";
-  const checkpoint = summary ? `checkpoint ${summary.checkpoint}, ` : "";
+  const checkpoint = summary?.checkpoint ? `${summary.checkpoint}, ` : "";
   return `${summary ? `run ${summary.runId}, ` : ""}${checkpoint}${when}, ${runDir}`;
 }

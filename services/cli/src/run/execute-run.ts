@@ -1,14 +1,13 @@
 /** One run from its checks to its result: what all commands that train share. */
-import { join } from "node:path";
 import { isErrorCode, PaddockError, type RunSpec } from "@paddock/contract";
-import type { RunEnd } from "@paddock/coordinator";
+import type { CoordinatorResult } from "@paddock/coordinator";
 import { openDataset } from "@paddock/data";
 import { type Display, openDisplay } from "../display/display.js";
 import type { Io } from "../io.js";
 import { writeReport } from "../report/write-report.js";
 import { runLocally } from "./local-run.js";
-import { resultText, type Summary } from "./result.js";
-import { makeRunDir, readJson } from "./run-directory.js";
+import { resultText } from "./result.js";
+import { makeRunDir } from "./run-directory.js";
 
 /** Flags that every way of starting a run takes. */
 export interface RunFlags {
@@ -38,7 +37,11 @@ export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
   const { runDir, spec, flags } = plan;
   await checkDataset(spec);
   await makeRunDir(runDir);
-  const display = openDisplay(io, flags.json === true);
+  const display = openDisplay(
+    io,
+    { runDir, evaluateEvery: spec.evaluation.everySteps },
+    flags.json === true,
+  );
   try {
     const end = await runLocally({
       ...plan,
@@ -66,7 +69,7 @@ async function checkDataset({ data, evaluation }: RunSpec): Promise<void> {
   if (labelled && evaluation.everySteps > 0) await openDataset(data, "validation");
 }
 
-async function conclude(end: RunEnd, runDir: string, display: Display): Promise<number> {
+async function conclude(end: CoordinatorResult, runDir: string, display: Display): Promise<number> {
   if (end.kind === "failed") {
     const code = end.code !== undefined && isErrorCode(end.code) ? end.code : "run-failed";
     throw new PaddockError(code, `${end.reason}; continue with: paddock resume ${runDir}`);
@@ -80,11 +83,10 @@ async function conclude(end: RunEnd, runDir: string, display: Display): Promise<
     });
     return 130;
   }
-  const summary = (await readJson(join(runDir, "summary.json"))) as Summary;
   display.event({
     kind: "result",
-    message: resultText(summary, report),
-    fields: { end: end.kind, runDir, report, summary },
+    message: end.summary ? resultText(end.summary, report) : `report ${report}`,
+    fields: { end: end.kind, runDir, report, summary: end.summary },
   });
   return 0;
 }

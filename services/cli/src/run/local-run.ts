@@ -2,9 +2,9 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
-import { type Coordinator, type RunEnd, startCoordinator } from "@paddock/coordinator";
-import { createLogger, hideSecret, openRedis } from "@paddock/service-kit";
-import type { Display } from "../display/display.js";
+import { type Coordinator, type CoordinatorResult, startCoordinator } from "@paddock/coordinator";
+import { createLogger, hideSecret, type OpenRedis, openRedis } from "@paddock/service-kit";
+import type { Display, RunEvent } from "../display/display.js";
 import { startLocalWorkers, type WorkerExit } from "../fleet/local-workers.js";
 import { workerCommand } from "../fleet/worker-command.js";
 import { listenForSignals } from "./signals.js";
@@ -26,14 +26,14 @@ export interface LocalRunOptions {
   readonly display: Display;
 }
 
-/** How long workers may take to leave after the run's end. */
-const goodbyeMs = 10_000;
+/** How long workers may take to leave after the end: the first one still draws the pictures of the report. */
+const goodbyeMs = 30_000;
 
 /**
  * Runs to the end, a drain after SIGINT or SIGTERM, or a failure. Everything started here is stopped before it returns.
  * Errors: those of Redis, ports and the run directory.
  */
-export async function runLocally(options: LocalRunOptions): Promise<RunEnd> {
+export async function runLocally(options: LocalRunOptions): Promise<CoordinatorResult> {
   const { runDir, display } = options;
   const logger = createLogger({
     name: "coordinator",
@@ -41,6 +41,7 @@ export async function runLocally(options: LocalRunOptions): Promise<RunEnd> {
     file: join(runDir, "logs", "coordinator.log"),
   });
   const redis = await openRedis({ url: options.redisUrl, dir: join(runDir, "redis"), logger });
+  const draining = new AbortController();
   try {
     const coordinator = await startCoordinator({
       runDir,
@@ -51,32 +52,43 @@ export async function runLocally(options: LocalRunOptions): Promise<RunEnd> {
       metricsPort: options.metricsPort,
       redisUrl: redis.url,
       logger,
+      signal: draining.signal,
       onUpdate: (run) => display.update(run),
     });
+    // Empty for a run that had finished before: nothing was started for it.
+    if (coordinator.address === "") return await coordinator.done;
     await noteAddress(runDir, coordinator);
-    display.event({
-      kind: "started",
-      message: [
-        `run        ${runDir}`,
-        `redis      ${redis.description}`,
-        `listening  ${coordinator.address}, metrics http://${coordinator.metricsAddress}/metrics`,
-      ].join("\n"),
-      fields: {
-        runId: coordinator.runId,
-        runDir,
-        redis: { route: redis.route, url: hideSecret(redis.url) },
-        address: coordinator.address,
-        metricsAddress: coordinator.metricsAddress,
-      },
-    });
-    return await withWorkers(options, coordinator);
+    display.event(startedEvent(options, coordinator, redis));
+    return await withWorkers(options, coordinator, draining);
   } finally {
     await redis.close();
   }
 }
 
+function startedEvent({ runDir }: LocalRunOptions, at: Coordinator, redis: OpenRedis): RunEvent {
+  return {
+    kind: "started",
+    message: [
+      `run        ${runDir}`,
+      `redis      ${redis.description}`,
+      `listening  ${at.address}, metrics http://${at.metricsAddress}/metrics`,
+    ].join("\n"),
+    fields: {
+      runId: at.runId,
+      runDir,
+      redis: { route: redis.route, url: hideSecret(redis.url) },
+      address: at.address,
+      metricsAddress: at.metricsAddress,
+    },
+  };
+}
+
 /** Runs the workers beside the coordinator until it is done. */
-async function withWorkers(options: LocalRunOptions, coordinator: Coordinator): Promise<RunEnd> {
+async function withWorkers(
+  options: LocalRunOptions,
+  coordinator: Coordinator,
+  draining: AbortController,
+): Promise<CoordinatorResult> {
   const { spec, runDir, display } = options;
   let extinct: (exit: WorkerExit) => void = () => undefined;
   const noWorkerLeft = new Promise<WorkerExit>((resolve) => {
@@ -100,7 +112,7 @@ async function withWorkers(options: LocalRunOptions, coordinator: Coordinator): 
     (name) => {
       const message = `${name}: finishing the step and writing a checkpoint; once more to end at once`;
       display.event({ kind: "draining", message, fields: { signal: name } });
-      coordinator.drain(name);
+      draining.abort(name);
     },
     () => {
       workers.kill();
@@ -119,13 +131,13 @@ async function withWorkers(options: LocalRunOptions, coordinator: Coordinator): 
   }
 }
 
-function exitEvent({ slot, end, tail, restarts }: WorkerExit) {
+function exitEvent({ slot, end, tail, restarts }: WorkerExit): RunEvent {
   const next = restarts ? "starting it again" : "not starting it again";
   return {
     kind: restarts ? "worker-restart" : "worker-exit",
     message: `worker ${slot} ended with ${end}, ${next}; its last words:\n${indent(tail)}`,
     fields: { slot, end, tail },
-  } as const;
+  };
 }
 
 /** The last worker's own error where it says one, else that the fleet is gone. */

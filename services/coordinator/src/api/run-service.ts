@@ -79,8 +79,10 @@ function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new PaddockError("invalid-spec", `expected JSON, received: ${String(error)}`, {
-      cause: error,
-    });
+    throw notJson(error);
   }
+}
+
+function notJson(cause: unknown): PaddockError {
+  return new PaddockError("invalid-spec", `expected JSON, received: ${String(cause)}`, { cause });
 }

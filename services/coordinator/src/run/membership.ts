@@ -191,6 +191,7 @@ function startGeneration(turn: Turn, count: number): void {
   update(turn, {
     active,
     recent: [],
+    engine: [...new Set(turn.state.workers.slice(0, count).map(({ engine }) => engine))].join(","),
     firstStartMs: turn.state.firstStartMs ?? turn.now,
     workers: turn.state.workers.map((worker) => ({
       ...worker,

@@ -117,6 +117,8 @@ export interface RunState {
   /** The last commits of this generation, newest last: for the rate. */
   readonly recent: readonly { readonly unixMs: number; readonly images: number }[];
   readonly lastStep: StepRecord | null;
+  /** Engines of the last generation's workers, joined by commas if they differ. */
+  readonly engine: string;
   /** First assignment and last commit in this coordinator's life, in unix milliseconds. */
   readonly firstStartMs: number | null;
   readonly lastCommitMs: number | null;
@@ -154,6 +156,7 @@ export function initialState(durable: DurableState, now: number): RunState {
     },
     recent: [],
     lastStep: null,
+    engine: "",
     firstStartMs: null,
     lastCommitMs: null,
     checkpointSeconds: 0,

@@ -34,6 +34,8 @@ export interface Runner {
   readonly state: RunState;
   /** Resolves when the event and its effects have been dealt with. Never rejects. */
   post(event: RunEvent): Promise<void>;
+  /** Deals with what was posted so far and ignores what comes after it. */
+  stop(): Promise<void>;
   /** Resolves when the run has ended. */
   readonly ended: Promise<Outcome>;
 }
@@ -42,6 +44,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   const { ledger, steps, checkpoints, segments, sessions, log, now } = parts;
   let state = initialState(durable, now());
   let last = Promise.resolve();
+  let isStopped = false;
   let resolveEnded = (_outcome: Outcome): void => undefined;
   const ended = new Promise<Outcome>((resolve) => {
     resolveEnded = resolve;
@@ -67,7 +70,12 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   }
 
   function post(event: RunEvent): Promise<void> {
-    last = last.then(() => handle(event));
+    if (!isStopped) last = last.then(() => handle(event));
+    return last;
+  }
+
+  function stop(): Promise<void> {
+    isStopped = true;
     return last;
   }
 
@@ -127,6 +135,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
       return state;
     },
     post,
+    stop,
     ended,
   };
 }

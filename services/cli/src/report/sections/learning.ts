@@ -31,9 +31,10 @@ export function learningSection(run: ReportData): string {
 function knnNote({ spec, summary, evaluations }: ReportData): string {
   if (evaluations.length === 0) return "";
   const { k, temperature, bank, queries } = spec.evaluation;
-  const full = summary?.knn
-    ? `The first and the last point use ${count(summary.knn.bank)} bank and ${count(summary.knn.queries)} query images, those between at most ${count(bank)} and ${count(queries)}.`
-    : "";
+  const full =
+    summary && summary.knn.bank > 0
+      ? `The first and the last point use ${count(summary.knn.bank)} bank and ${count(summary.knn.queries)} query images, those between at most ${count(bank)} and ${count(queries)}.`
+      : "";
   return `Weighted k-NN of the teacher's features (k = ${k}, temperature ${temperature}, cosine) on held-out labelled images. ${full} In other charts a line is the mean of neighbouring steps, the band their range.`;
 }
 

@@ -1,0 +1,17 @@
+/** Opens `torch` for a test file, or says why its tests are skipped. */
+import * as tf from "@tensorflow/tfjs-core";
+import type { Engine } from "../engine.js";
+import { loadNative } from "../native.js";
+import { openTorch } from "../torch/open.js";
+
+const load = loadNative();
+
+/** Undefined where the addon is built; else the reason for skipping. */
+export const skipReason = load.kind === "absent" ? load.why : undefined;
+
+/** The engine on the CPU, or undefined where the addon is not built. */
+export async function torchForTests(threads = 1): Promise<Engine | undefined> {
+  if (load.kind === "absent") return undefined;
+  tf.env().set("PROD", true);
+  return await openTorch(threads, "cpu");
+}

@@ -1,0 +1,9 @@
+/** The coordinator: membership, decisions, durability of one run. */
+export { type Plan, planRun, type WorkerPlan } from "./plan/plan-run.js";
+export type { Summary } from "./run-dir/summary.js";
+export type { CoordinatorResult } from "./runtime/live-run.js";
+export {
+  type Coordinator,
+  type CoordinatorOptions,
+  startCoordinator,
+} from "./runtime/start-coordinator.js";

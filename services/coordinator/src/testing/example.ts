@@ -1,0 +1,101 @@
+/** A small run for tests, and what its workers would say about a step: pure functions of the step and the rank. */
+import {
+  chunkElements,
+  chunksIn,
+  type Layout,
+  parseRunSpec,
+  type RunSpec,
+  type RunSpecInput,
+  ranksOf,
+  rngOf,
+  shardOf,
+  stepParts,
+  subtreeRoots,
+  sumTree,
+  type TreeNode,
+} from "@paddock/contract";
+import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+
+/** 4 logical ranks, 2 workers, 10 steps, a checkpoint and an evaluation every 4, segments of 3. */
+export function exampleSpec(overrides: Partial<RunSpecInput> = {}): RunSpec {
+  return parseRunSpec({
+    steps: 10,
+    logicalRanks: 4,
+    batchPerRank: 2,
+    model: { width: 24, depth: 2, heads: 2, patchSize: 4, channels: 1 },
+    heads: { dino: { prototypes: 40, bottleneck: 8, hidden: 8, layers: 1 } },
+    data: { kind: "idx", path: "/data" },
+    crops: {
+      global: { size: 16, scale: [0.3, 1] },
+      local: { size: 8, scale: [0.1, 0.3] },
+      mean: [0.5],
+      std: [0.5],
+    },
+    exchange: { dtype: "fp32" },
+    fleet: { workers: 2, segmentSteps: 3, leaseSeconds: 30 },
+    checkpoint: { everySteps: 4, keep: 2 },
+    evaluation: { everySteps: 4 },
+    ...overrides,
+  });
+}
+
+/** What `worker` of `workers` prepares for `step`. */
+export function examplePrepared(
+  spec: RunSpec,
+  layout: Layout,
+  position: {
+    readonly generation: number;
+    readonly step: number;
+    readonly worker: number;
+    readonly workers: number;
+  },
+): Prepared {
+  const { generation, step, worker, workers } = position;
+  const { start, end } = ranksOf(spec.logicalRanks, worker, workers);
+  const ranks = Array.from({ length: end - start }, (_, i) => start + i);
+  return {
+    generation,
+    step,
+    finite: true,
+    losses: ranks.map((rank) => rankLosses(spec.seed, step, rank)),
+    normRoots: layout.units.flatMap(({ name, elements }, unit) => {
+      const shard = shardOf(elements, worker, workers);
+      const chunkOf = (element: number): number => Math.ceil(element / chunkElements);
+      const roots = subtreeRoots(chunkOf(shard.start), chunkOf(shard.end), chunksIn(elements));
+      return roots.map((root) => normRoot(name, root, spec.seed + unit, step));
+    }),
+    seconds: Object.fromEntries(stepParts.map((part, index) => [part, 0.001 * (index + worker)])),
+    exchangeBytes: 1000,
+    peakGatheredBytes: 500,
+    stateBytes: 400,
+    images: ranks.length * spec.batchPerRank,
+    firstBadTensor: "",
+    eventLoopP99Ms: 2,
+    badImages: 0,
+  };
+}
+
+function rankLosses(seed: number, step: number, rank: number): RankLosses {
+  const rng = rngOf(seed, step, rank);
+  const [dinoLocal, dinoGlobal, koleo, ibot] = [
+    rng.uniform(),
+    rng.uniform(),
+    rng.normal(),
+    rng.uniform(),
+  ];
+  return {
+    rank,
+    total: dinoLocal + dinoGlobal + koleo + ibot,
+    dinoLocal,
+    dinoGlobal,
+    koleo,
+    ibot,
+  };
+}
+
+/** The value of a node of the tree whose leaves, one per chunk, are random. */
+function normRoot(unit: string, root: TreeNode, seed: number, step: number): NormRoot {
+  const leaf = ({ start, end }: TreeNode): number | undefined =>
+    end - start === 1 ? rngOf(seed, step, start).uniform() : undefined;
+  return { unit, ...root, sum: sumTree(root, leaf, (a, b) => a + b) };
+}

@@ -1,0 +1,147 @@
+/** A worker without tensors that speaks the real protocol over real gRPC and writes real checkpoint files. */
+import { createHash } from "node:crypto";
+import { mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { layoutOf, parseRunSpec, type RunSpec } from "@paddock/contract";
+import {
+  type Assignment,
+  type Decision,
+  DecisionKind,
+  protocolVersion,
+  type Shutdown,
+  type Version,
+  type Welcome,
+  type WorkerMessage,
+  WorkerService,
+} from "@paddock/proto";
+import { createQueue, grpcClient } from "@paddock/service-kit";
+import { examplePrepared } from "./example.js";
+
+export interface FakeWorkerOptions {
+  readonly address: string;
+  readonly name: string;
+  readonly version?: Version;
+  /** Called before a step is prepared; "hang" does nothing from then on, "die" ends the connection. */
+  readonly beforeStep?: (step: number, assignment: Assignment) => "hang" | "die" | undefined;
+}
+
+export interface FakeWorker {
+  readonly assignments: readonly Assignment[];
+  readonly decisions: readonly Decision[];
+  readonly shutdown: Shutdown | undefined;
+  send(message: WorkerMessage): void;
+  /** Cuts the connection. */
+  kill(): void;
+  /** Resolves when the session has ended; rejects with the coordinator's error. */
+  readonly ended: Promise<void>;
+}
+
+export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
+  const client = grpcClient(options.address, WorkerService);
+  const outgoing = createQueue<WorkerMessage>(1_000);
+  const cut = new AbortController();
+  const assignments: Assignment[] = [];
+  const decisions: Decision[] = [];
+  let shutdown: Shutdown | undefined;
+  let welcome: Welcome | undefined;
+  let spec: RunSpec | undefined;
+  let assignment: Assignment | undefined;
+
+  const send = (message: WorkerMessage): void => void outgoing.push(message);
+
+  send({
+    kind: "hello",
+    hello: {
+      version: options.version ?? protocolVersion,
+      workerName: options.name,
+      host: "localhost",
+      pid: process.pid,
+      engine: "fake",
+      device: "none",
+      threads: 1,
+      peerAddress: `${options.name}:1`,
+    },
+  });
+
+  function prepare(step: number): void {
+    if (!assignment || !spec || step >= spec.steps) return;
+    const behaviour = options.beforeStep?.(step, assignment);
+    if (behaviour === "die") cut.abort(new Error("died"));
+    if (behaviour) return;
+    const { generation, worker, workers } = assignment;
+    send({ kind: "progress", progress: { generation, step, phase: "student" } });
+    const position = { generation, step, worker, workers };
+    send({ kind: "prepared", prepared: examplePrepared(spec, layoutOf(spec), position) });
+  }
+
+  async function checkpoint(step: number): Promise<void> {
+    if (!assignment || !welcome) return;
+    const { generation, worker } = assignment;
+    const folder = join(welcome.runDir, "checkpoints", String(step));
+    const file = `g${generation}-w${worker}.bin`;
+    const content = `state of worker ${worker} after ${step} steps`;
+    await mkdir(folder, { recursive: true });
+    await writeFile(join(folder, file), content);
+    const sha256 = createHash("sha256").update(content).digest("hex");
+    const bytes = Buffer.byteLength(content);
+    send({
+      kind: "checkpointWritten",
+      checkpointWritten: { generation, step, file, bytes, sha256, worker },
+    });
+  }
+
+  function evaluate(step: number): void {
+    if (!assignment || assignment.worker !== 0) return;
+    const { generation } = assignment;
+    const evaluation = { knnAccuracy: 0.5 + step / 100, bank: 100, queries: 10, seconds: 0.1 };
+    send({ kind: "evaluationDone", evaluationDone: { generation, step, ...evaluation } });
+  }
+
+  async function obey(decision: Decision): Promise<void> {
+    decisions.push(decision);
+    if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
+      assignment = undefined;
+      return;
+    }
+    const next = decision.step + 1;
+    if (decision.checkpoint) await checkpoint(next);
+    if (decision.evaluate) evaluate(next);
+    if (!decision.stop) prepare(next);
+  }
+
+  async function session(): Promise<void> {
+    for await (const message of client.session(outgoing, { signal: cut.signal })) {
+      if (message.kind === "welcome") {
+        welcome = message.welcome;
+        spec = parseRunSpec(JSON.parse(welcome.specJson));
+      } else if (message.kind === "assignment") {
+        assignment = message.assignment;
+        assignments.push(assignment);
+        if (assignment.evaluateFirst) evaluate(assignment.startStep);
+        prepare(assignment.startStep);
+      } else if (message.kind === "decision") {
+        await obey(message.decision);
+      } else if (message.kind === "shutdown") {
+        shutdown = message.shutdown;
+        send({ kind: "goodbye", goodbye: { reason: "shutdown" } });
+        outgoing.end();
+      }
+    }
+  }
+
+  const ended = session().finally(() => {
+    outgoing.end();
+    client.close();
+  });
+  ended.catch(() => undefined);
+  return {
+    assignments,
+    decisions,
+    get shutdown() {
+      return shutdown;
+    },
+    send,
+    kill: () => cut.abort(new Error("killed")),
+    ended,
+  };
+}
