@@ -111,7 +111,7 @@ function allocateCrops(spec: BatchSpec): CropBuffers {
 }
 
 /** Loads a sample, or reports why it cannot be used. Other failures than the image's own are thrown. */
-export async function tryLoad(dataset: Dataset, id: number): Promise<Image | BadImage> {
+async function tryLoad(dataset: Dataset, id: number): Promise<Image | BadImage> {
   try {
     return await dataset.load(id);
   } catch (error) {

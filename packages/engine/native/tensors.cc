@@ -5,8 +5,11 @@
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <memory>
+
+extern "C" int mkl_serv_cbwr_set(int branch) __attribute__((weak));
 
 namespace paddock {
 namespace {
@@ -100,7 +103,16 @@ void releaseAll(Call& call) {
 double numTensors(Call& call) { return static_cast<double>(call.state().numTensors()); }
 double numBytes(Call& call) { return static_cast<double>(call.state().numBytes()); }
 
+/// MKL promises results that do not depend on where operands lie in memory only if asked to, before its
+/// first call: without this, products of a few rows differ in the last bit with the operands' alignment.
+/// The environment variable MKL_CBWR wins; a libtorch without MKL has no such function.
+void askForReproducibleProducts() {
+  constexpr int kAutoStrict = 2 | 0x10000;  // MKL_CBWR_AUTO | MKL_CBWR_STRICT
+  if (mkl_serv_cbwr_set != nullptr && std::getenv("MKL_CBWR") == nullptr) mkl_serv_cbwr_set(kAutoStrict);
+}
+
 void setThreads(int64_t threads) {
+  askForReproducibleProducts();
   at::set_num_threads(static_cast<int>(threads));
   try {
     at::set_num_interop_threads(1);

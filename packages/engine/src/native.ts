@@ -175,8 +175,9 @@ export type NativeLoad =
   | { readonly kind: "loaded"; readonly native: Native; readonly stamp: BuildStamp }
   | { readonly kind: "absent"; readonly why: string };
 
-const addonUrl = new URL("../build/paddock_engine.node", import.meta.url);
-const stampUrl = new URL("../build/stamp.json", import.meta.url);
+/** Where the build puts the addon. */
+export const addonPath = fileURLToPath(new URL("../build/paddock_engine.node", import.meta.url));
+const stampPath = fileURLToPath(new URL("../build/stamp.json", import.meta.url));
 
 /** Loads the addon into this thread, once. Says why not instead of throwing. */
 export function loadNative(): NativeLoad {
@@ -187,12 +188,12 @@ export function loadNative(): NativeLoad {
 let loaded: NativeLoad | undefined;
 
 function tryLoad(): NativeLoad {
-  if (!fs.existsSync(addonUrl)) {
+  if (!fs.existsSync(addonPath)) {
     return { kind: "absent", why: "the torch addon is not built (npm run build:native says why)" };
   }
   try {
-    const native: Native = createRequire(import.meta.url)(fileURLToPath(addonUrl));
-    const stamp: { torch: BuildStamp } = JSON.parse(fs.readFileSync(stampUrl, "utf8"));
+    const native: Native = createRequire(import.meta.url)(addonPath);
+    const stamp: { torch: BuildStamp } = JSON.parse(fs.readFileSync(stampPath, "utf8"));
     return { kind: "loaded", native, stamp: stamp.torch };
   } catch (error) {
     const reason = error instanceof Error ? error.message.split("\n")[0] : String(error);

@@ -9,5 +9,7 @@ export function threadEnvironment(threads: number): Record<string, string> {
     OPENBLAS_NUM_THREADS: count,
     // Threads that spin while they wait collapse as soon as a core is shared.
     OMP_WAIT_POLICY: "passive",
+    // Matrix products that do not depend on the operands' alignment, at no measurable cost.
+    MKL_CBWR: "AUTO,STRICT",
   };
 }

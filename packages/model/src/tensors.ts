@@ -18,10 +18,14 @@ export function viewUnit(unit: Unit, flat: tf.Tensor1D): UnitTensors {
     flat.size === unit.elements,
     `unit ${unit.name}: expected ${unit.elements} elements, received ${flat.size}`,
   );
+  // TF.js's wasm slice reads its whole input every time; its memory is the host's anyway.
+  const host = tf.getBackend() === "wasm" ? flat.dataSync() : undefined;
   return tf.tidy(() => {
     const tensors: Record<string, tf.Tensor> = {};
     for (const { name, offset, elements, shape } of unit.parameters) {
-      tensors[name] = tf.reshape(tf.slice(flat, [offset], [elements]), [...shape]);
+      tensors[name] = host
+        ? tf.tensor(host.subarray(offset, offset + elements), [...shape])
+        : tf.reshape(tf.slice(flat, [offset], [elements]), [...shape]);
     }
     return tensors;
   });

@@ -4,7 +4,6 @@ import {
   blockForward,
   blockOf,
   type CropGroup,
-  dropNothing,
   embed,
   embedBackward,
   output,
@@ -41,7 +40,7 @@ type Draw = (
 export function passOf(
   { config, tensors }: Model,
   groups: readonly CropGroup[],
-  draw: Draw = dropNothing,
+  draw: Draw = () => undefined,
 ): Pass {
   const sequences = sequencesOf(config, groups);
   const blocks = Array.from({ length: config.depth }, (_, i) =>

@@ -95,8 +95,7 @@ test("damaged, empty and foreign files are refused with path and reason", async 
 
 test("absurd dimensions are refused from the header", async () => {
   const path = written("bomb.png", pngClaiming(100_000, 100_000));
-  const { reason } = await refused(path);
-  expect(reason).toMatch(/pixel|4096/i);
+  expect((await refused(path)).reason).toMatch(/at most 4096 pixels .* received 100000 x 100000/);
   const long = written("long.png", pngClaiming(5000, 2));
   expect((await refused(long)).reason).toBe(
     "expected sides of at most 4096 pixels (data.maxSide), received 5000 x 2",

@@ -23,7 +23,7 @@ export interface ImageHeader {
  * Throws `BadImageError` if there is no readable header or a side exceeds `maxSide` pixels.
  */
 export async function readImageHeader(path: string, maxSide: number): Promise<ImageHeader> {
-  const { format, width, height, channels } = await headerOf(opened(path, maxSide), path, maxSide);
+  const { format, width, height, channels } = await headerOf(path, maxSide);
   return { format, width, height, channels };
 }
 
@@ -33,11 +33,10 @@ export async function readImageHeader(path: string, maxSide: number): Promise<Im
  * `maxSide` pixels on a side.
  */
 export async function decodeFile(path: string, maxSide: number): Promise<Image> {
-  const image = opened(path, maxSide);
-  const header = await headerOf(image, path, maxSide);
+  const header = await headerOf(path, maxSide);
   const isGrey = header.space === "b-w" || header.space === "grey16";
   try {
-    const { data, info } = await image
+    const { data, info } = await opened(path, maxSide * maxSide)
       .removeAlpha()
       .toColourspace(isGrey ? "b-w" : "srgb")
       .raw({ depth: "uchar" })
@@ -55,14 +54,14 @@ export async function decodeFile(path: string, maxSide: number): Promise<Image> 
 }
 
 /** `error`: damaged or missing data fails; mere warnings (odd metadata, stray bytes) pass, as they do in Pillow. */
-function opened(path: string, maxSide: number): Sharp {
-  return sharp(path, { failOn: "error", limitInputPixels: maxSide * maxSide, pages: 1 });
+function opened(path: string, limitInputPixels: number | false): Sharp {
+  return sharp(path, { failOn: "error", limitInputPixels, pages: 1 });
 }
 
-async function headerOf(image: Sharp, path: string, maxSide: number): Promise<Metadata> {
+async function headerOf(path: string, maxSide: number): Promise<Metadata> {
   let header: Metadata;
   try {
-    header = await image.metadata();
+    header = await opened(path, false).metadata(); // no limit: our own message says the sides
   } catch (error) {
     throw badImage(path, error);
   }

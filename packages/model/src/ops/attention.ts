@@ -3,6 +3,7 @@
  * Shapes: T rows, C features, H heads, d = C / H; a group is `count` sequences of `length` rows, one after the other.
  */
 import * as tf from "@tensorflow/tfjs-core";
+import { batchMatMul } from "./batch-mat-mul.js";
 import { hasFused, runFused } from "./fused.js";
 
 export interface SequenceGroup {
@@ -28,12 +29,14 @@ export function attention(qkv: tf.Tensor2D, shape: AttentionShape): AttentionOut
     const [out, lse] = runFused("PaddockAttention", { qkv }, shape);
     return { out: out as tf.Tensor2D, lse: lse as tf.Tensor1D };
   }
+  const { numHeads } = shape;
   return tf.tidy(() => {
-    const outputs = splitGroups(qkv, shape).map(({ group, q, k, v }) => {
-      const scores = scaledScores(q, k);
+    const outputs = groupsOf(qkv, shape.groups).map(({ group, rows }) => {
+      const [q, k, v] = splitHeads(rows, group, 3 * numHeads, 3);
+      const scores = scaledScores(q as tf.Tensor3D, k as tf.Tensor3D);
       const lse = tf.logSumExp(scores, 2, true) as tf.Tensor3D;
-      const out = tf.matMul(tf.exp(tf.sub(scores, lse)), v) as tf.Tensor3D;
-      return { out: mergeHeads(out, group, shape.numHeads), lse: tf.reshape(lse, [-1]) };
+      const out = batchMatMul(tf.exp(tf.sub(scores, lse)), v as tf.Tensor3D);
+      return { out: mergeHeads([out], group, numHeads), lse: tf.reshape(lse, [-1]) };
     });
     return {
       out: tf.concat(outputs.map((o) => o.out)) as tf.Tensor2D,
@@ -52,77 +55,77 @@ export function attentionBackward(
   if (hasFused("PaddockAttentionBackward")) {
     return runFused("PaddockAttentionBackward", { dy, qkv, out, lse }, shape)[0] as tf.Tensor2D;
   }
-  const { numHeads } = shape;
+  const { numHeads, groups } = shape;
   return tf.tidy(() => {
-    const pieces = splitGroups(qkv, shape).map(({ group, q, k, v, rowStart }) => {
-      const rows = group.count * group.length;
-      const splitRows = (x: tf.Tensor2D): tf.Tensor3D =>
-        splitHeads(tf.slice(x, [rowStart, 0], [rows, -1]), group, numHeads);
-      const dout = splitRows(dy);
-      const groupLse = tf.reshape(tf.slice(lse, [rowStart * numHeads], [rows * numHeads]), [
-        -1,
-        group.length,
-        1,
-      ]);
+    const [dys, outs] = [groupsOf(dy, groups), groupsOf(out, groups)];
+    const pieces = groupsOf(qkv, groups).map(({ group, rows, start }, g) => {
+      const [q, k, v] = splitHeads(rows, group, 3 * numHeads, 3) as Heads;
+      const [dout] = splitHeads(rowsOf(dys, g), group, numHeads, 1) as [tf.Tensor3D];
+      const [o] = splitHeads(rowsOf(outs, g), group, numHeads, 1) as [tf.Tensor3D];
+      const count = group.count * group.length * numHeads;
+      const groupLse = tf.reshape(tf.slice(lse, start * numHeads, count), [-1, group.length, 1]);
       const p = tf.exp(tf.sub(scaledScores(q, k), groupLse)) as tf.Tensor3D;
-      const dp = tf.matMul(dout, flip(v));
-      const along = tf.sum(tf.mul(dout, splitRows(out)), 2, true);
+      const dp = batchMatMul(dout, flip(v));
+      const along = tf.sum(tf.mul(dout, o), 2, true);
       const scale = 1 / Math.sqrt(q.shape[2]);
       const dscores = tf.mul(tf.mul(p, tf.sub(dp, along)), scale) as tf.Tensor3D;
-      const dq = tf.matMul(dscores, k);
-      const dk = tf.matMul(flip(dscores), q);
-      const dv = tf.matMul(flip(p), dout);
-      const merged = [dq, dk, dv].map((d) => mergeHeads(d as tf.Tensor3D, group, numHeads));
-      return tf.concat(merged, 1);
+      const dq = batchMatMul(dscores, k);
+      const dk = batchMatMul(flip(dscores), q);
+      const dv = batchMatMul(flip(p), dout);
+      return mergeHeads([dq, dk, dv], group, 3 * numHeads);
     });
     return tf.concat(pieces) as tf.Tensor2D;
   });
 }
 
-interface GroupHeads {
+type Heads = [tf.Tensor3D, tf.Tensor3D, tf.Tensor3D];
+
+interface GroupRows {
   readonly group: SequenceGroup;
-  readonly rowStart: number;
-  /** Each [count * H, length, d]. */
-  readonly q: tf.Tensor3D;
-  readonly k: tf.Tensor3D;
-  readonly v: tf.Tensor3D;
+  readonly start: number;
+  readonly rows: tf.Tensor2D;
 }
 
-function splitGroups(qkv: tf.Tensor2D, { numHeads, groups }: AttentionShape): GroupHeads[] {
-  const width = qkv.shape[1] / 3;
-  let rowStart = 0;
+/** The rows of each group. */
+function groupsOf(x: tf.Tensor2D, groups: readonly SequenceGroup[]): GroupRows[] {
+  let end = 0;
   return groups.map((group) => {
-    const rows = group.count * group.length;
-    const part = (i: number): tf.Tensor3D =>
-      splitHeads(tf.slice(qkv, [rowStart, i * width], [rows, width]), group, numHeads);
-    const heads = { group, rowStart, q: part(0), k: part(1), v: part(2) };
-    rowStart += rows;
-    return heads;
+    const start = end;
+    end += group.count * group.length;
+    const rows = groups.length === 1 ? x : tf.slice(x, [start, 0], [end - start, -1]);
+    return { group, start, rows: rows as tf.Tensor2D };
   });
 }
 
-/** [count * length, C] to [count * H, length, d] */
+function rowsOf(groups: readonly GroupRows[], index: number): tf.Tensor2D {
+  return (groups[index] as GroupRows).rows;
+}
+
+/** [count * length, heads * d] to `parts` tensors [heads / parts * count, length, d]. */
 function splitHeads(
   x: tf.Tensor2D,
   { count, length }: SequenceGroup,
-  numHeads: number,
-): tf.Tensor3D {
-  const perHead = tf.reshape(x, [count, length, numHeads, -1]);
-  return tf.reshape(tf.transpose(perHead, [0, 2, 1, 3]), [count * numHeads, length, -1]);
+  heads: number,
+  parts: number,
+): tf.Tensor3D[] {
+  const perHead = tf.transpose(tf.reshape(x, [count, length, heads, -1]), [2, 0, 1, 3]);
+  const packed = tf.reshape(perHead, [heads * count, length, -1]) as tf.Tensor3D;
+  return parts === 1 ? [packed] : tf.split(packed, parts);
 }
 
-/** [count * H, length, d] to [count * length, C] */
+/** Undoes `splitHeads`: parts [heads / parts * count, length, d] to [count * length, heads * d]. */
 function mergeHeads(
-  x: tf.Tensor3D,
+  parts: readonly tf.Tensor3D[],
   { count, length }: SequenceGroup,
-  numHeads: number,
+  heads: number,
 ): tf.Tensor2D {
-  const perHead = tf.reshape(x, [count, numHeads, length, -1]);
-  return tf.reshape(tf.transpose(perHead, [0, 2, 1, 3]), [count * length, -1]);
+  const packed = parts.length === 1 ? (parts[0] as tf.Tensor3D) : tf.concat([...parts]);
+  const perHead = tf.reshape(packed, [heads, count, length, -1]);
+  return tf.reshape(tf.transpose(perHead, [1, 2, 0, 3]), [count * length, -1]);
 }
 
 function scaledScores(q: tf.Tensor3D, k: tf.Tensor3D): tf.Tensor3D {
-  return tf.mul(tf.matMul(q, flip(k)), 1 / Math.sqrt(q.shape[2]));
+  return tf.mul(batchMatMul(q, flip(k)), 1 / Math.sqrt(q.shape[2]));
 }
 
 function flip(x: tf.Tensor3D): tf.Tensor3D {

@@ -40,8 +40,6 @@ export function attentionBranch(
 export interface FeedForwardSaved {
   /** [S,hidden] (SwiGLU: [S,2 hidden]) before the nonlinearity. */
   readonly before: tf.Tensor2D;
-  /** [S,hidden] after it. */
-  readonly after: tf.Tensor2D;
 }
 
 /** `<prefix>.mlp`: fc1, GELU, fc2; or w12, SwiGLU, w3. */
@@ -58,10 +56,14 @@ export function feedForwardBranch(
     forward(n) {
       const before = applyLinear(into, n);
       const after = apply(before) as tf.Tensor2D;
-      return { r: applyLinear(out, after), saved: { before, after } };
+      const r = applyLinear(out, after);
+      after.dispose();
+      return { r, saved: { before } };
     },
-    backward(dr, n, { before, after }, _groups, grads) {
+    backward(dr, n, { before }, _groups, grads) {
+      const after = apply(before) as tf.Tensor2D;
       const dafter = backLinear(out, dr, after, grads);
+      after.dispose();
       const dbefore = back(dafter, before) as tf.Tensor2D;
       dafter.dispose();
       const dn = backLinear(into, dbefore, n, grads);

@@ -1,6 +1,6 @@
 /** For logs and pipes: plain lines, at most one per 5 seconds for steps, and one for every event. */
 import type { StepRecord } from "@paddock/contract";
-import type { Run } from "@paddock/proto";
+import { type Run, RunPhase } from "@paddock/proto";
 import type { Io } from "../io.js";
 import type { Display } from "./display.js";
 import { duration, loss, rate, small } from "./format.js";
@@ -15,15 +15,15 @@ export function linesDisplay(
   now: () => number = () => performance.now(),
 ): Display {
   let lastMs = Number.NEGATIVE_INFINITY;
-  let waitingFor = "";
+  let waiting = false;
   return {
     update(run) {
       const { step, events } = look(run);
       for (const { message } of events) io.out(`${message}\n`);
-      if (run.waitingFor !== waitingFor && run.step === 0 && run.waitingFor !== "") {
+      if (run.phase === RunPhase.RUN_PHASE_WAITING && !waiting) {
         io.out(`waiting for ${run.waitingFor}\n`);
       }
-      waitingFor = run.waitingFor;
+      waiting = run.phase === RunPhase.RUN_PHASE_WAITING;
       const isLast = run.step === run.steps;
       if (!step || (!isLast && now() - lastMs < quietMs)) return;
       lastMs = now();

@@ -1,6 +1,6 @@
 /** For a terminal: a block of a few lines that is redrawn in place; events scroll by above it. */
 import type { StepRecord } from "@paddock/contract";
-import type { Run } from "@paddock/proto";
+import { type Run, RunPhase } from "@paddock/proto";
 import type { Io } from "../io.js";
 import type { Display } from "./display.js";
 import { count, duration, loss, percent, rate, small } from "./format.js";
@@ -64,7 +64,13 @@ function blockLines(run: Run, knnStart: number | undefined): string[] {
     `${bar(run.step / Math.max(1, run.steps))} step ${count(run.step)}/${count(run.steps)}${speed(run)}`,
     ...(step ? [lossLine(step)] : []),
     stateLine(run, knnStart),
+    ...(isWaiting(run) ? [dim(`waiting for ${run.waitingFor}`)] : []),
   ];
+}
+
+/** While steps are computed, somebody always waits for somebody: that says nothing. */
+function isWaiting({ phase, waitingFor }: Run): boolean {
+  return waitingFor !== "" && phase !== RunPhase.RUN_PHASE_RUNNING;
 }
 
 function speed(run: Run): string {
@@ -87,8 +93,7 @@ function stateLine(run: Run, knnStart: number | undefined): string {
     run.checkpointStep < 0
       ? "no checkpoint yet"
       : `checkpoint at step ${count(run.checkpointStep)}`;
-  const waiting = run.waitingFor === "" ? [] : [`waiting for ${run.waitingFor}`];
-  return [knn, checkpoint, ...waiting].join(" · ");
+  return [knn, checkpoint].join(" · ");
 }
 
 function since(knnStart: number | undefined): string {

@@ -1,6 +1,6 @@
 /** What changed between two looks at a run: steps, evaluations and checkpoints, as events. */
 import type { StepRecord } from "@paddock/contract";
-import type { Run } from "@paddock/proto";
+import { type Run, RunPhase } from "@paddock/proto";
 import type { RunEvent } from "./display.js";
 import { percent } from "./format.js";
 
@@ -17,16 +17,17 @@ export type Look = (run: Run) => Milestones;
 export function milestoneWatcher(evaluateEvery: number): Look {
   let step = -1;
   let knn = -1;
+  let evaluated = -1;
   let checkpoint = -1;
   return (run) => {
     const events: RunEvent[] = [];
     const record = lastStepOf(run);
     const isNew = record !== undefined && record.step !== step;
     if (isNew) step = record.step;
-    if (run.knnAccuracy >= 0 && run.knnAccuracy !== knn) {
+    const after = evaluatedStep(run, run.knnAccuracy !== knn, evaluateEvery);
+    if (run.knnAccuracy >= 0 && after > evaluated) {
       knn = run.knnAccuracy;
-      const after =
-        run.step === run.steps ? run.steps : Math.floor(run.step / evaluateEvery) * evaluateEvery;
+      evaluated = after;
       events.push({
         kind: "evaluation",
         message: `k-NN ${percent(knn)} after ${after} steps`,
@@ -43,6 +44,17 @@ export function milestoneWatcher(evaluateEvery: number): Look {
     }
     return { step: isNew ? record : undefined, events };
   };
+}
+
+/**
+ * The step of the run's last evaluation. When the accuracy has changed, it is the last step at which one is due; when it
+ * has not, that one may still be running, unless a later step or the run's end shows that it is over.
+ */
+function evaluatedStep(run: Run, changed: boolean, every: number): number {
+  if (run.step === run.steps && (changed || run.phase === RunPhase.RUN_PHASE_FINISHED)) {
+    return run.steps;
+  }
+  return Math.floor((changed ? run.step : run.step - 1) / every) * every;
 }
 
 /** The last committed step of a run, or undefined before the first. */

@@ -43,7 +43,7 @@ export interface LocalWorkers {
 }
 
 const maxRestarts = 3;
-const tailLines = 12;
+const tailLines = 8;
 
 /**
  * Starts the workers, each in a session of its own: a terminal's Ctrl-C reaches the coordinator only, which drains them.
@@ -116,5 +116,15 @@ function exited(child: ChildProcess): Promise<void> {
 
 async function tailOf(file: string): Promise<string> {
   const text = await readFile(file, "utf8").catch(() => "");
-  return text.trimEnd().split("\n").slice(-tailLines).join("\n");
+  return text.trimEnd().split("\n").slice(-tailLines).map(readable).join("\n");
+}
+
+/** The message of a structured log line, or the line as it is. */
+function readable(line: string): string {
+  try {
+    const { msg, err } = JSON.parse(line) as { msg?: string; err?: { message?: string } };
+    return [msg, err?.message].filter(Boolean).join(": ");
+  } catch {
+    return line;
+  }
 }

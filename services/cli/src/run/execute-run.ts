@@ -1,4 +1,5 @@
 /** One run from its checks to its result: what all commands that train share. */
+import { rm } from "node:fs/promises";
 import { isErrorCode, PaddockError, type RunSpec } from "@paddock/contract";
 import type { CoordinatorResult } from "@paddock/coordinator";
 import { openDataset } from "@paddock/data";
@@ -7,7 +8,7 @@ import type { Io } from "../io.js";
 import { writeReport } from "../report/write-report.js";
 import { runLocally } from "./local-run.js";
 import { resultText } from "./result.js";
-import { makeRunDir } from "./run-directory.js";
+import { checkHoldsRun, holdsRun, makeRunDir } from "./run-directory.js";
 
 /** Flags that every way of starting a run takes. */
 export interface RunFlags {
@@ -35,8 +36,10 @@ export interface RunPlan extends StartedRun {
 /** Runs to the end and shows it. Returns the exit code: 0, or 130 after a drain. Errors carry theirs. */
 export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
   const { runDir, spec, flags } = plan;
-  await checkDataset(spec);
-  await makeRunDir(runDir);
+  if (plan.resume) checkHoldsRun(runDir);
+  // Elsewhere started workers have their own view of the disk.
+  if (plan.localWorkers > 0) await checkDataset(spec);
+  const made = await makeRunDir(runDir);
   const display = openDisplay(
     io,
     { runDir, evaluateEvery: spec.evaluation.everySteps },
@@ -56,6 +59,8 @@ export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
     const error = PaddockError.from(thrown);
     if (flags.json)
       display.event({ kind: "error", message: error.message, fields: { code: error.code } });
+    // It failed before it began (a port, Redis): nothing worth keeping.
+    if (made && !holdsRun(runDir)) await rm(runDir, { recursive: true, force: true });
     throw error;
   } finally {
     display.close();

@@ -13,10 +13,10 @@ export function newRunDir(cwd: string, name: string, now: Date): string {
   return resolve(cwd, parent, `${name}-${digits.slice(0, 8)}-${digits.slice(8, 14)}`);
 }
 
-/** Makes the folder. Errors: `disk-unavailable`. */
-export async function makeRunDir(runDir: string): Promise<void> {
+/** Makes the folder if it does not exist; returns whether it did that. Errors: `disk-unavailable`. */
+export async function makeRunDir(runDir: string): Promise<boolean> {
   try {
-    await mkdir(runDir, { recursive: true });
+    return (await mkdir(runDir, { recursive: true })) !== undefined;
   } catch (error) {
     throw unwritable(runDir, error);
   }
@@ -33,6 +33,15 @@ function unwritable(runDir: string, cause: unknown): PaddockError {
 /** Whether a run was started there. */
 export function holdsRun(runDir: string): boolean {
   return existsSync(join(runDir, "spec.json")) || existsSync(join(runDir, "ledger.jsonl"));
+}
+
+/** Errors: `not-found` when there is nothing to resume in `runDir`. */
+export function checkHoldsRun(runDir: string): void {
+  if (holdsRun(runDir)) return;
+  throw new PaddockError(
+    "not-found",
+    `expected a run to resume in ${runDir}, found none; check the directory, or start a run`,
+  );
 }
 
 /** The spec a run was started with. Errors: `not-found`. */

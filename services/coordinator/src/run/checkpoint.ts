@@ -1,9 +1,9 @@
 /** From W files to one durable checkpoint; and evaluations, the other thing that workers hand in later. */
-import type { Manifest } from "@paddock/contract";
+import type { ErrorCode, Manifest } from "@paddock/contract";
 import type { CheckpointWritten, EvaluationDone } from "@paddock/proto";
 import { decideIfPrepared } from "./commit.js";
-import { endIfDone } from "./ending.js";
-import { keptCheckpoints, regroup } from "./membership.js";
+import { endIfDone, fail } from "./ending.js";
+import { keptCheckpoints, regroup, startIfPossible } from "./membership.js";
 import {
   globalBatch,
   type PendingCheckpoint,
@@ -37,35 +37,59 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
 }
 
 /** The manifest is durable, hence the checkpoint is: it enters the ledger, and only then may older ones go. */
-export function manifestWritten(
-  turn: Turn,
-  written: { readonly generation: number; readonly step: number; readonly sha256: string },
-): void {
-  const { active } = turn.state;
-  const pending = active?.pendingCheckpoints.find(({ step }) => step === written.step);
-  if (!active || active.generation !== written.generation || !pending) {
-    log(turn, "info", "checkpoint of a generation that is over", { step: written.step });
-    return;
-  }
+export function manifestWritten(turn: Turn, written: Written & { readonly sha256: string }): void {
+  const pending = take(turn, written);
+  if (!pending) return;
   // The checkpoint vouches for the steps before it: their records must not be lost any more.
   turn.effects.push({ kind: "sync-steps" });
   append(turn, {
     kind: "checkpoint",
     step: written.step,
-    generation: active.generation,
+    generation: written.generation,
     manifest: written.sha256,
     scaler: pending.scaler,
     unixMs: turn.now,
-  });
-  updateActive(turn, {
-    pendingCheckpoints: active.pendingCheckpoints.filter((p) => p !== pending),
   });
   const checkpointSeconds = (turn.now - pending.sinceMs) / 1000;
   update(turn, { checkpointSeconds });
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   log(turn, "info", "checkpoint durable", { step: written.step, seconds: checkpointSeconds });
+  startIfPossible(turn);
   endIfDone(turn);
-  if (active.regroupAt === written.step) regroupOrGoOn(turn);
+  if (turn.state.active?.regroupAt === written.step) regroupOrGoOn(turn);
+}
+
+/** No checkpoint: the run fails, unless it has already gone back to an older one. */
+export function manifestFailed(
+  turn: Turn,
+  failed: Written & { readonly code: ErrorCode; readonly reason: string },
+): void {
+  const isCurrent = turn.state.active?.generation === failed.generation;
+  if (!take(turn, failed)) return;
+  if (isCurrent) fail(turn, failed.code, failed.reason);
+  else {
+    log(turn, "warn", "checkpoint lost", { step: failed.step, reason: failed.reason });
+    startIfPossible(turn);
+  }
+}
+
+interface Written {
+  readonly generation: number;
+  readonly step: number;
+}
+
+/** Removes the checkpoint from those that wait for their manifest. Undefined if nobody waits for it any more. */
+function take(turn: Turn, { generation, step }: Written): PendingCheckpoint | undefined {
+  const { active, orphans } = turn.state;
+  if (active?.generation === generation) {
+    const pending = active.pendingCheckpoints.find((known) => known.step === step);
+    const others = active.pendingCheckpoints.filter((known) => known !== pending);
+    updateActive(turn, { pendingCheckpoints: others });
+    return pending;
+  }
+  const orphan = orphans.find((known) => known.generation === generation && known.step === step);
+  update(turn, { orphans: orphans.filter((known) => known !== orphan) });
+  return orphan;
 }
 
 /** Worker 0 evaluated the teacher. */

@@ -3,7 +3,12 @@
  * no clock, and the durable part of the state is the fold of the records that it asked to append.
  */
 import type { Progress } from "@paddock/proto";
-import { manifestWritten, receiveCheckpoint, receiveEvaluation } from "./checkpoint.js";
+import {
+  manifestFailed,
+  manifestWritten,
+  receiveCheckpoint,
+  receiveEvaluation,
+} from "./checkpoint.js";
 import { decideIfPrepared, receivePrepared } from "./commit.js";
 import { restartStep } from "./durable.js";
 import { fail, interrupt } from "./ending.js";
@@ -46,6 +51,9 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
       break;
     case "manifest-written":
       manifestWritten(turn, event);
+      break;
+    case "manifest-failed":
+      manifestFailed(turn, event);
       break;
     case "evaluation-done":
       receiveEvaluation(turn, event.id, event.evaluation);
@@ -95,11 +103,14 @@ function drain(turn: Turn, reason: string): void {
   if (draining !== null || active?.stopping) return;
   log(turn, "info", "draining", { reason });
   update(turn, { draining: reason, paused: false });
-  if (!active || durable.next === restartStep(durable)) {
+  if (!active) {
+    startIfPossible(turn);
+    return;
+  }
+  if (durable.next === restartStep(durable)) {
     interrupt(turn, reason);
     return;
   }
-  updateActive(turn, { regroupAt: null });
   for (const id of active.members) send(turn, id, { kind: "drain", drain: { reason } });
   decideIfPrepared(turn);
 }

@@ -29,6 +29,13 @@ export type RunEvent =
       readonly step: number;
       readonly sha256: string;
     }
+  | {
+      readonly kind: "manifest-failed";
+      readonly generation: number;
+      readonly step: number;
+      readonly code: ErrorCode;
+      readonly reason: string;
+    }
   | { readonly kind: "evaluation-done"; readonly id: WorkerId; readonly evaluation: EvaluationDone }
   | { readonly kind: "failed"; readonly id: WorkerId; readonly failure: Failed }
   /** Time passes: leases and waits are looked at. */
@@ -57,7 +64,7 @@ export type Effect =
   | { readonly kind: "truncate-steps"; readonly step: number }
   /** Makes the records so far durable. */
   | { readonly kind: "sync-steps" }
-  /** In the background; answered by `manifest-written` or `broken`. */
+  /** In the background; answered by `manifest-written` or `manifest-failed`. */
   | { readonly kind: "write-manifest"; readonly manifest: Manifest }
   /** Deletes every checkpoint but these. */
   | { readonly kind: "keep-checkpoints"; readonly steps: readonly number[] }

@@ -53,7 +53,10 @@ export function leave(turn: Turn, id: WorkerId, reason: string): void {
   if (isMissed) lose(turn, "worker-lost", `worker ${worker.name} is gone: ${reason}`);
 }
 
-/** A worker says that it cannot go on. */
+/**
+ * A worker says that it cannot go on. What no retry can cure ends the run, except in a newcomer to a run that has
+ * already worked with others; all else ends the generation.
+ */
 export function workerFailed(turn: Turn, id: WorkerId, failure: Failed): void {
   const { active, workers } = turn.state;
   const worker = workers.find((known) => known.id === id);
@@ -65,8 +68,16 @@ export function workerFailed(turn: Turn, id: WorkerId, failure: Failed): void {
   const code = isErrorCode(failure.code) ? failure.code : "internal";
   const reason = `worker ${worker.name} in step ${failure.step}: ${failure.message}`;
   log(turn, "warn", "worker failed", { worker: worker.name, code, reason });
-  if (new PaddockError(code, reason).retry === "never") fail(turn, code, reason);
-  else if (failure.generation !== 0) lose(turn, code, reason);
+  const isHopeless = new PaddockError(code, reason).retry === "never";
+  if (failure.generation !== 0) {
+    if (isHopeless) fail(turn, code, reason);
+    else lose(turn, code, reason);
+  } else if (isHopeless && turn.state.firstStartMs === null) {
+    fail(turn, code, reason);
+  } else {
+    // The run works without it: a newcomer that cannot start is its own problem.
+    turn.effects.push({ kind: "dismiss", id, code, reason });
+  }
 }
 
 /** Looks at the leases of those who owe something, and at the waits that are over. */
@@ -83,8 +94,8 @@ export function checkTime(turn: Turn): void {
 
 /** Starts the next generation, or ends a run that has nothing left to do. */
 export function startIfPossible(turn: Turn): void {
-  const { active, outcome, durable, draining, waiting, wanted } = turn.state;
-  if (active || outcome) return;
+  const { active, outcome, orphans, durable, draining, waiting, wanted } = turn.state;
+  if (active || outcome || orphans.length > 0) return;
   if (restartStep(durable) >= durable.spec.steps) {
     finish(turn);
     return;
@@ -148,7 +159,10 @@ function lose(turn: Turn, code: ErrorCode, reason: string): void {
     return;
   }
   const { now } = turn;
+  const { generation, pendingCheckpoints } = active;
+  const orphans = pendingCheckpoints.filter(({ complete }) => complete);
   update(turn, {
+    orphans: orphans.map((pending) => ({ ...pending, generation })),
     barren,
     lastFailure: { code, reason },
     draining: draining === null ? null : `${draining}; not drained: ${reason}`,
@@ -200,7 +214,7 @@ function startGeneration(turn: Turn, count: number): void {
       lastProgressMs: turn.now,
     })),
   });
-  turn.effects.push({ kind: "truncate-steps", step });
+  
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   turn.effects.push(segmentsEffect(turn.state, active, step));
   for (const [worker, id] of active.members.entries()) {

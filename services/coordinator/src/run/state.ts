@@ -70,6 +70,11 @@ export interface ActiveGeneration {
   readonly commits: number;
 }
 
+/** A checkpoint whose files are all there, of a generation that ended while its manifest was being written. */
+export interface OrphanCheckpoint extends PendingCheckpoint {
+  readonly generation: number;
+}
+
 /** Why there is no generation, and until when that may last. */
 export interface Waiting {
   /** Becomes the reason of the next generation. */
@@ -105,6 +110,8 @@ export interface RunState {
   readonly wanted: number;
   readonly active: ActiveGeneration | null;
   readonly waiting: Waiting;
+  /** The next generation starts when these are durable: it may start from them. */
+  readonly orphans: readonly OrphanCheckpoint[];
   readonly paused: boolean;
   /** Why the run is draining, or null. */
   readonly draining: string | null;
@@ -140,6 +147,7 @@ export function initialState(durable: DurableState, now: number): RunState {
       notBeforeMs: now,
       fewerFromMs: Number.POSITIVE_INFINITY,
     },
+    orphans: [],
     paused: false,
     draining: null,
     checkpointRequested: false,

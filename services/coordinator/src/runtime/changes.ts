@@ -5,8 +5,8 @@ export interface Changes {
   announce(): void;
   /** Resolves at the next announcement, or when the signal fires. */
   next(signal: AbortSignal): Promise<void>;
-  /** Tells those who still listen, for the last time. */
-  close(): void;
+  /** Tells of what changed at once. */
+  flush(): void;
 }
 
 export function createChanges(intervalMs: number, listener: () => void): Changes {
@@ -33,7 +33,7 @@ export function createChanges(intervalMs: number, listener: () => void): Changes
         waiting.add(wake);
         signal.addEventListener("abort", wake, { once: true });
       }),
-    close() {
+    flush() {
       clearTimeout(timer);
       tell();
     },

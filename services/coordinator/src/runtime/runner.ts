@@ -1,6 +1,6 @@
 /** Runs `decide`: events one after the other, effects in their order. The only place where the run's state changes. */
 import { performance } from "node:perf_hooks";
-import { type ErrorCode, PaddockError } from "@paddock/contract";
+import { PaddockError } from "@paddock/contract";
 import type { Logger } from "@paddock/service-kit";
 import type { Sessions } from "../api/sessions.js";
 import type { Ledger } from "../ledger/ledger.js";
@@ -120,14 +120,9 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
       const sha256 = await checkpoints.commit(manifest);
       await post({ kind: "manifest-written", generation, step, sha256 });
     } catch (error) {
-      const { code, message } = PaddockError.from(error);
-      // Files of a generation that is over may be deleted under it.
-      if (state.active?.generation === generation) await broken(code, message);
+      const { code, message: reason } = PaddockError.from(error);
+      await post({ kind: "manifest-failed", generation, step, code, reason });
     }
-  }
-
-  function broken(code: ErrorCode, reason: string): Promise<void> {
-    return post({ kind: "broken", code, reason });
   }
 
   return {

@@ -57,6 +57,8 @@ export interface Coordinator {
 }
 
 const updateMs = 50;
+/** For answers that are on their way when the run has ended. */
+const farewellMs = 1_000;
 /** What a scrape may cost when Redis does not answer. */
 const memoryMs = 500;
 
@@ -96,7 +98,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     async function begin(durable: DurableState): Promise<void> {
       const parts = { opened, runDir, redisUrl: options.redisUrl, sessions, log };
       const run = await startRun(durable, { ...parts, onChange: changes.announce });
-      slot.put(run);
+      slot.put(run, changes.flush);
     }
 
     async function submit(spec: unknown): Promise<void> {
@@ -118,7 +120,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       port,
       services: [sessions.service, runService(control)],
     });
-    closers.push(() => grpc.close(1_000));
+    closers.push(() => grpc.close(control.hasEnded() ? farewellMs : 0));
     const registry = createMetrics({ role: "coordinator" });
     const metrics = createRunMetrics(registry);
     const http = await startHttpServer({
@@ -132,8 +134,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     });
     closers.push(() => http.close());
     closers.push(async () => {
-      changes.close();
       await slot.run?.close();
+      changes.flush();
     });
 
     const { recorded, specToRecord } = opened;
@@ -171,10 +173,14 @@ function createSlot() {
     get run() {
       return run;
     },
-    put(live: LiveRun): void {
+    /** @param beforeDone called when the run is done, before the slot is */
+    put(live: LiveRun, beforeDone: () => void): void {
       run = live;
       started.resolve(live);
-      void live.done.then(done.resolve);
+      void live.done.then((result) => {
+        beforeDone();
+        done.resolve(result);
+      });
     },
     /** Ends an empty slot's wait. */
     giveUp: done.resolve,

@@ -17,12 +17,16 @@ import {
 import { createQueue, grpcClient } from "@paddock/service-kit";
 import { examplePrepared } from "./example.js";
 
+export type Behaviour = "hang" | "die" | undefined;
+
 export interface FakeWorkerOptions {
   readonly address: string;
   readonly name: string;
   readonly version?: Version;
   /** Called before a step is prepared; "hang" does nothing from then on, "die" ends the connection. */
-  readonly beforeStep?: (step: number, assignment: Assignment) => "hang" | "die" | undefined;
+  readonly beforeStep?: (step: number, assignment: Assignment) => Behaviour | Promise<Behaviour>;
+  /** Added to the size that is reported for a checkpoint file. */
+  readonly lieBytes?: number;
 }
 
 export interface FakeWorker {
@@ -63,9 +67,9 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     },
   });
 
-  function prepare(step: number): void {
+  async function prepare(step: number): Promise<void> {
     if (!assignment || !spec || step >= spec.steps) return;
-    const behaviour = options.beforeStep?.(step, assignment);
+    const behaviour = await options.beforeStep?.(step, assignment);
     if (behaviour === "die") cut.abort(new Error("died"));
     if (behaviour) return;
     const { generation, worker, workers } = assignment;
@@ -83,7 +87,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     await mkdir(folder, { recursive: true });
     await writeFile(join(folder, file), content);
     const sha256 = createHash("sha256").update(content).digest("hex");
-    const bytes = Buffer.byteLength(content);
+    const bytes = Buffer.byteLength(content) + (options.lieBytes ?? 0);
     send({
       kind: "checkpointWritten",
       checkpointWritten: { generation, step, file, bytes, sha256, worker },
@@ -91,7 +95,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
   }
 
   function evaluate(step: number): void {
-    if (!assignment || assignment.worker !== 0) return;
+    if (assignment?.worker !== 0) return;
     const { generation } = assignment;
     const evaluation = { knnAccuracy: 0.5 + step / 100, bank: 100, queries: 10, seconds: 0.1 };
     send({ kind: "evaluationDone", evaluationDone: { generation, step, ...evaluation } });
@@ -106,25 +110,41 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     const next = decision.step + 1;
     if (decision.checkpoint) await checkpoint(next);
     if (decision.evaluate) evaluate(next);
-    if (!decision.stop) prepare(next);
+    if (!decision.stop) await prepare(next);
+  }
+
+  async function begin(received: Assignment): Promise<void> {
+    assignment = received;
+    assignments.push(received);
+    if (received.evaluateFirst) evaluate(received.startStep);
+    await prepare(received.startStep);
+  }
+
+  function leave(received: Shutdown): void {
+    shutdown = received;
+    send({ kind: "goodbye", goodbye: { reason: "shutdown" } });
+    outgoing.end();
   }
 
   async function session(): Promise<void> {
     for await (const message of client.session(outgoing, { signal: cut.signal })) {
-      if (message.kind === "welcome") {
-        welcome = message.welcome;
-        spec = parseRunSpec(JSON.parse(welcome.specJson));
-      } else if (message.kind === "assignment") {
-        assignment = message.assignment;
-        assignments.push(assignment);
-        if (assignment.evaluateFirst) evaluate(assignment.startStep);
-        prepare(assignment.startStep);
-      } else if (message.kind === "decision") {
-        await obey(message.decision);
-      } else if (message.kind === "shutdown") {
-        shutdown = message.shutdown;
-        send({ kind: "goodbye", goodbye: { reason: "shutdown" } });
-        outgoing.end();
+      switch (message.kind) {
+        case "welcome":
+          welcome = message.welcome;
+          spec = parseRunSpec(JSON.parse(welcome.specJson));
+          break;
+        case "assignment":
+          await begin(message.assignment);
+          break;
+        case "decision":
+          await obey(message.decision);
+          break;
+        case "shutdown":
+          leave(message.shutdown);
+          break;
+        case "drain":
+        case undefined:
+          break;
       }
     }
   }

@@ -1,75 +1,80 @@
 /** Values that are waited for by name and may come before or after somebody waits. Every wait has a deadline. */
 import type { PaddockError } from "@paddock/contract";
+import type { WaitLimit } from "./byte-budget.js";
+
+type Outcome<T> = { readonly value: T } | { readonly error: PaddockError };
 
 interface Waiter<T> {
-  readonly resolve: (value: T) => void;
-  readonly reject: (reason: Error) => void;
+  readonly settle: (outcome: Outcome<T>) => void;
   readonly timer: NodeJS.Timeout;
 }
 
 export class Mailbox<T> {
-  readonly #values = new Map<string, T>();
-  readonly #failures = new Map<string, PaddockError>();
+  readonly #outcomes = new Map<string, Outcome<T>>();
   readonly #waiters = new Map<string, Set<Waiter<T>>>();
   #closed: PaddockError | undefined;
 
-  /** Puts a value; a second one under the same name is ignored (a ticket that was delivered twice). */
+  /** Puts a value; a second one under the same name is ignored. */
   put(name: string, value: T): void {
-    if (this.#closed || this.#values.has(name)) return;
-    this.#values.set(name, value);
-    for (const waiter of this.#takeWaiters(name)) waiter.resolve(value);
+    this.#settle(name, { value });
   }
 
-  has(name: string): boolean {
-    return this.#values.has(name);
+  /** Puts a failure: whoever waits for `name`, now or later, is rejected with it. */
+  fail(name: string, error: PaddockError): void {
+    this.#settle(name, { error });
   }
 
-  /** The value under `name`, which stays. Rejects with `expired()` after `timeoutMs`. */
-  async peek(name: string, timeoutMs: number, expired: () => PaddockError): Promise<T> {
+  /** The value under `name`, which stays. */
+  async peek(name: string, { timeoutMs, expired }: WaitLimit): Promise<T> {
     if (this.#closed) throw this.#closed;
-    const value = this.#values.get(name);
-    if (value !== undefined) return value;
-    const failure = this.#failures.get(name);
-    if (failure) throw failure;
-    return await new Promise<T>((resolve, reject) => {
-      const waiters = this.#waiters.get(name) ?? new Set();
-      this.#waiters.set(name, waiters);
-      const timer = setTimeout(() => {
-        waiters.delete(waiter);
-        reject(expired());
-      }, timeoutMs);
-      const waiter = { resolve, reject, timer };
-      waiters.add(waiter);
-    });
+    const outcome =
+      this.#outcomes.get(name) ??
+      (await new Promise<Outcome<T>>((resolve) => {
+        const waiters = this.#waiters.get(name) ?? new Set();
+        this.#waiters.set(name, waiters);
+        const timer = setTimeout(() => {
+          waiters.delete(waiter);
+          if (waiters.size === 0) this.#waiters.delete(name);
+          resolve({ error: expired() });
+        }, timeoutMs);
+        const waiter = { settle: resolve, timer };
+        waiters.add(waiter);
+      }));
+    if ("error" in outcome) throw outcome.error;
+    return outcome.value;
   }
 
-  /** Rejects those who wait for `name`, now or later. */
-  fail(name: string, reason: PaddockError): void {
-    this.#failures.set(name, reason);
-    for (const waiter of this.#takeWaiters(name)) waiter.reject(reason);
+  /** The value under `name`, which is gone afterwards. */
+  async take(name: string, limit: WaitLimit): Promise<T> {
+    const value = await this.peek(name, limit);
+    this.#outcomes.delete(name);
+    return value;
   }
 
-  delete(name: string): void {
-    this.#values.delete(name);
-  }
-
-  /** Forgets the values whose names fulfil `isOld`. */
+  /** Forgets what came under names that fulfil `isOld`. */
   prune(isOld: (name: string) => boolean): void {
-    for (const map of [this.#values, this.#failures]) {
-      for (const name of map.keys()) if (isOld(name)) map.delete(name);
-    }
+    for (const name of this.#outcomes.keys()) if (isOld(name)) this.#outcomes.delete(name);
   }
 
+  /** Rejects everybody who waits, now and later. */
   close(reason: PaddockError): void {
-    this.#closed = reason;
-    for (const name of [...this.#waiters.keys()]) this.fail(name, reason);
-    this.#values.clear();
+    this.#closed ??= reason;
+    for (const name of [...this.#waiters.keys()]) this.#wake(name, { error: this.#closed });
+    this.#outcomes.clear();
   }
 
-  #takeWaiters(name: string): Iterable<Waiter<T>> {
-    const waiters = this.#waiters.get(name) ?? new Set();
+  #settle(name: string, outcome: Outcome<T>): void {
+    if (this.#closed || this.#outcomes.has(name)) return;
+    this.#outcomes.set(name, outcome);
+    this.#wake(name, outcome);
+  }
+
+  #wake(name: string, outcome: Outcome<T>): void {
+    const waiters = this.#waiters.get(name);
     this.#waiters.delete(name);
-    for (const { timer } of waiters) clearTimeout(timer);
-    return waiters;
+    for (const { timer, settle } of waiters ?? []) {
+      clearTimeout(timer);
+      settle(outcome);
+    }
   }
 }

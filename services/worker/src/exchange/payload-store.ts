@@ -1,119 +1,181 @@
-/**
- * Raw binary values in Redis, in pieces, fenced by generation: what a ticket refers to.
- *
- * Every write compares the run's generation in Redis first, in the same script: a worker that slept through a membership
- * change cannot put anything where somebody would read it.
- */
+/** Raw binary values in Redis, in pieces, fenced by generation: what a ticket refers to. */
 import { crc32c } from "@node-rs/crc32";
 import { PaddockError } from "@paddock/contract";
 import type { Redis } from "ioredis";
+import { ByteBudget } from "./byte-budget.js";
+import { GenerationFence, type OldGeneration } from "./generation-fence.js";
+import type { RedisLink } from "./redis-link.js";
 
-/** Redis and ioredis are fastest with values of 1 to 4 MiB. */
-const pieceBytes = 2 * 2 ** 20;
-/** Payloads that nobody reads (their reader died) disappear by themselves. */
-const expiryMs = 10 * 60_000;
+/** Payloads whose owner died disappear by themselves after so long; `renew` keeps those of the living. */
+export const expiryMs = 10 * 60_000;
 
-/** KEYS: generation, payload keys. ARGV: my generation, expiry, payloads. 1: written, 0: my generation is over. */
-const writeScript = `
-local current = tonumber(redis.call('GET', KEYS[1]) or '0')
-if current > tonumber(ARGV[1]) then return 0 end
-for i = 2, #KEYS do redis.call('SET', KEYS[i], ARGV[i + 1], 'PX', ARGV[2]) end
-return 1`;
-
-/** KEYS: generation. ARGV: generation to enter. Returns the run's generation after that. */
-const enterScript = `
-local current = tonumber(redis.call('GET', KEYS[1]) or '0')
-local mine = tonumber(ARGV[1])
-if mine > current then redis.call('SET', KEYS[1], ARGV[1]) return mine end
-return current`;
+/** Pieces on their way in one direction: enough to keep Redis busy, and all that its buffers hold of them. */
+const windowPieces = 4;
 
 /** What a ticket says about a payload. */
 export interface PayloadRef {
   readonly name: string;
   readonly bytes: number;
-  readonly pieces: number;
+  /** Bytes of every piece but the last. */
+  readonly pieceBytes: number;
   /** CRC-32C of all bytes. */
   readonly crc32c: number;
 }
 
 export class PayloadStore {
-  readonly #redis: Redis;
+  readonly #link: RedisLink;
   readonly #prefix: string;
+  readonly #pieceBytes: number;
+  readonly #fence: GenerationFence;
+  /** Connections of their own for either direction: neither waits behind the other's megabytes. */
+  readonly #writing: Redis;
+  readonly #reading: Redis;
+  readonly #writeWindow: ByteBudget;
+  readonly #readWindow: ByteBudget;
 
-  constructor(redis: Redis, runId: string) {
-    this.#redis = redis;
+  constructor(link: RedisLink, runId: string, generation: number, pieceBytes: number) {
+    this.#link = link;
     this.#prefix = `paddock:${runId}`;
+    this.#pieceBytes = pieceBytes;
+    this.#fence = new GenerationFence(link, this.#prefix, generation);
+    this.#writing = link.connect();
+    this.#reading = link.connect();
+    this.#writeWindow = new ByteBudget(windowPieces * pieceBytes);
+    this.#readWindow = new ByteBudget(windowPieces * pieceBytes);
   }
 
-  /** Raises the run's generation in Redis; `stale-generation` if it is already beyond. */
-  async enter(generation: number): Promise<void> {
-    const key = `${this.#prefix}:generation`;
-    const current = Number(await this.#redis.eval(enterScript, 1, key, String(generation)));
-    if (current > generation) throw stale(generation, current);
+  /** Raises the run's generation, deletes the payloads of older ones, and returns those. Rejects with `stale-generation`. */
+  async enter(workers: number): Promise<OldGeneration[]> {
+    await this.#fence.enter(this.#writing, workers);
+    return await this.#fence.sweep(this.#writing);
   }
 
-  async write(generation: number, name: string, payload: Uint8Array): Promise<PayloadRef> {
+  /** Writes under `name`; the bytes must stay unchanged until this resolves. Rejects with `stale-generation`. */
+  async write(name: string, payload: Uint8Array): Promise<PayloadRef> {
     const bytes = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
-    const pieces = Math.max(1, Math.ceil(bytes.length / pieceBytes));
-    for (let i = 0; i < pieces; i++) {
-      const piece = bytes.subarray(i * pieceBytes, (i + 1) * pieceBytes);
-      const keys = [`${this.#prefix}:generation`, this.#key(name, i)];
-      const written = await this.#redis.eval(writeScript, 2, ...keys, generation, expiryMs, piece);
-      if (written !== 1) throw stale(generation);
+    const ref = { name, bytes: bytes.length, pieceBytes: this.#pieceBytes };
+    const what = `writing ${name}`;
+    const keys = this.#keysOf(ref);
+    const writes: Promise<unknown>[] = [];
+    let crc = 0;
+    for (const [i, key] of keys.entries()) {
+      const piece = bytes.subarray(i * ref.pieceBytes, (i + 1) * ref.pieceBytes);
+      await this.#writeWindow.take(piece.length);
+      crc = crc32c(piece, crc);
+      const write = this.#link.answer(what, this.#writing.set(key, piece, "PX", expiryMs));
+      writes.push(quiet(write.finally(() => this.#writeWindow.give(piece.length))));
     }
-    return { name, bytes: bytes.length, pieces, crc32c: crc32c(bytes) };
+    writes.push(this.#fence.admit(this.#writing, what, keys, expiryMs));
+    await Promise.all(writes);
+    return { ...ref, crc32c: crc };
   }
 
-  /** The payload, verified. @param remove also deletes it: it is read once */
-  async read(ref: PayloadRef, remove: boolean): Promise<Uint8Array> {
-    const pieces = await Promise.all(
-      Array.from({ length: ref.pieces }, (_, i) => {
-        const key = this.#key(ref.name, i);
-        return remove ? this.#redis.getdelBuffer(key) : this.#redis.getBuffer(key);
-      }),
+  /** Copies the payload into `target` (of its size) and verifies it: `exchange-corrupt` if it is not what was written. */
+  async read(ref: PayloadRef, target: Uint8Array): Promise<void> {
+    const what = `reading ${ref.name}`;
+    const replies = this.#keysOf(ref).map((key) => quiet(this.#readPiece(what, key, ref)));
+    let at = 0;
+    let crc = 0;
+    for (const reply of replies) {
+      const piece = await reply;
+      if (piece === null) throw gone(ref, at);
+      if (at + piece.length > target.byteLength) break;
+      target.set(piece, at);
+      crc = crc32c(piece, crc);
+      at += piece.length;
+    }
+    if (at !== ref.bytes || crc !== ref.crc32c) throw damaged(ref, at, crc);
+  }
+
+  /** Deletes a payload that was sent to me and tells its sender on `channel`. */
+  async acknowledge(ref: PayloadRef, channel: string): Promise<void> {
+    const keys = this.#keysOf(ref);
+    await this.#link.answer(
+      `acknowledging ${ref.name}`,
+      this.#reading
+        .pipeline()
+        .unlink(...keys)
+        .srem(this.#fence.liveKey, ...keys)
+        .publish(channel, ref.name)
+        .exec(),
     );
-    const missing = pieces.indexOf(null);
-    if (missing >= 0) {
-      throw new PaddockError(
-        "exchange-corrupt",
-        `${ref.name}: expected ${ref.pieces} piece(s) in Redis, piece ${missing} is gone; was Redis restarted, flushed, or short of memory?`,
-      );
-    }
-    const bytes = pieces.length === 1 ? (pieces[0] as Buffer) : Buffer.concat(pieces as Buffer[]);
-    const actual = crc32c(bytes);
-    if (bytes.length !== ref.bytes || actual !== ref.crc32c) {
-      throw new PaddockError(
-        "exchange-corrupt",
-        `${ref.name}: expected ${ref.bytes} bytes with crc32c ${ref.crc32c}, received ${bytes.length} with ${actual}`,
-      );
-    }
-    return bytes;
   }
 
   async remove(refs: readonly PayloadRef[]): Promise<void> {
-    const keys = refs.flatMap((ref) =>
-      Array.from({ length: ref.pieces }, (_, i) => this.#key(ref.name, i)),
+    const keys = refs.flatMap((ref) => this.#keysOf(ref));
+    if (keys.length === 0) return;
+    await this.#link.answer(
+      "removing payloads",
+      this.#writing
+        .pipeline()
+        .unlink(...keys)
+        .srem(this.#fence.liveKey, ...keys)
+        .exec(),
     );
-    if (keys.length > 0) await this.#redis.unlink(...keys);
   }
 
-  /** How many of these payloads are still unread. */
-  async unread(refs: readonly PayloadRef[]): Promise<Set<string>> {
+  /** Starts the expiry of these payloads anew. */
+  async renew(refs: readonly PayloadRef[]): Promise<void> {
+    const pipeline = this.#writing.pipeline().pexpire(this.#fence.liveKey, expiryMs);
+    for (const ref of refs) for (const key of this.#keysOf(ref)) pipeline.pexpire(key, expiryMs);
+    await this.#link.answer("renewing payloads", pipeline.exec());
+  }
+
+  /** Names of those payloads that are still in Redis. */
+  async findUnread(refs: readonly PayloadRef[]): Promise<ReadonlySet<string>> {
     const found = await Promise.all(
-      refs.map((ref) => this.#redis.exists(this.#key(ref.name, ref.pieces - 1))),
+      refs.map((ref) =>
+        this.#link.answer(`looking for ${ref.name}`, this.#writing.exists(this.#keyOf(ref, 0))),
+      ),
     );
     return new Set(refs.filter((_, i) => found[i] === 1).map((ref) => ref.name));
   }
 
-  #key(name: string, piece: number): string {
-    return `${this.#prefix}:payload:${name}:${piece}`;
+  close(reason: PaddockError): void {
+    this.#writeWindow.close(reason);
+    this.#readWindow.close(reason);
+  }
+
+  async #readPiece(what: string, key: string, { pieceBytes }: PayloadRef): Promise<Buffer | null> {
+    await this.#readWindow.take(pieceBytes);
+    try {
+      return await this.#link.answer(what, this.#reading.getBuffer(key));
+    } finally {
+      this.#readWindow.give(pieceBytes);
+    }
+  }
+
+  /** At least one: an empty payload is an empty value. */
+  #keysOf(ref: Pick<PayloadRef, "name" | "bytes" | "pieceBytes">): string[] {
+    const pieces = Math.max(1, Math.ceil(ref.bytes / ref.pieceBytes));
+    return Array.from({ length: pieces }, (_, i) => this.#keyOf(ref, i));
+  }
+
+  #keyOf(ref: Pick<PayloadRef, "name">, piece: number): string {
+    return `${this.#prefix}:payload:${ref.name}:${piece}`;
   }
 }
 
-function stale(mine: number, current?: number): PaddockError {
-  const beyond = current === undefined ? "a later one" : `generation ${current}`;
+/** Its rejection is reported where it is awaited, which may be after it happened. */
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
+}
+
+function gone(ref: PayloadRef, at: number): PaddockError {
   return new PaddockError(
-    "stale-generation",
-    `Redis refused generation ${mine}: the run has entered ${beyond}`,
+    "exchange-corrupt",
+    `${ref.name}: expected ${ref.bytes} bytes in Redis, those from ${at} on are gone; was Redis restarted, flushed, or does it evict keys (maxmemory-policy must be noeviction)?`,
   );
+}
+
+function damaged(ref: PayloadRef, bytes: number, crc: number): PaddockError {
+  return new PaddockError(
+    "exchange-corrupt",
+    `${ref.name}: expected ${ref.bytes} bytes with crc32c ${hex(ref.crc32c)}, received ${bytes} with ${hex(crc)}; the step is void, it is computed again from the last checkpoint`,
+  );
+}
+
+function hex(crc: number): string {
+  return crc.toString(16).padStart(8, "0");
 }

@@ -4,298 +4,356 @@
  * Tickets go to the receiver's queue of the generation; its consumer takes sent payloads out of Redis at once and keeps
  * announcements of published ones. So Redis holds what is published plus what is in flight, see `redisMemoryBound`.
  */
-import { type PaddockError as Failure, PaddockError } from "@paddock/contract";
-import { Queue, UnrecoverableError, Worker } from "bullmq";
-import { Redis } from "ioredis";
-import type { Exchange, ExchangeKey } from "./exchange.js";
+import { invariant, PaddockError } from "@paddock/contract";
+import type { Redis } from "ioredis";
+import type { WaitLimit } from "./byte-budget.js";
+import type { Exchange, ExchangeKey, ExchangeStats } from "./exchange.js";
 import { InFlight } from "./in-flight.js";
+import { Inbox } from "./inbox.js";
 import { Mailbox } from "./mailbox.js";
-import { type PayloadRef, PayloadStore } from "./payload-store.js";
+import { expiryMs, type PayloadRef, PayloadStore } from "./payload-store.js";
+import { RedisLink } from "./redis-link.js";
+import { type Published, type Sent, type Ticket, TicketDesk } from "./tickets.js";
 
 export interface RedisExchangeOptions {
   readonly redisUrl: string;
   readonly runId: string;
-  /** Bytes of unread payload that this worker may keep in Redis. */
+  /** Bytes of unread payload that this worker may keep in Redis; less than 1 MiB counts as 1 MiB. */
   readonly maxInFlightBytes: number;
-  /** Longest wait for a peer or for Redis. */
+  /** Longest wait for a peer or for an answer of Redis. */
   readonly timeoutMs: number;
-}
-
-/** The JSON of a job. Never holds tensors. */
-interface Ticket {
-  readonly generation: number;
-  readonly step: number;
-  readonly key: string;
-  readonly from: number;
-  /** One payload that was sent (part null), or the parts that were published. */
-  readonly payloads: readonly (PayloadRef & { readonly part: string | null })[];
+  /** Bytes of one Redis value. */
+  readonly pieceBytes?: number;
 }
 
 /**
- * Most bytes a run keeps in Redis: published student and teacher of two steps, each worker's unread payloads, and BullMQ's
- * tickets and scripts (8 MiB allows for a queue per worker with its last finished jobs).
+ * Redis and ioredis are fastest with values of 1 to 4 MiB. A little less than a power of two: with Redis's header it then
+ * fits jemalloc's size class of 2 MiB, the next one is 25 % larger.
+ */
+const defaultPieceBytes = 2 * 2 ** 20 - 4096;
+/** A message travels in fragments of so many pieces: the first is read while the next is written. */
+const fragmentPieces = 2;
+const leastInFlightBytes = 2 ** 20;
+
+/**
+ * Most bytes by which a run makes Redis' `used_memory` grow, whatever happens to its workers:
+ * - published student and teacher of two steps (the third is written when the first is gone), `dtypeBytes` each value,
+ *   and each worker's unread payloads; a quarter more, because an allocator rounds up;
+ * - per worker 16 MiB of connection buffers (four pieces on their way out, one on its way in) and 1 MiB for its queue:
+ *   the last finished tickets and events;
+ * - 8 MiB for BullMQ's scripts and the tables of keys.
+ * A generation deletes what the one before left when it begins, so generations do not add up.
  */
 export function redisMemoryBound(o: {
+  /** Elements of the layout. */
   readonly parameters: number;
   readonly workers: number;
   readonly dtypeBytes: number;
   readonly maxInFlightBytes: number;
 }): number {
-  return 2 * 2 * o.parameters * o.dtypeBytes + o.workers * o.maxInFlightBytes + 8 * 2 ** 20;
+  const published = 2 * 2 * o.parameters * o.dtypeBytes;
+  const inFlight = o.workers * Math.max(o.maxInFlightBytes, leastInFlightBytes);
+  return 1.25 * (published + inFlight) + o.workers * 17 * 2 ** 20 + 8 * 2 ** 20;
 }
 
+/** An exchange for one generation. The caller closes it. */
 export function createRedisExchange(options: RedisExchangeOptions): Exchange {
   return new RedisExchange(options);
 }
 
+/** What exists from `enter` on. */
+interface Entered {
+  readonly generation: number;
+  readonly worker: number;
+  readonly workers: number;
+  readonly store: PayloadStore;
+  readonly desk: TicketDesk;
+  readonly inFlight: InFlight;
+}
+
+interface PublishedEntry {
+  readonly step: number;
+  readonly key: string;
+  readonly refs: readonly PayloadRef[];
+}
+
 class RedisExchange implements Exchange {
   readonly #o: RedisExchangeOptions;
-  readonly #redis: Redis;
-  /** Blocking reads and subscriptions need connections of their own. */
-  readonly #blocking: Redis;
+  readonly #pieceBytes: number;
+  readonly #maxInFlightBytes: number;
+  readonly #link: RedisLink;
   readonly #subscriber: Redis;
-  readonly #store: PayloadStore;
-  readonly #inFlight: InFlight;
-  readonly #mail = new Mailbox<Uint8Array>();
+  readonly #inbox = new Inbox();
   readonly #announced = new Mailbox<ReadonlyMap<string, PayloadRef>>();
-  readonly #queues = new Map<number, Queue<Ticket>>();
-  readonly #published: { readonly step: number; readonly refs: readonly PayloadRef[] }[] = [];
-  readonly #closed = new AbortController();
-  #consumer: Worker<Ticket> | undefined;
-  #generation = 0;
-  #worker = 0;
-  #workers = 1;
+  /** What was sent or published before, by name: the same again is the same. */
+  readonly #outgoing = new Map<string, Promise<void>>();
+  #published: readonly PublishedEntry[] = [];
+  #entered: Entered | undefined;
+  #renewal: NodeJS.Timeout | undefined;
   #sentBytes = 0;
   #receivedBytes = 0;
 
   constructor(options: RedisExchangeOptions) {
     this.#o = options;
-    const connect = (): Redis => {
-      const redis = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
-      // A lost connection shows as a timeout of whoever needs it; ioredis reconnects by itself.
-      redis.on("error", () => undefined);
-      return redis;
-    };
-    this.#redis = connect();
-    this.#blocking = connect();
-    this.#subscriber = connect();
-    this.#store = new PayloadStore(this.#redis, options.runId);
-    this.#inFlight = new InFlight(options.maxInFlightBytes, (refs) => this.#store.unread(refs));
+    this.#maxInFlightBytes = Math.max(options.maxInFlightBytes, leastInFlightBytes);
+    const pieceBytes = options.pieceBytes ?? defaultPieceBytes;
+    this.#pieceBytes = Math.min(pieceBytes, this.#maxInFlightBytes);
+    this.#link = new RedisLink(options);
+    this.#subscriber = this.#link.connect();
   }
 
-  get stats() {
+  get stats(): ExchangeStats {
     return {
       sentBytes: this.#sentBytes,
       receivedBytes: this.#receivedBytes,
-      inFlightBytes: this.#inFlight.bytes,
+      inFlightBytes: this.#entered?.inFlight.bytes ?? 0,
     };
   }
 
   async enter(generation: number, worker: number, workers: number): Promise<void> {
-    this.#generation = generation;
-    this.#worker = worker;
-    this.#workers = workers;
-    await this.#deadline(`entering generation ${generation}`, this.#store.enter(generation));
-    this.#subscriber.on("message", (_channel, name) => this.#inFlight.acknowledged(name));
-    await this.#deadline("subscribing", this.#subscriber.subscribe(this.#ackChannel(worker)));
-    this.#consumer = new Worker<Ticket>(this.#queueName(worker), ({ data }) => this.#take(data), {
-      connection: this.#blocking,
-      concurrency: 16,
-      // Tickets are never retried: a payload is read once, and a wait that gets nothing reports it.
-      maxStalledCount: 0,
-    });
-    this.#consumer.on("error", () => undefined);
+    this.#link.throwIfClosed();
+    invariant(!this.#entered, "an exchange serves one generation");
+    const { runId } = this.#o;
+    const store = new PayloadStore(this.#link, runId, generation, this.#pieceBytes);
+    const desk = new TicketDesk(this.#link, runId, generation);
+    const inFlight = new InFlight(this.#maxInFlightBytes, (refs) => store.findUnread(refs));
+    const entered: Entered = { generation, worker, workers, store, desk, inFlight };
+    this.#entered = entered;
+    for (const old of await store.enter(workers)) await desk.remove(old.generation, old.workers);
+    this.#subscriber.on("message", (_channel, name) => inFlight.acknowledged(name));
+    await this.#link.answer(
+      "subscribing to acknowledgements",
+      this.#subscriber.subscribe(this.#ackChannel(entered, worker)),
+    );
+    desk.open(worker, (ticket) => this.#take(entered, ticket));
+    this.#renewal = setInterval(() => {
+      // If it fails, the payloads still have two thirds of their time, and the next step needs Redis anyway.
+      store.renew(this.#published.flatMap(({ refs }) => refs)).catch(() => undefined);
+    }, expiryMs / 3);
+    this.#renewal.unref();
   }
 
   async send(key: ExchangeKey, to: number, payload: Uint8Array): Promise<void> {
-    this.#checkGeneration(key);
-    await this.#inFlight.reserve(payload.byteLength, this.#closed.signal);
-    const name = `${nameOf(key, this.#worker)}>${to}`;
-    try {
-      const writing = this.#store.write(key.generation, name, payload);
-      const ref = await this.#deadline(
-        `sending ${key.key} of step ${key.step} to worker ${to}`,
-        writing,
+    const entered = this.#at(key);
+    const name = `${nameOf(key, entered.worker)}>${to}`;
+    await this.#once(name, async () => {
+      const size = Math.min(fragmentPieces * this.#pieceBytes, this.#maxInFlightBytes);
+      const fragments = Math.max(1, Math.ceil(payload.byteLength / size));
+      await Promise.all(
+        Array.from({ length: fragments }, async (_, i) => {
+          const start = i * size;
+          const content = { kind: "sent", bytes: payload.byteLength, start, fragments } as const;
+          const fragment = payload.subarray(start, start + size);
+          await this.#sendFragment(entered, { key, to, content, fragment });
+        }),
       );
-      this.#inFlight.sent(ref);
-      await this.#ticket(key, to, [{ ...ref, part: null }]);
       this.#sentBytes += payload.byteLength;
-    } catch (error) {
-      this.#inFlight.cancelled(name, payload.byteLength);
-      throw error;
-    }
+    });
   }
 
   async receive(key: ExchangeKey, from: number): Promise<Uint8Array> {
-    this.#checkGeneration(key);
-    const name = nameOf(key, from);
-    const payload = await this.#mail.peek(name, this.#o.timeoutMs, () => this.#expired(key, from));
-    this.#mail.delete(name);
+    this.#at(key);
+    const payload = await this.#inbox.take(nameOf(key, from), this.#limit(key, from));
+    this.#receivedBytes += payload.byteLength;
     return payload;
   }
 
   async publish(key: ExchangeKey, parts: ReadonlyMap<string, Uint8Array>): Promise<void> {
-    this.#checkGeneration(key);
-    const writes = [...parts].map(async ([part, payload]) => {
-      const name = `${nameOf(key, this.#worker)}:${part}`;
-      const ref = await this.#store.write(key.generation, name, payload);
-      this.#sentBytes += payload.byteLength;
-      return { ...ref, part };
+    const entered = this.#at(key);
+    const { worker, workers, store } = entered;
+    const name = nameOf(key, worker);
+    await this.#once(name, async () => {
+      await this.#makeRoom(key.key);
+      const refs: PayloadRef[] = [];
+      // Noted before they are complete: what was written of an attempt that failed is removed like the rest.
+      this.#published = [...this.#published, { step: key.step, key: key.key, refs }];
+      const written = await Promise.all(
+        [...parts].map(async ([part, payload]) => {
+          const ref = await store.write(`${name}:${part}`, payload);
+          refs.push(ref);
+          this.#sentBytes += payload.byteLength;
+          return [part, ref.bytes, ref.crc32c] as const;
+        }),
+      );
+      const content: Published = {
+        kind: "published",
+        pieceBytes: this.#pieceBytes,
+        parts: written,
+      };
+      const peers = Array.from({ length: workers }, (_, peer) => peer).filter((p) => p !== worker);
+      await Promise.all(peers.map((to) => this.#post(entered, key, to, content)));
     });
-    const payloads = await this.#deadline(
-      `publishing ${key.key} of step ${key.step}`,
-      Promise.all(writes),
-    );
-    this.#published.push({ step: key.step, refs: payloads });
-    const peers = Array.from({ length: this.#workers }, (_, peer) => peer);
-    await Promise.all(
-      peers
-        .filter((peer) => peer !== this.#worker)
-        .map((peer) => this.#ticket(key, peer, payloads)),
-    );
   }
 
   async fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array> {
-    this.#checkGeneration(key);
-    const name = nameOf(key, from);
-    const parts = await this.#announced.peek(name, this.#o.timeoutMs, () =>
-      this.#expired(key, from),
-    );
+    const { store } = this.#at(key);
+    const parts = await this.#announced.peek(nameOf(key, from), this.#limit(key, from));
     const ref = parts.get(part);
     if (!ref) {
       throw new PaddockError(
         "exchange-corrupt",
-        `${name}: expected a part "${part}", received ${[...parts.keys()].join(", ")}`,
+        `${key.key} of step ${key.step} from worker ${from}: expected a part "${part}", received ${[...parts.keys()].join(", ")}; was the peer built from another commit?`,
       );
     }
-    const payload = await this.#deadline(
-      `fetching ${part} of worker ${from}`,
-      this.#store.read(ref, false),
-    );
+    const payload = new Uint8Array(new SharedArrayBuffer(ref.bytes));
+    await store.read(ref, payload);
     this.#receivedBytes += payload.byteLength;
     return payload;
   }
 
   async retire(step: number): Promise<void> {
-    const old = this.#published.filter((entry) => entry.step < step);
-    this.#published.splice(
-      0,
-      this.#published.length,
-      ...this.#published.filter((entry) => entry.step >= step),
-    );
-    const isOld = (name: string): boolean => Number(name.split(".")[1]) < step;
+    const isOld = (name: string): boolean => stepOf(name) < step;
+    this.#inbox.prune(isOld);
     this.#announced.prune(isOld);
-    this.#mail.prune(isOld);
-    await this.#store.remove(old.flatMap((entry) => entry.refs));
+    for (const name of this.#outgoing.keys()) if (isOld(name)) this.#outgoing.delete(name);
+    await this.#forget((entry) => entry.step < step);
   }
 
   async close(): Promise<void> {
+    const generation = this.#entered?.generation ?? 0;
     const reason = new PaddockError(
       "stale-generation",
-      `generation ${this.#generation} is over for this worker`,
+      `generation ${generation} is over for this worker: its exchange was closed`,
     );
-    this.#closed.abort(reason);
-    this.#mail.close(reason);
+    clearInterval(this.#renewal);
+    // What I published stays, for peers that are not done yet: the next generation removes it, or it expires.
+    this.#link.close(reason);
+    this.#inbox.close(reason);
     this.#announced.close(reason);
-    // Forced: what the consumer still holds belongs to a generation that is over.
-    await this.#consumer?.close(true).catch(() => undefined);
-    await Promise.all(
-      [...this.#queues.values()].map((queue) => queue.close().catch(() => undefined)),
-    );
-    for (const redis of [this.#redis, this.#blocking, this.#subscriber]) redis.disconnect();
+    this.#entered?.inFlight.close(reason);
+    this.#entered?.store.close(reason);
+    await this.#entered?.desk.close();
+  }
+
+  async #sendFragment(
+    entered: Entered,
+    message: {
+      readonly key: ExchangeKey;
+      readonly to: number;
+      readonly content: Omit<Sent, "payload">;
+      readonly fragment: Uint8Array;
+    },
+  ): Promise<void> {
+    const { inFlight, store, worker } = entered;
+    const { key, to, content, fragment } = message;
+    await inFlight.reserve(fragment.byteLength, this.#limit(key, to));
+    let payload: PayloadRef;
+    try {
+      payload = await store.write(`${nameOf(key, worker)}>${to}@${content.start}`, fragment);
+    } catch (error) {
+      inFlight.release(fragment.byteLength);
+      throw error;
+    }
+    inFlight.sent(payload);
+    try {
+      await this.#post(entered, key, to, { ...content, payload });
+    } catch (error) {
+      // Nobody will read it.
+      inFlight.acknowledged(payload.name);
+      throw error;
+    }
+  }
+
+  async #post(
+    { desk, worker }: Entered,
+    key: ExchangeKey,
+    to: number,
+    content: Ticket["content"],
+  ): Promise<void> {
+    const { generation, step } = key;
+    const ticket = {
+      run: this.#o.runId,
+      generation,
+      step,
+      key: key.key,
+      from: worker,
+      to,
+      content,
+    };
+    const id = `${step}-${key.key}-${worker}-${content.kind === "sent" ? content.start : "all"}`;
+    await desk.post(ticket, id);
   }
 
   /** Takes a ticket: fetches what was sent, notes what was published. */
-  async #take(ticket: Ticket): Promise<void> {
-    if (ticket.generation !== this.#generation) return;
+  async #take(entered: Entered, ticket: Ticket): Promise<void> {
     const name = nameOf(ticket, ticket.from);
-    const [first] = ticket.payloads;
-    if (first?.part !== null) {
-      this.#announced.put(name, new Map(ticket.payloads.map((ref) => [ref.part ?? "", ref])));
+    const { content } = ticket;
+    if (content.kind === "published") {
+      const { pieceBytes } = content;
+      const refs = content.parts.map(
+        ([part, bytes, crc32c]) =>
+          [part, { name: `${name}:${part}`, bytes, pieceBytes, crc32c }] as const,
+      );
+      this.#announced.put(name, new Map(refs));
       return;
     }
-    if (this.#mail.has(name)) return;
-    try {
-      const payload = await this.#store.read(first, true);
-      this.#receivedBytes += payload.byteLength;
-      this.#mail.put(name, payload);
-      await this.#redis.publish(this.#ackChannel(ticket.from), first.name);
-    } catch (thrown) {
-      const error = PaddockError.from(thrown, "redis-unavailable");
-      this.#mail.fail(name, error);
-      const failure = new UnrecoverableError(error.message);
-      failure.cause = error;
-      throw failure;
-    }
+    const { store } = entered;
+    await this.#inbox.add(name, content, (target) => store.read(content.payload, target));
+    await store.acknowledge(content.payload, this.#ackChannel(entered, ticket.from));
   }
 
-  async #ticket(key: ExchangeKey, to: number, payloads: Ticket["payloads"]): Promise<void> {
-    let queue = this.#queues.get(to);
-    if (!queue) {
-      queue = new Queue<Ticket>(this.#queueName(to), { connection: this.#redis });
-      queue.on("error", () => undefined);
-      this.#queues.set(to, queue);
-    }
-    const ticket: Ticket = { ...key, from: this.#worker, payloads };
-    const adding = queue.add("ticket", ticket, {
-      // The same message twice is one message.
-      jobId: `${key.step}-${key.key}-${this.#worker}`,
-      removeOnComplete: { count: 64 },
-      removeOnFail: { count: 64 },
-    });
-    await this.#deadline(`announcing ${key.key} of step ${key.step} to worker ${to}`, adding);
+  /** Only the newest of what I published under `key` stays: Redis never holds more than that and the one to come. */
+  async #makeRoom(key: string): Promise<void> {
+    const newest = this.#published.findLast((entry) => entry.key === key);
+    await this.#forget((entry) => entry.key === key && entry !== newest);
   }
 
-  #checkGeneration({ generation }: ExchangeKey): void {
-    this.#closed.signal.throwIfAborted();
-    if (generation === this.#generation) return;
+  async #forget(isOld: (entry: PublishedEntry) => boolean): Promise<void> {
+    const old = this.#published.filter(isOld);
+    this.#published = this.#published.filter((entry) => !isOld(entry));
+    await this.#entered?.store.remove(old.flatMap(({ refs }) => refs));
+  }
+
+  /** Runs `work` unless it ran under `name` before; after a failure it may run again. */
+  async #once(name: string, work: () => Promise<void>): Promise<void> {
+    let running = this.#outgoing.get(name);
+    if (!running) {
+      running = work();
+      this.#outgoing.set(name, running);
+      running.catch(() => this.#outgoing.delete(name));
+    }
+    await running;
+  }
+
+  /** Checks that a key is of the generation that was entered. */
+  #at({ generation, key }: ExchangeKey): Entered {
+    this.#link.throwIfClosed();
+    const entered = this.#entered;
+    invariant(entered, "an exchange is entered before it is used");
+    invariant(/^[\w/-]+(\.[\w/-]+)*$/.test(key), `"${key}" is not a key of the exchange`);
+    if (generation === entered.generation) return entered;
     throw new PaddockError(
       "stale-generation",
-      `expected generation ${this.#generation}, received ${generation}`,
+      `${key}: expected generation ${entered.generation}, received ${generation}; the caller belongs to another assignment`,
     );
   }
 
-  #expired(key: ExchangeKey, from: number): Failure {
-    if (this.#redis.status !== "ready")
-      return this.#unavailable(`waiting for ${key.key} of step ${key.step}`);
-    const seconds = this.#o.timeoutMs / 1000;
-    return new PaddockError(
-      "exchange-timeout",
-      `step ${key.step}: waited ${seconds} s for ${key.key} from worker ${from}; is it stopped or much slower? (exchange.timeoutSeconds)`,
-    );
+  /** How long to wait for what a peer does, and what to say after that. */
+  #limit(key: ExchangeKey, peer: number): WaitLimit {
+    const { timeoutMs } = this.#o;
+    const seconds = timeoutMs / 1000;
+    return {
+      timeoutMs,
+      expired: () =>
+        this.#link.isDown
+          ? this.#link.unavailable(`waiting for worker ${peer} (${key.key} of step ${key.step})`)
+          : new PaddockError(
+              "exchange-timeout",
+              `step ${key.step}: waited ${seconds} s for ${key.key} with worker ${peer}; is it stopped, or much slower than this one? If steps are that long, raise exchange.timeoutSeconds`,
+            ),
+    };
   }
 
-  #unavailable(what: string): Failure {
-    const { host } = new URL(this.#o.redisUrl);
-    return new PaddockError(
-      "redis-unavailable",
-      `${what}: expected an answer from Redis at ${host} within ${this.#o.timeoutMs / 1000} s, received none; start it again, then resume the run from its last checkpoint`,
-    );
-  }
-
-  /** Redis commands wait for a reconnection without end; nothing here does. */
-  async #deadline<T>(what: string, work: Promise<T>): Promise<T> {
-    let timer: NodeJS.Timeout | undefined;
-    const expired = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(this.#unavailable(what)), this.#o.timeoutMs);
-    });
-    try {
-      return await Promise.race([work, expired]);
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  #queueName(worker: number): string {
-    return `paddock-x-${this.#o.runId}-g${this.#generation}-w${worker}`;
-  }
-
-  #ackChannel(worker: number): string {
-    return `paddock:${this.#o.runId}:ack:g${this.#generation}:w${worker}`;
+  #ackChannel({ generation }: Entered, worker: number): string {
+    return `paddock:${this.#o.runId}:ack:g${generation}:w${worker}`;
   }
 }
 
-/** "<generation>.<step>.<key>.<from>" */
+/** "<generation>:<step>:<key>:<from>" */
 function nameOf({ generation, step, key }: ExchangeKey, from: number): string {
-  return `${generation}.${step}.${key}.${from}`;
+  return `${generation}:${step}:${key}:${from}`;
+}
+
+function stepOf(name: string): number {
+  return Number(name.split(":")[1]);
 }

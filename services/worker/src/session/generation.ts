@@ -12,7 +12,7 @@ import {
   type SegmentJob,
   shardOf,
 } from "@paddock/contract";
-import type { RankBatch } from "@paddock/data";
+import type { BatchPool } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
 import { isStateKind, type Membership, type ShardState, type StepReport } from "../engine/calls.js";
@@ -30,7 +30,7 @@ export interface GenerationDeps {
   readonly engine: EngineHost;
   readonly exchange: Exchange;
   /** Batches of some logical ranks, made ahead and off the main thread. */
-  readonly requestBatches: (step: number, ranks: readonly number[]) => Promise<RankBatch[]>;
+  readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
   readonly send: (message: WorkerMessage) => void;
   /** p99 of the main thread's event-loop delay since the last call, in milliseconds. */
@@ -123,12 +123,13 @@ export class Generation {
   }
 
   async #runStep(step: number): Promise<boolean> {
-    const { engine } = this.#deps;
+    const { engine, pool } = this.#deps;
     this.#progress(step, "data");
     const started = performance.now();
-    const batches = await this.#deps.requestBatches(step, this.#ranks);
+    const batches = await pool.request(step, this.#ranks);
     const dataSeconds = secondsSince(started);
     const report = await engine.call("compute", { step, scale: this.#scale, batches });
+    pool.release(batches);
     this.#reportPrepared(step, report, dataSeconds);
     const prepared = performance.now();
     const decision = await this.#decisions.of(step);

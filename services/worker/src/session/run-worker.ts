@@ -204,7 +204,7 @@ class WorkerLife {
       runDir: message.runDir,
       engine,
       exchange,
-      requestBatches: (step, ranks) => pool.request(step, ranks),
+      pool,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (m) => this.#session?.send(m),
       takeEventLoopP99Ms: () => this.#eventLoop.takeP99Ms(),
