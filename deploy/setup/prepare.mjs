@@ -14,15 +14,15 @@ export const root = join(import.meta.dirname, "..", "..");
 /**
  * Prepares this clone. Returns the dataset's folder (undefined without `dataset`).
  * @param args the command line: `--redis` and `--engine wasm` spare what they make unnecessary
- * @param needs {dataset: fetch real images, prometheus: also install what the dashboard test talks to}
+ * @param needs {dataset: fetch real images, tests: also compile the tests and install what they talk to}
  */
-export async function prepare(args, { dataset, prometheus }) {
+export async function prepare(args, { dataset, tests }) {
   checkNode();
   const wasmOnly = args.some((arg, i) => `${arg} ${args[i + 1]}` === "--engine wasm");
-  const system = installSystem(args, { dataset, prometheus, wasmOnly });
+  const system = installSystem(args, { dataset, tests, wasmOnly });
   const modules = installNodeModules(root);
   const libtorch = wasmOnly ? Promise.resolve(false) : system.then(() => installLibtorch(root));
-  const compiled = modules.then(() => compile(root));
+  const compiled = modules.then(() => compile(root, tests ? "." : "services/cli"));
   const [folder] = await Promise.all([
     Promise.all([system, modules]).then(() => (dataset ? installDataset(root) : undefined)),
     compiled,
@@ -32,12 +32,12 @@ export async function prepare(args, { dataset, prometheus }) {
   return folder;
 }
 
-async function installSystem(args, { dataset, prometheus, wasmOnly }) {
+async function installSystem(args, { dataset, tests, wasmOnly }) {
   const packages = [
     ...(wasmOnly ? [] : await libtorchPackages(root)),
     ...redisPackages(args),
     ...(dataset ? datasetPackages() : []),
-    ...(prometheus && !which("prometheus") ? ["prometheus"] : []),
+    ...(tests && !which("prometheus") ? ["prometheus"] : []),
   ];
   if (packages.length === 0) return;
   if (!canInstallPackages()) {

@@ -5,7 +5,7 @@ import { prepare } from "./prepare.mjs";
 
 endOnSignal();
 try {
-  await prepare(process.argv.slice(2), { dataset: true, prometheus: false });
+  await prepare(process.argv.slice(2), { dataset: true, tests: false });
   say("setup", "done: npx paddock train deploy/runs/fashion-mnist.yaml");
 } catch (error) {
   process.stderr.write(`${error.message}\n`);

@@ -11,7 +11,7 @@ const hasData = args.some((arg) => arg === "--data" || arg.startsWith("--data=")
 const stopEndingOnSignal = endOnSignal();
 let folder;
 try {
-  folder = await prepare(args, { dataset: !hasData, prometheus: false });
+  folder = await prepare(args, { dataset: !hasData, tests: false });
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
   stop(3);

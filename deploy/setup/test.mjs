@@ -9,7 +9,7 @@ import { prepare, root } from "./prepare.mjs";
 const args = process.argv.slice(2);
 const stopEndingOnSignal = endOnSignal();
 try {
-  await prepare([], { dataset: true, prometheus: true });
+  await prepare([], { dataset: true, tests: true });
 } catch (error) {
   process.stderr.write(`${error.message}\n`);
   stop(3);

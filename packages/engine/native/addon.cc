@@ -36,7 +36,9 @@ napi_value init(napi_env env, napi_value exports) {
   defineAttention(module);
   defineRows(module);
   defineLoss(module);
-  defineImage(module);
+  defineConvolution(module);
+  definePooling(module);
+  defineResize(module);
   defineFlat(module);
   return exports;
 }

@@ -10,6 +10,11 @@ namespace {
 
 using T = const at::Tensor&;
 
+/// ATen computes some functions of integers in floating point; TF.js's kernels keep the dtype.
+at::Tensor as(at::Tensor result, T like) {
+  return result.scalar_type() == like.scalar_type() ? result : result.to(like.scalar_type());
+}
+
 #define PADDOCK_UNARY(name, expression) \
   at::Tensor name(T x) { return expression; }
 
@@ -58,9 +63,9 @@ PADDOCK_UNARY(zerosLike, at::zeros_like(x))
   at::Tensor name(T a, T b) { return expression; }
 
 PADDOCK_BINARY(add, at::add(a, b))
-PADDOCK_BINARY(atan2, at::atan2(a, b))
+PADDOCK_BINARY(atan2, as(at::atan2(a, b), a))
 PADDOCK_BINARY(bitwiseAnd, at::bitwise_and(a, b))
-PADDOCK_BINARY(div, at::div(a, b))
+PADDOCK_BINARY(div, as(at::div(a, b), a))
 PADDOCK_BINARY(equal, at::eq(a, b))
 PADDOCK_BINARY(greater, at::gt(a, b))
 PADDOCK_BINARY(greaterEqual, at::ge(a, b))
@@ -78,7 +83,7 @@ PADDOCK_BINARY(prelu, at::where(at::lt(a, 0), at::mul(a, b), a))
 PADDOCK_BINARY(sub, at::sub(a, b))
 PADDOCK_BINARY(squaredDifference, at::sub(a, b).square_())
 // From an ELU's output: its slope is 1 above zero and y + 1 below.
-PADDOCK_BINARY(eluGrad, at::where(at::ge(b, 1), a, at::mul(a, at::add(b, 1))))
+PADDOCK_BINARY(eluGrad, at::where(at::ge(b, 0), a, at::mul(a, at::add(b, 1))))
 
 #undef PADDOCK_BINARY
 
@@ -93,7 +98,7 @@ at::Tensor power(T a, T b) {
   return at::pow(a.to(at::kDouble), b.to(at::kDouble)).to(a.scalar_type());
 }
 
-at::Tensor clip(T x, double low, double high) { return at::clamp(x, low, high); }
+at::Tensor clip(T x, double low, double high) { return as(at::clamp(x, low, high), x); }
 at::Tensor elu(T x) { return at::elu(x); }
 at::Tensor leakyRelu(T x, double alpha) { return at::where(at::lt(x, 0), at::mul(x, alpha), x); }
 

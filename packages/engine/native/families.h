@@ -16,7 +16,9 @@ void defineActivation(Module& module);
 void defineAttention(Module& module);
 void defineRows(Module& module);
 void defineLoss(Module& module);
-void defineImage(Module& module);
+void defineConvolution(Module& module);
+void definePooling(Module& module);
+void defineResize(Module& module);
 void defineFlat(Module& module);
 
 }  // namespace paddock

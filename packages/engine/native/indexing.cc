@@ -9,9 +9,18 @@ namespace {
 
 using T = const at::Tensor&;
 
+void checkIndices(T indices, int64_t size) {
+  if (!indices.is_cpu() || indices.numel() == 0) return;  // CUDA checks on the device
+  const auto [low, high] = at::aminmax(indices);
+  const int64_t first = low.item<int64_t>(), last = high.item<int64_t>();
+  TORCH_CHECK_INDEX(first >= 0 && last < size, "GatherV2: the index value ", first < 0 ? first : last,
+                    " is not in [0, ", size - 1, "]");
+}
+
 /// x taken at `indices` along `axis`; the first `batchDims` axes of both run in parallel.
 at::Tensor gather(T x, T indices, int64_t axis, int64_t batchDims) {
   if (batchDims == 0) {
+    checkIndices(indices, x.size(axis));
     auto shape = x.sizes().slice(0, axis).vec();
     shape.insert(shape.end(), indices.sizes().begin(), indices.sizes().end());
     shape.insert(shape.end(), x.sizes().begin() + axis + 1, x.sizes().end());
@@ -83,7 +92,8 @@ at::Tensor gatherNd(T params, T indices) {
 }
 
 /// `updates` added into zeros of `shape` at `indices`.
-at::Tensor scatterNd(T indices, T updates, const Ints& shape) {
+at::Tensor scatterNd(T indices_, T updates, const Ints& shape) {
+  const at::Tensor indices = indices_.dim() < 2 ? indices_.reshape({-1, 1}) : indices_;
   const int64_t depth = indices.size(-1);
   const at::IntArrayRef sizes = shape;
   const int64_t inner = product(sizes.slice(depth));
@@ -99,7 +109,8 @@ at::Tensor scatterNd(T indices, T updates, const Ints& shape) {
 }
 
 /// A copy of x with `updates` written at `indices`.
-at::Tensor scatterUpdate(T x, T indices, T updates) {
+at::Tensor scatterUpdate(T x, T indices_, T updates) {
+  const at::Tensor indices = indices_.dim() < 2 ? indices_.reshape({-1, 1}) : indices_;
   const int64_t depth = indices.size(-1);
   const int64_t inner = product(x.sizes().slice(depth));
   at::Tensor out = x.clone(at::MemoryFormat::Contiguous);

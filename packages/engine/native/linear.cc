@@ -26,10 +26,16 @@ std::array<at::Tensor, 3> linearBackward(T dy_MO, T x_MI, T w_OI, bool needDx, b
           needDx ? at::mm(dy_MO, w_OI) : at::Tensor()};
 }
 
+/// Any product that einsum's notation says, e.g. "bij,bjk->bik".
+at::Tensor einsum(const std::string& equation, const Tensors& terms) {
+  return at::einsum(equation, terms);
+}
+
 }  // namespace
 
 void defineLinear(Module& module) {
   module.add<&matmul>("matmul");
+  module.add<&einsum>("einsum");
   module.add<&linear>("linear");
   module.add<&linearBackward>("linearBackward");
 }

@@ -35,11 +35,21 @@ at::Tensor l2NormalizeBackward(T dy_MC, T y_MC, T norm_M) {
   return at::addcmul(dy_MC, y_MC, along, -1).div_(norm_M.unsqueeze(1));
 }
 
+/// Batch normalisation by given statistics over the last axis.
+at::Tensor batchNorm(T x, T mean, T variance, const std::optional<at::Tensor>& offset,
+                     const std::optional<at::Tensor>& scale, double eps) {
+  at::Tensor factor = at::add(variance, eps).rsqrt_();
+  if (scale) factor = at::mul(factor, *scale);
+  const at::Tensor y = at::sub(x, mean).mul_(factor);
+  return offset ? at::add(y, *offset) : y;
+}
+
 }  // namespace
 
 void defineNorm(Module& module) {
   module.add<&layerNorm>("layerNorm");
   module.add<&layerNormBackward>("layerNormBackward");
+  module.add<&batchNorm>("batchNorm");
   module.add<&l2Normalize>("l2Normalize");
   module.add<&l2NormalizeBackward>("l2NormalizeBackward");
 }

@@ -5,6 +5,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace paddock {
 namespace {
@@ -58,8 +59,16 @@ at::Tensor any(T x, const Ints& axes, bool keepDims) {
 
 at::Tensor numeric(T x) { return x.scalar_type() == at::kBool ? x.to(at::kInt) : x; }
 
-at::Tensor argMax(T x, int64_t axis) { return at::argmax(numeric(x), axis).to(at::kInt); }
-at::Tensor argMin(T x, int64_t axis) { return at::argmin(numeric(x), axis).to(at::kInt); }
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+/// x with NaN replaced: it is never the largest nor the smallest in TF.js, and always in ATen.
+at::Tensor withoutNan(T x, double replacement) {
+  return at::isFloatingType(x.scalar_type()) ? at::nan_to_num(x, replacement, kInfinity, -kInfinity)
+                                             : numeric(x);
+}
+
+at::Tensor argMax(T x, int64_t axis) { return at::argmax(withoutNan(x, -kInfinity), axis).to(at::kInt); }
+at::Tensor argMin(T x, int64_t axis) { return at::argmin(withoutNan(x, kInfinity), axis).to(at::kInt); }
 
 template <class Scan>
 at::Tensor scan(T x, int64_t axis, bool exclusive, bool reverse, double start, Scan run) {

@@ -59,6 +59,27 @@ export type ScanOp = "cumprod" | "cumsum";
 
 type ScaledAdd<R> = (x: Handle, r: Handle, gamma: Handle, rows: Handle, rowScale: Handle) => R;
 
+/**
+ * Lists of one number per dimension: (stride, before, after, dilation) of a convolution, (size, stride,
+ * before, after) of a pooling window; before and after are padding.
+ */
+type Window = [ListLength, ListLength, ListLength, ListLength];
+
+type ConvolutionGradient = (
+  first: Handle,
+  second: Handle,
+  ...window: [...Window, shape: ListLength, depthwise: boolean]
+) => Handle;
+
+type Resize = (
+  x: Handle,
+  height: number,
+  width: number,
+  bilinear: boolean,
+  alignCorners: boolean,
+  halfPixelCenters: boolean,
+) => Handle;
+
 export interface Native
   extends Record<UnaryOp, (x: Handle) => Handle>,
     Record<BinaryOp, (a: Handle, b: Handle) => Handle>,
@@ -113,7 +134,25 @@ export interface Native
   topK(x: Handle, k: number): ResultCount;
   searchSorted(sorted: Handle, values: Handle, right: boolean): Handle;
   bincount(x: Handle, weights: Handle, size: number, binary: boolean): Handle;
-  resizeBilinear(x: Handle, height: number, width: number, alignCorners: boolean): Handle;
+  einsum(equation: string, terms: ListLength): Handle;
+  batchNorm(
+    x: Handle,
+    mean: Handle,
+    variance: Handle,
+    offset: Handle,
+    scale: Handle,
+    eps: number,
+  ): Handle;
+
+  convolution(x: Handle, w: Handle, ...window: [...Window, depthwise: boolean]): Handle;
+  convolutionGradInput: ConvolutionGradient;
+  convolutionGradFilter: ConvolutionGradient;
+  averagePool(x: Handle, ...window: Window): Handle;
+  averagePoolGrad(dy: Handle, x: Handle, ...window: Window): Handle;
+  maxPool(x: Handle, ...window: Window): Handle;
+  maxPoolGrad(dy: Handle, x: Handle, ...window: Window): Handle;
+  resize: Resize;
+  resizeGrad: Resize;
 
   matmul(a: Handle, b: Handle, transposeA: boolean, transposeB: boolean): Handle;
   linear(x: Handle, w: Handle, bias: Handle): Handle;

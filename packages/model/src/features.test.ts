@@ -72,6 +72,18 @@ test("features of an image do not depend on its batch, and nothing is left over"
   expect(tf.memory().numTensors).toBe(before);
 });
 
+test("features that fail half-way leave nothing behind", async () => {
+  const before = tf.memory().numTensors;
+  const failing = async (name: string) => {
+    if (name === "norm") throw new Error("the peer is gone");
+    return await gather(name);
+  };
+  const images = imagesOf(1, 16);
+  const args = { spec, layout, gather: failing, images, count: 1, size: 16, withAttention: true };
+  await expect(features(args)).rejects.toThrow("the peer is gone");
+  expect(tf.memory().numTensors).toBe(before);
+});
+
 test("images of another size are taken with interpolated positions", async () => {
   const { cls, patches } = await features({
     spec,

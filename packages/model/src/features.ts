@@ -5,7 +5,7 @@ import type { SequenceGroup } from "./ops/attention.js";
 import type { Gathered, UnitTensors } from "./tensors.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";
 import { type VitConfig, vitConfigOf } from "./vit/config.js";
-import { embed, sequencesOf } from "./vit/embed.js";
+import { type CropGroup, embed, sequencesOf } from "./vit/embed.js";
 import { applyNorm, normLayer } from "./vit/layers.js";
 
 export interface FeatureArgs {
@@ -39,23 +39,45 @@ export async function features(args: FeatureArgs): Promise<Features> {
   const { size } = args;
   const groups = [{ pixels: args.images, count: args.count, height: size, width: size }];
   const sequences = sequencesOf(config, groups);
-  let x = await using(args, "embed", (tensors) => tf.tidy(() => embed(config, tensors, groups).x));
-  let attention: tf.Tensor3D | undefined;
+  const held: { x?: tf.Tensor2D; attention?: tf.Tensor3D } = {};
+  try {
+    await runBlocks(args, config, groups, held);
+    const x = held.x as tf.Tensor2D;
+    const tokens = await using(args, "norm", (tensors) =>
+      splitTokens(config, tensors, x, sequences),
+    );
+    x.dispose();
+    return { ...tokens, ...(held.attention ? { attention: held.attention } : {}) };
+  } catch (error) {
+    tf.dispose(held);
+    throw error;
+  }
+}
+
+/** Embedding and blocks; what they made is in `held` whenever an await is pending. */
+async function runBlocks(
+  args: FeatureArgs,
+  config: VitConfig,
+  groups: readonly CropGroup[],
+  held: { x?: tf.Tensor2D; attention?: tf.Tensor3D },
+): Promise<void> {
+  const sequences = sequencesOf(config, groups);
+  await using(args, "embed", (tensors) => {
+    held.x = tf.tidy(() => embed(config, tensors, groups).x);
+  });
   for (let i = 0; i < config.depth; i++) {
-    x = await using(args, `block.${i}`, (tensors) => {
+    await using(args, `block.${i}`, (tensors) => {
       const block = blockOf(config, tensors, `backbone.blocks.${i}`);
+      const x = held.x as tf.Tensor2D;
       const { y, saved } = blockForward(block, x, sequences, dropNothing);
       if (args.withAttention && i === config.depth - 1) {
-        attention = clsAttention(config, saved.attention.inner.qkv, sequences);
+        held.attention = clsAttention(config, saved.attention.inner.qkv, sequences);
       }
       disposeBlock(saved);
       x.dispose();
-      return y;
+      held.x = y;
     });
   }
-  const tokens = await using(args, "norm", (tensors) => splitTokens(config, tensors, x, sequences));
-  x.dispose();
-  return { ...tokens, ...(attention ? { attention } : {}) };
 }
 
 async function using<T>(

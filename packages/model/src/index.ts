@@ -1,6 +1,9 @@
-/** DINOv2 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts. */
+/**
+ * DINOv2 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts.
+ * Besides the step it exports its building blocks (`embed`, `blockForward`, `headLoss`, ...), for other objectives and for
+ * the numerics tests.
+ */
 export { type FeatureArgs, type Features, features } from "./features.js";
-// Building blocks, for other objectives than the step's and for the numerics tests.
 export {
   bottleneck,
   bottleneckBackward,

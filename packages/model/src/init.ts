@@ -43,10 +43,10 @@ function drawOf(
   if (name.endsWith(".bias")) return () => 0;
   if (name.includes("norm")) return () => 1;
   invariant(name.endsWith(".weight"), `no rule for the initial value of ${name}`);
-  return normal(rng, 0.02);
+  return normal(rng, spec.model.initStd);
 }
 
-/** trunc_normal_ cuts at +-2, a hundred standard deviations away: never. */
+/** trunc_normal_ cuts at +-2, for 0.02 a hundred standard deviations away: never. */
 function normal(rng: Rng, std: number): () => number {
   return () => std * rng.normal();
 }

@@ -3,7 +3,7 @@ import type { CropGroup, UnitTensors, VitConfig } from "@paddock/model";
 import type * as tf from "@tensorflow/tfjs-core";
 import type { Golden } from "./safetensors.js";
 
-/** Our name of an official parameter: `blocks.<chunk>.<index>` becomes `blocks.<index>` (RECIPE trap: block chunks). */
+/** Our name of an official parameter: `blocks.<chunk>.<index>` becomes `blocks.<index>`. */
 export function plainName(name: string): string {
   return name.replace(/blocks\.\d+\.(\d+)\./, "blocks.$1.");
 }
@@ -50,7 +50,7 @@ export function cropsOf(golden: Golden, images: string, mask?: string): CropGrou
 }
 
 /** [n,C,area] to [n,area,C] */
-export function channelsLast(
+function channelsLast(
   values: Float32Array,
   count: number,
   channels: number,

@@ -82,6 +82,11 @@ export class TorchBackend extends tf.KernelBackend {
     return outputs;
   }
 
+  /** A tensor without elements. */
+  empty(shape: number[], dtype: tf.DataType): tf.TensorInfo {
+    return this.wrap(this.native.fill(this.list(shape), 0, nativeDtype(dtype)), dtype, shape);
+  }
+
   /** The same data under another shape or none: TF.js counts references, nothing is computed. */
   alias(x: tf.TensorInfo): tf.TensorInfo {
     this.incRef(x.dataId);

@@ -13,6 +13,11 @@ import { registerTorch } from "./register.js";
 export async function openTorch(threads: number, device: string | undefined): Promise<Engine> {
   const load = loadNative();
   if (load.kind === "absent") throw new EngineError(load.why, { code: "engine-unavailable" });
+  if (!Number.isInteger(threads) || threads < 1) {
+    throw new EngineError(`threads must be a whole number from 1, got ${threads}`, {
+      code: "engine-unavailable",
+    });
+  }
   const { native, stamp } = load;
   native.setThreads(threads);
   const wanted = device ?? (native.hasCuda() ? "cuda:0" : "cpu");

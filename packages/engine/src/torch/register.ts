@@ -2,11 +2,23 @@
 import * as tf from "@tensorflow/tfjs-core";
 import type { Native } from "../native.js";
 import { TorchBackend } from "./backend.js";
+import { convolutionKernels } from "./kernels/convolution.js";
 import { elementwiseKernels } from "./kernels/elementwise.js";
 import { fusedKernels } from "./kernels/fused.js";
+import { imageKernels } from "./kernels/image.js";
 import { indexingKernels } from "./kernels/indexing.js";
 import { reduceKernels } from "./kernels/reduce.js";
 import { shapeKernels } from "./kernels/shape.js";
+
+const tables = [
+  elementwiseKernels,
+  reduceKernels,
+  shapeKernels,
+  indexingKernels,
+  convolutionKernels,
+  imageKernels,
+  fusedKernels,
+];
 
 /** Registers `torch` with TF.js and returns its backend. Repeated calls return the same one. */
 export function registerTorch(native: Native): TorchBackend {
@@ -14,7 +26,8 @@ export function registerTorch(native: Native): TorchBackend {
   if (existing instanceof TorchBackend) return existing;
   const backend = new TorchBackend(native);
   tf.registerBackend("torch", () => backend);
-  const tables = [elementwiseKernels, reduceKernels, shapeKernels, indexingKernels, fusedKernels];
-  for (const table of tables) for (const entry of table) tf.registerKernel(entry);
+  if (tf.getKernelsForBackend("torch").length === 0) {
+    for (const table of tables) for (const entry of table) tf.registerKernel(entry);
+  }
   return backend;
 }

@@ -1,6 +1,6 @@
 /**
  * Softmax centring of teacher scores, with the official one-step lag: a step's batch mean is only stored, and enters the
- * centre at the next step, before use (dinov2 loss/dino_clstoken_loss.py; RECIPE traps 20 and 21).
+ * centre at the next step, before use (dinov2 loss/dino_clstoken_loss.py, ibot_patch_loss.py).
  * Shapes: N rows, K prototypes.
  */
 import type { RunSpec } from "@paddock/contract";

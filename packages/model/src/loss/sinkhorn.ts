@@ -9,6 +9,12 @@
 import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 
+/** exp of it, times millions of rows, is well inside fp32. */
+const largestExponent = 60;
+
+/** What a prototype's mass counts at least, relative to the largest. */
+const negligible = 1e-30;
+
 /** Adds vectors over all logical ranks in a fixed order; one vector per local rank goes in. */
 export type SumAcrossRanks = (
   key: string,
@@ -19,7 +25,7 @@ export type SumAcrossRanks = (
 export interface ScoresOfRanks {
   readonly scores: readonly (tf.Tensor2D | undefined)[];
   readonly prototypes: number;
-  /** An upper bound of the scores, the same on every worker: keeps exp in range. */
+  /** An upper bound of the scores' magnitude, the same on every worker: keeps exp in range. */
   readonly bound: number;
 }
 
@@ -77,13 +83,17 @@ interface State {
   v: tf.Tensor2D;
 }
 
-/** Divides each row by its largest entry, which v takes back: no overflow however large the scores. */
+/**
+ * Divides each row by its largest entry, which v takes back: Q cannot overflow. v is then scaled by what keeps it in range;
+ * the factor is 1 for scores as DINOv2 has them (magnitude 1, temperature 0.04), and cancels anyway.
+ */
 function start(scores: tf.Tensor2D, bound: number, temperature: number): State {
+  const shift = Math.max(0, bound - largestExponent * temperature);
   const state = tf.tidy(() => {
     const top = tf.max(scores, 1, true) as tf.Tensor2D;
     return {
       q: tf.exp(tf.div(tf.sub(scores, top), temperature)) as tf.Tensor2D,
-      v: tf.exp(tf.div(tf.sub(top, bound), temperature)) as tf.Tensor2D,
+      v: tf.exp(tf.div(tf.sub(top, shift), temperature)) as tf.Tensor2D,
     };
   });
   scores.dispose();
@@ -125,9 +135,14 @@ function finish({ q, v }: State, u: Float32Array): tf.Tensor2D {
   return assigned;
 }
 
-/** u = 1 / sums. A prototype that underflowed everywhere stays without mass instead of becoming infinite. */
+/**
+ * u = 1 / sums. A prototype whose mass underflowed counts as far below the others, not as nothing: no division by zero.
+ * Something that is not a number stays so, and shows in the loss.
+ */
 function inverse(sums: Float32Array): Float32Array {
-  return sums.map((sum) => (sum > 0 ? 1 / sum : sum === 0 ? 0 : Number.NaN));
+  const largest = sums.reduce((a, b) => Math.max(a, b), 0);
+  const least = largest > 0 ? largest * negligible : 1;
+  return sums.map((sum) => 1 / Math.max(sum, least));
 }
 
 function split(packed: Float32Array, widths: readonly number[]): Float32Array[] {

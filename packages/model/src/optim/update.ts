@@ -51,7 +51,7 @@ export interface UpdateOptions {
 
 /**
  * Updates the elements `range` of a unit's flat vector: the optimizer step, then the EMA teacher with the new weights.
- * Frozen prototypes keep their values while their moments collect (RECIPE trap 36). Padding stays zero.
+ * Frozen prototypes keep their values while their moments collect. Padding stays zero.
  */
 export function updateUnit(
   flat: FlatMath,

@@ -42,7 +42,7 @@ export function visitsOf(spec: RunSpec, depth: number): Visit[] {
 }
 
 /** The heads that this spec trains with, in order. */
-export function headUnits(spec: RunSpec): ("dino_head" | "ibot_head")[] {
+function headUnits(spec: RunSpec): ("dino_head" | "ibot_head")[] {
   return hasOwnIbotHead(spec) ? ["dino_head", "ibot_head"] : ["dino_head"];
 }
 

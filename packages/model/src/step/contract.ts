@@ -59,7 +59,7 @@ export interface TrainStepArgs {
 /**
  * The losses of one rank, in nats. The parts are raw, before the spec's weights, so that
  * total = dino * (dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot is what the rank's gradients belong to.
- * A part whose weight is 0 is not computed and reported as 0. The official log halves koleo and ibot; these are not halved.
+ * A part whose weight is 0 is reported as 0. The official log halves koleo and ibot; these are not halved.
  */
 export interface RankLosses {
   readonly rank: number;

@@ -163,7 +163,7 @@ function inputsOf(student: StudentRank, target: RankTargets | undefined) {
 
 /**
  * Cross-entropy of all student views against the other teacher views (DINO, eq. 3), normalised jointly: each pair weighs
- * 1 / number of pairs (RECIPE trap 25). A local crop meets both teacher views, whose probabilities are added up first;
+ * 1 / number of pairs. A local crop meets both teacher views, whose probabilities are added up first;
  * a global crop meets the other one. The caller disposes `target`.
  */
 export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D): ScoreTargets {
@@ -183,7 +183,7 @@ export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D): ScoreTargets {
   return { count, target, index, weight };
 }
 
-/** Cross-entropy at masked patches, each weighed by 1 / (masked patches of its crop), over all 2B crops (RECIPE trap 24). */
+/** Cross-entropy at masked patches, each weighed by 1 / (masked patches of its crop), over all 2B crops. */
 function ibotTargets(
   spec: RunSpec,
   batch: RankBatch,

@@ -36,7 +36,7 @@ export function sequencesOf(config: VitConfig, groups: readonly CropGroup[]): Se
   });
 }
 
-export function patchGrid(config: VitConfig, group: Pick<CropGroup, "height" | "width">): Grid {
+function patchGrid(config: VitConfig, group: Pick<CropGroup, "height" | "width">): Grid {
   const grid = { height: group.height / config.patchSize, width: group.width / config.patchSize };
   invariant(
     Number.isInteger(grid.height) && Number.isInteger(grid.width),

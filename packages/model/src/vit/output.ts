@@ -7,7 +7,7 @@ import type { VitConfig } from "./config.js";
 import { applyNorm, backNorm, type Grads, type NormStats, normLayer } from "./layers.js";
 
 /** Packed row of the cls token of sequence `sequence` of group `group`. */
-export function clsRow(groups: readonly SequenceGroup[], group: number, sequence: number): number {
+function clsRow(groups: readonly SequenceGroup[], group: number, sequence: number): number {
   let start = 0;
   for (let g = 0; g < group; g++) {
     const { count, length } = groups[g] as SequenceGroup;
@@ -53,7 +53,7 @@ export function output(
   x: tf.Tensor2D,
   rows: readonly number[],
 ): { readonly h: tf.Tensor2D; readonly saved: OutputSaved } {
-  const index = tf.tensor1d(rows as number[], "int32");
+  const index = tf.tensor1d(Int32Array.from(rows), "int32");
   const selected = gatherRows(x, index);
   const { y: h, ...stats } = applyNorm(finalNorm(config, tensors), selected);
   return { h, saved: { rows: index, selected, stats, packedRows: x.shape[0] } };

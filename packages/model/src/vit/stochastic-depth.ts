@@ -1,6 +1,6 @@
 /**
  * Batch-subset stochastic depth: each branch runs on a subset of fixed size of each crop group's sequences, and its result
- * is scaled up by b / subset (dinov2 layers/block.py; RECIPE 1B). The subset is drawn per rank, block, branch and group.
+ * is scaled up by b / subset (dinov2 layers/block.py). The subset is drawn per rank, block, branch and group.
  */
 import { rngOf, streams } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
@@ -62,8 +62,8 @@ export function drawSubset(
     return { count: keep, length };
   });
   return {
-    rows: tf.tensor1d(rows, "int32"),
-    rowScale: tf.tensor1d(scales, "float32"),
+    rows: tf.tensor1d(Int32Array.from(rows), "int32"),
+    rowScale: tf.tensor1d(Float32Array.from(scales)),
     groups: chosen,
   };
 }

@@ -116,6 +116,21 @@ test("a server that cannot start reports the end of its log", async () => {
   expect(error.message).toContain("pass --redis URL");
 });
 
+test("a server that is killed comes back at the same URL, and stays away after close", async () => {
+  const ends: (number | string)[] = [];
+  const onRestart = (end: number | string): void => void ends.push(end);
+  const server = await startServer({ program: "redis-server", dir, onRestart });
+  const first = server?.pid() ?? -1;
+  process.kill(first, "SIGKILL");
+  await vi.waitFor(() => expect(ends).toEqual(["SIGKILL"]), 5_000);
+  await vi.waitFor(() => openRedis({ dir, url: server?.url }), 5_000);
+  const second = server?.pid() ?? -1;
+  expect(second).not.toBe(first);
+  await server?.close();
+  expect(await nameOf(second)).toBe("");
+  expect(ends).toEqual(["SIGKILL"]);
+});
+
 test("a tied server ends when the process that started it is killed", async () => {
   const [command, args] = tiedCommand("redis-server", [
     ...["--port", "0", "--unixsocket", "redis.sock", "--save", ""],

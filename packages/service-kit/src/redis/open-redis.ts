@@ -20,6 +20,7 @@ export interface OpenRedis {
 /** The part of a logger that is used here. */
 export interface RedisLogger {
   info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
 }
 
 export interface OpenRedisOptions {
@@ -34,7 +35,7 @@ export interface OpenRedisOptions {
 
 /**
  * A Redis (or Valkey) of version 6.2 or newer that answers. The caller closes it. A started server listens on a free loopback
- * port with a random password, keeps nothing on disk, never evicts, and ends with this process however that ends.
+ * port with a random password, keeps nothing on disk, never evicts, comes back when it dies, and ends with this process however that ends.
  * Errors: `redis-unavailable` with the remedy.
  */
 export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
@@ -43,14 +44,19 @@ export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
   return opened;
 }
 
-async function open({ url, dir, path }: OpenRedisOptions): Promise<OpenRedis> {
+async function open({ url, dir, path, logger }: OpenRedisOptions): Promise<OpenRedis> {
   if (url !== undefined) {
     const { version } = await checkRedis(url);
     const description = `${hideSecret(url)}, version ${version}`;
     return { url, route: "given", description, close: () => Promise.resolve() };
   }
   for (const program of redisPrograms) {
-    const server = await startServer({ program, dir, path });
+    const server = await startServer({
+      program,
+      dir,
+      path,
+      onRestart: (end) => logger?.warn({ end }, "our Redis ended by itself; started it again"),
+    });
     if (server) return checked(program, server);
   }
   const container = await startContainer();

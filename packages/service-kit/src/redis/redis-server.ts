@@ -16,19 +16,24 @@ export interface ServerOptions {
   readonly program: RedisProgram;
   readonly dir: string;
   readonly path?: string | undefined;
+  /** Told when the server has ended by itself and is started again. */
+  readonly onRestart?: ((end: number | string) => void) | undefined;
 }
 
 export interface RedisServer {
   readonly url: string;
-  readonly pid: number;
+  /** Process id of the server that runs now. */
+  pid(): number;
   close(): Promise<void>;
 }
 
 const startTimeoutMs = 10_000;
 const stopTimeoutMs = 5_000;
+const maxRestarts = 3;
 
 /**
- * A started server that answers, or undefined when the program is not on PATH.
+ * A started server that answers, or undefined when the program is not on PATH. When it ends by itself (killed for memory, say)
+ * it is started again, empty, at the same URL, up to 3 times: a run then goes on from its last checkpoint.
  * Another process may take the free port before the server does: it is tried again on another one.
  */
 export async function startServer(options: ServerOptions): Promise<RedisServer | undefined> {
@@ -49,22 +54,50 @@ function isOnPath({ program, path }: ServerOptions): boolean {
   return spawnSync(program, ["--version"], { stdio: "ignore", ...env }).error === undefined;
 }
 
-async function startOnce({ program, dir, path }: ServerOptions): Promise<RedisServer> {
+async function startOnce(options: ServerOptions): Promise<RedisServer> {
+  const { program, dir, path } = options;
   const port = await freePort();
   const password = randomBytes(18).toString("base64url");
   const config = join(dir, "redis.conf");
   const logFile = join(dir, "redis.log");
   // In a file only we can read, not in the arguments, which every user of the machine can see.
   await writeFile(config, configText({ port, password, dir, logFile }), { mode: 0o600 });
-  const child = spawnTied(program, [config], path);
   const url = `redis://:${password}@127.0.0.1:${port}`;
+  const launch = (): ChildProcess => spawnTied(program, [config], path);
+  const first = launch();
   try {
-    await answers(child, url, logFile);
+    await answers(first, url, logFile);
   } catch (error) {
-    await stop(child);
+    await stop(first);
     throw error;
   }
-  return { url, pid: child.pid ?? -1, close: () => stop(child) };
+  return { url, ...supervise(first, launch, options.onRestart) };
+}
+
+function supervise(
+  first: ChildProcess,
+  launch: () => ChildProcess,
+  onRestart: ServerOptions["onRestart"],
+): Pick<RedisServer, "pid" | "close"> {
+  let child = first;
+  let restarts = 0;
+  let closing = false;
+  const watch = (): void => {
+    child.once("exit", (code, signal) => {
+      if (closing || restarts++ >= maxRestarts) return;
+      onRestart?.(signal ?? code ?? "unknown");
+      child = launch();
+      watch();
+    });
+  };
+  watch();
+  return {
+    pid: () => child.pid ?? -1,
+    async close() {
+      closing = true;
+      await stop(child);
+    },
+  };
 }
 
 /** Nothing on disk, nothing evicted (BullMQ needs its keys), loopback only. */

@@ -6,7 +6,7 @@ import { diskError } from "./files.js";
 export interface StepsFile {
   /** Appends; visible to readers at once, durable after `sync`. Numbers that are not finite become null. */
   write(record: StepRecord): Promise<void>;
-  /** Drops the records of `step` and later, and a torn last line. Resolves with the number of records left. */
+  /** Drops the records of `step` and later, and whatever follows a damaged line. Resolves with the number left. */
   truncate(step: number): Promise<number>;
   sync(): Promise<void>;
   /** The first and the last record. */
@@ -24,9 +24,8 @@ export async function openStepsFile(path: string): Promise<StepsFile> {
     sync: () => attempt(`fsync ${path}`, () => file.datasync()),
     async ends() {
       const lines = (await read(file)).toString("utf8").split("\n").slice(0, -1);
-      const [first, last] = [lines[0], lines.at(-1)];
-      if (first === undefined || last === undefined) return undefined;
-      return { first: JSON.parse(first) as StepRecord, last: JSON.parse(last) as StepRecord };
+      const [first, last] = [parse(lines[0] ?? ""), parse(lines.at(-1) ?? "")];
+      return first && last ? { first, last } : undefined;
     },
     close: () => file.close(),
   };
@@ -37,13 +36,22 @@ async function truncate(file: FileHandle, step: number): Promise<number> {
   let kept = 0;
   let end = 0;
   for (let next = bytes.indexOf("\n"); next >= 0; next = bytes.indexOf("\n", end)) {
-    const record = JSON.parse(bytes.toString("utf8", end, next)) as StepRecord;
-    if (record.step >= step) break;
+    const record = parse(bytes.toString("utf8", end, next));
+    if (!record || record.step >= step) break;
     kept += 1;
     end = next + 1;
   }
   if (end < bytes.length) await file.truncate(end);
   return kept;
+}
+
+/** Undefined for a damaged line. */
+function parse(line: string): StepRecord | undefined {
+  try {
+    return JSON.parse(line) as StepRecord;
+  } catch {
+    return undefined;
+  }
 }
 
 /** The whole file: a long run has some 100 MB, read once per generation. */

@@ -24,6 +24,11 @@ function runTo(world: World, steps: number): void {
   }
 }
 
+function exchange(world: World, id: number): void {
+  world.read(id);
+  world.deliver(id);
+}
+
 function kindsOf(effects: readonly Effect[]): string[] {
   return effects.map((effect) =>
     effect.kind === "append" ? `append ${effect.record.kind}` : effect.kind,
@@ -163,10 +168,7 @@ test("a generation that is lost while a manifest is being written starts from th
   const world = startedWorld();
   runTo(world, 4);
   while (world.manifests.length === 0) {
-    for (const { id } of world.workers) {
-      world.read(id);
-      world.deliver(id);
-    }
+    for (const { id } of world.workers) exchange(world, id);
   }
   world.kill(1);
   world.join();
@@ -193,10 +195,7 @@ test("a manifest that fails ends the run; one of a lost generation only costs th
     const world = startedWorld();
     runTo(world, 4);
     while (world.manifests.length === 0) {
-      for (const { id } of world.workers) {
-        world.read(id);
-        world.deliver(id);
-      }
+      for (const { id } of world.workers) exchange(world, id);
     }
     if (isLost) {
       world.kill(1);
@@ -281,6 +280,8 @@ test("scaling writes a checkpoint, holds the next decision, and starts a generat
   world.post({ kind: "scale", workers: 3 });
   runTo(world, 3);
   expect(world.state.active).toMatchObject({ regroupAt: 3 });
+  for (let i = 0; i < 10; i++) for (const id of [1, 2]) exchange(world, id); // the disk is slow
+  expect(world.state.durable.next).toBe(3);
   world.settle();
   const generations = world.records.filter((record) => record.kind === "generation");
   expect(generations).toMatchObject([

@@ -15,7 +15,7 @@ import { fail, interrupt } from "./ending.js";
 import type { Effect, RunEvent } from "./event.js";
 import { checkTime, join, leave, startIfPossible, workerFailed } from "./membership.js";
 import type { RunState, WorkerId } from "./state.js";
-import { log, refuseStale, send, type Turn, update, updateActive, updateWorker } from "./turn.js";
+import { log, refuseStale, send, type Turn, update, updateWorker } from "./turn.js";
 
 /**
  * The new state and the effects, in the order in which they are to be carried out. Throws only `internal`, when workers

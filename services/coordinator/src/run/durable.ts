@@ -18,7 +18,7 @@ export type RunRecord =
   | (Of<"evaluation"> & { readonly bank: number; readonly queries: number })
   | Of<"finished">;
 
-export interface DurableCheckpoint {
+interface DurableCheckpoint {
   /** Committed steps that it holds. */
   readonly step: number;
   readonly generation: number;
@@ -27,7 +27,7 @@ export interface DurableCheckpoint {
   readonly scaler: ScalerState;
 }
 
-export interface Evaluation {
+interface Evaluation {
   /** Committed steps of the teacher that was evaluated. */
   readonly step: number;
   readonly knn: number;
@@ -58,7 +58,7 @@ export interface DurableState {
 }
 
 /** The scaler before the first step: fp32 needs none. */
-export function initialScaler(spec: RunSpec): ScalerState {
+function initialScaler(spec: RunSpec): ScalerState {
   return { scale: spec.exchange.dtype === "fp16" ? spec.exchange.initialScale : 1, goodSteps: 0 };
 }
 

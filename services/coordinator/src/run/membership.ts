@@ -214,7 +214,7 @@ function startGeneration(turn: Turn, count: number): void {
       lastProgressMs: turn.now,
     })),
   });
-  
+  turn.effects.push({ kind: "truncate-steps", step });
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   turn.effects.push(segmentsEffect(turn.state, active, step));
   for (const [worker, id] of active.members.entries()) {

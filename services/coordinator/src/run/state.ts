@@ -71,12 +71,12 @@ export interface ActiveGeneration {
 }
 
 /** A checkpoint whose files are all there, of a generation that ended while its manifest was being written. */
-export interface OrphanCheckpoint extends PendingCheckpoint {
+interface OrphanCheckpoint extends PendingCheckpoint {
   readonly generation: number;
 }
 
 /** Why there is no generation, and until when that may last. */
-export interface Waiting {
+interface Waiting {
   /** Becomes the reason of the next generation. */
   readonly reason: string;
   readonly sinceMs: number;
@@ -182,7 +182,7 @@ export function globalBatch(spec: RunSpec): number {
 }
 
 /** Whether the run evaluates at all: a folder of images without labelled held-out images cannot. */
-export function evaluates(spec: RunSpec): boolean {
+function evaluates(spec: RunSpec): boolean {
   const hasLabels = spec.data.kind === "idx" || spec.data.validationPath !== null;
   return spec.evaluation.everySteps > 0 && hasLabels;
 }

@@ -73,7 +73,8 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
     const outcome = await Promise.race([runner.ended, closed]);
     stopTicking();
     const wallSeconds = (unixNow() - startMs) / 1000;
-    const summary = summaryOf(runner.state, await steps.ends(), wallSeconds);
+    const ends = await steps.ends().catch(() => undefined);
+    const summary = summaryOf(runner.state, ends, wallSeconds);
     await writeDurably(join(runDir, "summary.json"), `${JSON.stringify(summary, null, 2)}\n`).catch(
       (error: Error) => log.error({ error: error.message }, "no summary.json"),
     );

@@ -96,7 +96,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
       case "write-manifest":
         return void commitCheckpoint(effect);
       case "keep-checkpoints":
-        return await checkpoints.keep(effect.steps);
+        return await keepCheckpoints(effect.steps);
       case "segments":
         return segments.want(effect.generation, effect.workers, effect.segments);
       case "log":
@@ -109,6 +109,13 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   async function truncateSteps(step: number): Promise<void> {
     const kept = await steps.truncate(step);
     if (kept !== step) log.warn({ expected: step, kept }, "steps.jsonl lacks committed steps");
+  }
+
+  /** What cannot be deleted costs space and nothing else. */
+  async function keepCheckpoints(kept: readonly number[]): Promise<void> {
+    await checkpoints
+      .keep(kept)
+      .catch((error: Error) => log.warn({ error: error.message }, "old checkpoints stay"));
   }
 
   /** In the background: the next step need not wait for the disk. */

@@ -3,13 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
 import type { Run, Welcome } from "@paddock/proto";
-import {
-  createMetrics,
-  type Logger,
-  startGrpcServer,
-  startHttpServer,
-  withDeadline,
-} from "@paddock/service-kit";
+import { createMetrics, type Logger, startGrpcServer, startHttpServer } from "@paddock/service-kit";
 import { type RunControl, runService } from "../api/run-service.js";
 import { createSessions } from "../api/sessions.js";
 import { createRunMetrics } from "../metrics/run-metrics.js";
@@ -59,8 +53,6 @@ export interface Coordinator {
 const updateMs = 50;
 /** For answers that are on their way when the run has ended. */
 const farewellMs = 1_000;
-/** What a scrape may cost when Redis does not answer. */
-const memoryMs = 500;
 
 /**
  * Opens the run directory, listens, records the run, and starts it when enough workers have come.
@@ -75,8 +67,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     return alreadyFinished(opened.recorded, runDir);
   }
   const closers: (() => Promise<void>)[] = [() => opened.ledger.close()];
-  const closeAll = async (): Promise<void> => {
-    for (const close of closers.splice(0).reverse()) await close();
+  let closing: Promise<void> | undefined;
+  const closeAll = (): Promise<void> => {
+    closing ??= (async () => {
+      for (const close of closers.reverse()) await close();
+    })();
+    return closing;
   };
   try {
     return await compose();
@@ -129,7 +125,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       registry,
       status: () => slot.run?.view() ?? { phase: "idle" },
       beforeScrape: async () => {
-        if (slot.run) metrics.refresh(slot.run.runner.state, await usedMemory(slot.run));
+        const { run } = slot;
+        if (run) metrics.refresh(run.runner.state, await run.segments.usedMemoryBytes());
       },
     });
     closers.push(() => http.close());
@@ -211,11 +208,6 @@ function welcomeTo(run: LiveRun, redisUrl: string, runDir: string): Omit<Welcome
     runDir,
     redisUrl,
   };
-}
-
-async function usedMemory(run: LiveRun): Promise<number | undefined> {
-  const deadline = { timeoutMs: memoryMs, what: "Redis", code: "redis-unavailable" } as const;
-  return withDeadline(deadline, () => run.segments.usedMemoryBytes()).catch(() => undefined);
 }
 
 function alreadyRuns(run: LiveRun): PaddockError {

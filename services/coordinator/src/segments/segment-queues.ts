@@ -30,7 +30,10 @@ interface Wanted {
 
 /** Finished jobs that stay visible in a queue. Removing them at once races with whoever waits for them. */
 const keptJobs = { count: 16 };
-const closeMs = 2_000;
+const closeMs = 1_000;
+const infoMs = 500;
+/** BullMQ's limit. */
+const lastPriority = 2 ** 21 - 1;
 
 export function openSegmentQueues(runId: string, redisUrl: string, log: Logger): SegmentQueues {
   // BullMQ's own requirement: commands wait for the connection instead of failing.
@@ -40,6 +43,8 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
   });
   const queues = new Map<string, Queue<SegmentJob>>();
   const added = new Set<string>();
+  /** Queues that may exist, of this generation and of those before it. */
+  const names = new Set<string>();
   let wanted: Wanted = { generation: 0, workers: 0, segments: [] };
   let working = Promise.resolve();
   let isAway = false;
@@ -70,19 +75,23 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
 
   async function reconcile(): Promise<void> {
     const { generation, workers, segments } = wanted;
-    const names = Array.from({ length: workers }, (_, w) => segmentQueueName(runId, generation, w));
-    const live = new Set(segments.length > 0 ? names : []);
-    for (const name of [...queues.keys(), ...names].filter((known) => !live.has(known))) {
+    const live = segments.length > 0 ? queueNames(wanted) : [];
+    for (const name of [...names].filter((known) => !live.includes(known))) {
       const queue = queueOf(name);
       await queue.obliterate({ force: true });
       await queue.close();
       queues.delete(name);
+      names.delete(name);
     }
-    for (const [worker, name] of names.entries()) {
+    for (const [worker, name] of live.entries()) {
       for (const { start, end } of segments) {
         await add(queueOf(name), { runId, generation, worker, workers, start, end });
       }
     }
+  }
+
+  function queueNames({ generation, workers }: Wanted): string[] {
+    return Array.from({ length: workers }, (_, w) => segmentQueueName(runId, generation, w));
   }
 
   /** Adding twice is one job: its id is its range. */
@@ -92,6 +101,8 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     if (added.has(key)) return;
     await queue.add("segment", job, {
       jobId,
+      // In order of steps, also when Redis lost some of them: they are made again in any order.
+      priority: Math.min(job.start + 1, lastPriority),
       removeOnComplete: keptJobs,
       removeOnFail: keptJobs,
     });
@@ -112,6 +123,7 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
   return {
     want(generation, workers, segments) {
       wanted = { generation, workers, segments };
+      for (const name of queueNames(wanted)) names.add(name);
       work();
     },
     refresh() {
@@ -120,7 +132,10 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     settled: () => working,
     async usedMemoryBytes() {
       if (connection.status !== "ready") return undefined;
-      const match = /^used_memory:(\d+)/m.exec(await connection.info("memory"));
+      // A connection that has just broken still looks ready, and its commands wait for the next one.
+      const deadline = { timeoutMs: infoMs, what: "Redis", code: "redis-unavailable" } as const;
+      const info = await withDeadline(deadline, () => connection.info("memory")).catch(() => "");
+      const match = /^used_memory:(\d+)/m.exec(info);
       return match ? Number(match[1]) : undefined;
     },
     async close() {

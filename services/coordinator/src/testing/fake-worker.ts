@@ -17,7 +17,7 @@ import {
 import { createQueue, grpcClient } from "@paddock/service-kit";
 import { examplePrepared } from "./example.js";
 
-export type Behaviour = "hang" | "die" | undefined;
+type Behaviour = "hang" | "die" | undefined;
 
 export interface FakeWorkerOptions {
   readonly address: string;

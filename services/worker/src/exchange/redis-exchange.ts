@@ -153,7 +153,10 @@ class RedisExchange implements Exchange {
 
   async receive(key: ExchangeKey, from: number): Promise<Uint8Array> {
     this.#at(key);
-    const payload = await this.#inbox.take(nameOf(key, from), this.#limit(key, from));
+    const payload = await this.#inbox.take(
+      nameOf(key, from),
+      this.#limit(key, `${key.key} from worker ${from}`),
+    );
     this.#receivedBytes += payload.byteLength;
     return payload;
   }
@@ -187,7 +190,10 @@ class RedisExchange implements Exchange {
 
   async fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array> {
     const { store } = this.#at(key);
-    const parts = await this.#announced.peek(nameOf(key, from), this.#limit(key, from));
+    const parts = await this.#announced.peek(
+      nameOf(key, from),
+      this.#limit(key, `${key.key} from worker ${from}`),
+    );
     const ref = parts.get(part);
     if (!ref) {
       throw new PaddockError(
@@ -236,7 +242,10 @@ class RedisExchange implements Exchange {
   ): Promise<void> {
     const { inFlight, store, worker } = entered;
     const { key, to, content, fragment } = message;
-    await inFlight.reserve(fragment.byteLength, this.#limit(key, to));
+    await inFlight.reserve(
+      fragment.byteLength,
+      this.#limit(key, `worker ${to} to read earlier messages, before ${key.key} could be sent`),
+    );
     let payload: PayloadRef;
     try {
       payload = await store.write(`${nameOf(key, worker)}>${to}@${content.start}`, fragment);
@@ -328,18 +337,17 @@ class RedisExchange implements Exchange {
     );
   }
 
-  /** How long to wait for what a peer does, and what to say after that. */
-  #limit(key: ExchangeKey, peer: number): WaitLimit {
+  /** How long to wait for a peer, and what to say after that. */
+  #limit({ step }: ExchangeKey, what: string): WaitLimit {
     const { timeoutMs } = this.#o;
-    const seconds = timeoutMs / 1000;
     return {
       timeoutMs,
       expired: () =>
         this.#link.isDown
-          ? this.#link.unavailable(`waiting for worker ${peer} (${key.key} of step ${key.step})`)
+          ? this.#link.unavailable(`waiting for ${what}, step ${step}`)
           : new PaddockError(
               "exchange-timeout",
-              `step ${key.step}: waited ${seconds} s for ${key.key} with worker ${peer}; is it stopped, or much slower than this one? If steps are that long, raise exchange.timeoutSeconds`,
+              `step ${step}: waited ${timeoutMs / 1000} s for ${what}; is it stopped, or much slower than this one? If steps take that long, raise exchange.timeoutSeconds`,
             ),
     };
   }

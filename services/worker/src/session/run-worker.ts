@@ -237,10 +237,6 @@ class WorkerLife {
         run: (job, onStep) => generation.runSegment(job, onStep),
         onStop: () => {
           this.#engineIsClean = true;
-          this.#session?.send({
-            kind: "goodbye",
-            goodbye: { reason: "the last decision said stop" },
-          });
         },
         onError: (error) => this.#report(running, error),
       });
@@ -274,6 +270,7 @@ class WorkerLife {
         this.#o.logger.warn({ err: error }, "no pictures for the report"),
       );
     }
+    this.#session?.send({ kind: "goodbye", goodbye: { reason: "the coordinator said shutdown" } });
     return { finished: shutdown.finished, reason: shutdown.reason };
   }
 

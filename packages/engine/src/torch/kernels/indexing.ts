@@ -4,16 +4,25 @@ import { nativeDtype } from "../backend.js";
 import { kernel } from "./table.js";
 
 export const indexingKernels: readonly tf.KernelConfig[] = [
-  kernel<tf.BatchMatMulInputs, tf.BatchMatMulAttrs>("BatchMatMul", (bk, { a, b }, attrs) =>
-    bk.wrap(
+  kernel<tf.BatchMatMulInputs, tf.BatchMatMulAttrs>("BatchMatMul", (bk, { a, b }, attrs) => {
+    const matrices = a.shape.length >= 2 && b.shape.length >= 2;
+    tf.util.assert(
+      matrices,
+      () => `matMul: [${a.shape}] and [${b.shape}] must have two axes or more`,
+    );
+    return bk.wrap(
       bk.native.matmul(bk.handle(a), bk.handle(b), attrs.transposeA, attrs.transposeB),
       tf.upcastType(a.dtype, b.dtype),
-    ),
-  ),
+    );
+  }),
   kernel<tf.GatherV2Inputs, tf.GatherV2Attrs>("GatherV2", (b, { x, indices }, attrs) => {
     const [axis = 0] = tf.util.parseAxisParam(attrs.axis, x.shape);
-    const result = b.native.gather(b.handle(x), b.handle(indices), axis, attrs.batchDims ?? 0);
-    return b.wrap(result, x.dtype);
+    const batch = attrs.batchDims ?? 0;
+    const check = tf.backend_util.segment_util.collectGatherOpShapeInfo;
+    const { outputShape } = check(x, indices, axis, batch);
+    const batchDims = batch < 0 ? batch + indices.shape.length : batch;
+    const result = b.native.gather(b.handle(x), b.handle(indices), axis, batchDims);
+    return b.wrap(result, x.dtype, outputShape);
   }),
   kernel<tf.GatherNdInputs>("GatherNd", (b, { params, indices }) =>
     b.wrap(b.native.gatherNd(b.handle(params), b.handle(indices)), params.dtype),

@@ -60,7 +60,12 @@ export const shapeKernels: readonly tf.KernelConfig[] = [
     reshape(b, x, tf.util.inferFromImplicitShape(attrs.shape, tf.util.sizeFromShape(x.shape))),
   ),
   kernel<tf.ExpandDimsInputs, tf.ExpandDimsAttrs>("ExpandDims", (b, { input }, { dim }) => {
-    const axis = dim < 0 ? input.shape.length + dim + 1 : dim;
+    const rank = input.shape.length;
+    tf.util.assert(
+      -rank - 1 <= dim && dim <= rank,
+      () => `expandDims: no axis ${dim} in rank ${rank}`,
+    );
+    const axis = dim < 0 ? rank + dim + 1 : dim;
     return reshape(b, input, input.shape.toSpliced(axis, 0, 1));
   }),
   kernel<tf.TransposeInputs, tf.TransposeAttrs>("Transpose", (b, { x }, { perm }) =>
@@ -127,9 +132,9 @@ export const shapeKernels: readonly tf.KernelConfig[] = [
     return b.wrap(b.native.fill(b.list(shape), value, nativeDtype(dtype)), dtype, shape);
   }),
   kernel<object, tf.RangeAttrs>("Range", (b, _, { start, stop, step, dtype }) => {
-    const forward = step > 0 ? start < stop : start > stop;
-    const count = forward && step !== 0 ? Math.ceil((stop - start) / step) : 0;
-    return b.wrap(b.native.range(start, step, count, nativeDtype(dtype)), dtype, [count]);
+    const stride = step === 1 && stop < start ? -1 : step; // TF.js's default counts down by itself
+    const count = Math.max(0, Math.ceil((stop - start) / stride));
+    return b.wrap(b.native.range(start, stride, count, nativeDtype(dtype)), dtype, [count]);
   }),
   kernel<object, tf.LinSpaceAttrs>("LinSpace", (b, _, { start, stop, num }) => {
     const stride = num > 1 ? (stop - start) / (num - 1) : 0;

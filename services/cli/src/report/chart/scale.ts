@@ -48,12 +48,13 @@ export function linearScale({
   };
 }
 
-/** A range that is not empty. */
+/** A range that is wide enough to be divided: rounding must not merge its ticks. */
 function widened(low: number, high: number): [number, number] {
   if (!Number.isFinite(low) || !Number.isFinite(high)) return [0, 1];
-  if (high > low) return [low, high];
-  const around = Math.abs(low) || 1;
-  return [low - around * 0.5, high + around * 0.5];
+  const size = Math.max(Math.abs(low), Math.abs(high));
+  if (high - low > size * 1e-6 && size > 1e-100) return [low, high];
+  const around = size > 1e-100 ? size / 2 : 0.5;
+  return [low - around, high + around];
 }
 
 /** The smallest of 1, 2, 5 times a power of ten that is at least `step`. */

@@ -1,0 +1,91 @@
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import type { Io } from "./io.js";
+import { runCli } from "./program.js";
+
+let dir: string;
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "paddock-cli-"));
+});
+afterEach(() => rm(dir, { recursive: true, force: true }));
+
+async function paddock(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
+  const text = { out: "", err: "" };
+  const io: Io = {
+    out: (more) => {
+      text.out += more;
+    },
+    err: (more) => {
+      text.err += more;
+    },
+    isTerminal: false,
+    columns: () => 80,
+    environment: {},
+    cwd: dir,
+  };
+  return { code: await runCli(argv, io), ...text };
+}
+
+test("help and the list of commands are no failure", async () => {
+  const { code, out } = await paddock("--help");
+  expect(code).toBe(0);
+  for (const command of ["train", "coordinator", "worker", "status", "resume", "eval", "doctor"]) {
+    expect(out).toContain(`  ${command} `);
+  }
+});
+
+test("wrong use is exit code 2, and says what was expected", async () => {
+  expect(await paddock("trian")).toMatchObject({ code: 2, err: expect.stringContaining("train") });
+  expect(await paddock("train")).toMatchObject({ code: 2 });
+  expect(await paddock("train", "x.yaml", "--workers", "two")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("expected an integer from 1"),
+  });
+  expect(await paddock("train", "x.yaml", "--port", "70000")).toMatchObject({ code: 2 });
+  expect(await paddock("train", "x.yaml", "--nonsense")).toMatchObject({ code: 2 });
+});
+
+test("a spec that is not there, and a run that is not there, are exit code 2", async () => {
+  expect(await paddock("train", "x.yaml")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining(join(dir, "x.yaml")),
+  });
+  for (const argv of [
+    ["status"],
+    ["status", "x"],
+    ["report", "x"],
+    ["resume", "x"],
+    ["eval", "knn", "x"],
+  ]) {
+    expect(await paddock(...argv)).toMatchObject({
+      code: 2,
+      err: expect.stringContaining("expected a run"),
+    });
+  }
+});
+
+test("a dataset that is not there is exit code 3, before anything is started or written", async () => {
+  const spec = "steps: 1\nbatchPerRank: 4\ndata: { kind: idx, path: nowhere }\n";
+  await writeFile(join(dir, "run.yaml"), spec);
+  const { code, err } = await paddock("train", "run.yaml", "--run-dir", "run");
+  expect(code).toBe(3);
+  expect(err).toContain(join(dir, "nowhere"));
+  expect(await paddock("status", "run")).toMatchObject({ code: 2 });
+});
+
+test("the doctor names each failure with its remedy, as text and as JSON", async () => {
+  const flags = ["--data", "nowhere", "--redis", "redis://127.0.0.1:1"];
+  const { code, out } = await paddock("doctor", "--json", ...flags);
+  expect(code).toBe(3);
+  const { ok, findings } = JSON.parse(out) as {
+    ok: boolean;
+    findings: { name: string; ok: boolean; remedy: string }[];
+  };
+  expect(ok).toBe(false);
+  const failed = findings.filter((finding) => !finding.ok);
+  expect(failed.map(({ name }) => name)).toEqual(["redis", "dataset"]);
+  expect(failed.every(({ remedy }) => remedy !== "")).toBe(true);
+  expect((await paddock("doctor", ...flags)).out).toMatch(/FAILED {2}redis .*\n +remedy: start it/);
+});

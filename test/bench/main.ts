@@ -1,0 +1,84 @@
+/** The benches' command line: `npm run bench -- <name> [--json] [--threads N] [--pairs N] [--case NAME]... [--profile] [--python FILE]`. */
+import { availableParallelism, cpus, loadavg } from "node:os";
+import { parseArgs } from "node:util";
+import { dataBench } from "./data.js";
+import { dispatchBench } from "./dispatch.js";
+import { enginesBench } from "./engines.js";
+import { exchangeBench } from "./exchange.js";
+import { type Bench, Unavailable } from "./harness/bench.js";
+import { tableHead, tableLine } from "./harness/rows.js";
+import { stepBench } from "./step.js";
+
+const benches: readonly Bench[] = [
+  stepBench,
+  dispatchBench,
+  enginesBench,
+  exchangeBench,
+  dataBench,
+];
+
+/** Pairs below which a median says little. */
+const defaultPairs = 7;
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      json: { type: "boolean", default: false },
+      threads: { type: "string", default: "1" },
+      pairs: { type: "string", default: String(defaultPairs) },
+      case: { type: "string", multiple: true, default: [] },
+      profile: { type: "boolean", default: false },
+      python: { type: "string" },
+    },
+  });
+  const [name] = positionals;
+  if (name === undefined) {
+    for (const bench of benches) print(`${bench.name.padEnd(10)} ${bench.summary}`);
+    return 0;
+  }
+  const bench = benches.find((candidate) => candidate.name === name);
+  const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
+  if (!bench || !isCount(threads) || !isCount(pairs)) {
+    const expected = `expected one of ${benches.map((b) => b.name).join(", ")}, and counts of at least 1`;
+    process.stderr.write(`${expected}; received ${process.argv.slice(2).join(" ")}\n`);
+    return 2;
+  }
+  if (!values.json) {
+    print(`${name}: ${machine()}, ${threads} thread(s) a side, load ${loadavg()[0]?.toFixed(1)}`);
+    print(tableHead);
+  }
+  await bench.run({
+    threads,
+    pairs,
+    cases: values.case,
+    profile: values.profile,
+    python: values.python,
+    row: (row) => print(values.json ? JSON.stringify(row) : tableLine(row)),
+    say: (text) => process.stderr.write(`${text}\n`),
+  });
+  return 0;
+}
+
+function isCount(value: number): boolean {
+  return Number.isInteger(value) && value > 0;
+}
+
+function machine(): string {
+  return `${cpus()[0]?.model.trim()}, ${availableParallelism()} cores, Node ${process.version}`;
+}
+
+function print(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    const known = error instanceof Unavailable;
+    process.stderr.write(`${known ? error.message : String((error as Error).stack ?? error)}\n`);
+    process.exitCode = known ? 3 : 1;
+  },
+);

@@ -1,0 +1,151 @@
+/** Our side of the bench `step`: a block, twelve blocks, or a whole training step on the torch engine. */
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { layoutOf, parseRunSpec, type RunSpec, type Unit } from "@paddock/contract";
+import { type Engine, openEngine } from "@paddock/engine";
+import {
+  blockBackward,
+  blockForward,
+  blockOf,
+  disposeBlock,
+  dropNothing,
+  initialUnit,
+  type UnitTensors,
+  viewUnit,
+  vitConfigOf,
+} from "@paddock/model";
+import * as tf from "@tensorflow/tfjs-core";
+import { kernelTimes } from "./harness/kernel-times.js";
+import { type Answer, serveCommands } from "./harness/sides.js";
+import { noiseBatch, startTraining } from "./harness/training.js";
+import { measured, residentMiB } from "./harness/usage.js";
+
+/** ViT-S/16 with the official crops, 8 images, one logical rank. */
+function specOf(activations: "keep" | "recompute"): RunSpec {
+  return parseRunSpec({
+    steps: 1000,
+    logicalRanks: 1,
+    batchPerRank: 8,
+    data: { path: "none" },
+    fleet: { workers: 1 },
+    model: { arch: "small" },
+    loss: { centering: "softmax" },
+    schedules: { learningRate: { start: 1e-4, peak: 1e-4 } },
+    engine: { activations },
+  });
+}
+
+type Work = () => Promise<Answer | undefined>;
+
+/** What one measurement runs. `folder`: where to leave inputs for the peer. */
+function workOf(name: string, engine: Engine, folder: string): Work {
+  switch (name) {
+    case "block":
+      return blocks(specOf("keep"), engine, 1);
+    case "blocks":
+      return blocks(specOf("keep"), engine, 12);
+    case "blocks-recompute":
+      return blocks(specOf("recompute"), engine, 12);
+    case "step":
+      return wholeStep(specOf("keep"), engine, folder);
+    case "step-recompute":
+      return wholeStep(specOf("recompute"), engine, folder);
+    default:
+      throw new RangeError(`no case ${name}`);
+  }
+}
+
+/** Forward and backward of the first `depth` blocks on 8 sequences of 197 rows. Gradients are computed and dropped. */
+function blocks(spec: RunSpec, engine: Engine, depth: number): Work {
+  const config = vitConfigOf(spec);
+  const groups = [{ count: 8, length: 197 }];
+  const units = layoutOf(spec).units.filter(({ name }) => name.startsWith("block."));
+  const layers = units.slice(0, depth).map((unit, i) => {
+    return blockOf(config, unitTensors(spec, engine, unit), `backbone.blocks.${i}`);
+  });
+  const x = tf.randomNormal([8 * 197, config.width]) as tf.Tensor2D;
+  const dy = tf.randomNormal([8 * 197, config.width]) as tf.Tensor2D;
+  const recompute = spec.engine.activations === "recompute";
+  return async () => {
+    let row = tf.clone(x);
+    const kept = layers.map((layer) => {
+      const input = row;
+      const { y, saved } = blockForward(layer, input, groups, dropNothing);
+      row = y;
+      if (recompute) disposeBlock(saved);
+      return { layer, input, saved };
+    });
+    row.dispose();
+    let d = tf.clone(dy);
+    for (const { layer, input, saved } of kept.toReversed()) {
+      const again = recompute ? blockForward(layer, input, groups, dropNothing) : undefined;
+      again?.y.dispose();
+      const { dx, grads } = blockBackward(layer, d, input, groups, again?.saved ?? saved);
+      tf.dispose([input, ...Object.values(grads)]);
+      d = dx;
+    }
+    d.dispose();
+    return undefined;
+  };
+}
+
+const flatVectors: Float32Array[] = []; // borrowed by tensors for as long as this process lives
+
+function unitTensors(spec: RunSpec, engine: Engine, unit: Unit): UnitTensors {
+  const values = initialUnit(spec, unit);
+  flatVectors.push(values);
+  return viewUnit(unit, engine.tensorFromFlat(values));
+}
+
+/** A training step with AdamW and EMA. Leaves parameters and inputs in `folder`, for a peer that starts from the same numbers. */
+function wholeStep(spec: RunSpec, engine: Engine, folder: string): Work {
+  const training = startTraining(spec, engine);
+  const batch = noiseBatch(spec, 0);
+  if (folder) {
+    const index: Record<string, unknown> = {};
+    for (const unit of training.layout.units) {
+      const values = training.student.get(unit.name) as Float32Array;
+      writeFileSync(join(folder, `${unit.name}.f32`), values);
+      for (const {
+        name,
+        shape,
+        offset,
+        lrMultiplier,
+        wdMultiplier,
+        isLastLayer,
+      } of unit.parameters) {
+        index[name] = { unit: unit.name, shape, offset, lrMultiplier, wdMultiplier, isLastLayer };
+      }
+    }
+    const masks = { rows: [...batch.maskRows], weights: [...batch.maskWeights] };
+    writeFileSync(join(folder, "globals.f32"), batch.globalCrops);
+    writeFileSync(join(folder, "locals.f32"), batch.localCrops as Float32Array);
+    writeFileSync(join(folder, "run.json"), JSON.stringify({ index, masks, spec }));
+  }
+  return async () => ({ loss: await training.step([batch]) });
+}
+
+const [name = "", threads = "1", folder = ""] = process.argv.slice(2);
+const engine = await openEngine({ name: "torch", threads: Number(threads) });
+tf.tidy(() => tf.matMul(tf.ones([64, 64]), tf.ones([64, 64])).dataSync());
+const baseline = residentMiB();
+let work: Work | undefined;
+
+await serveCommands({
+  /** Builds the model; answers with the memory of a process that has only its libraries. */
+  async setup() {
+    work = workOf(name, engine, folder);
+    return { baselineMiB: baseline };
+  },
+  async run() {
+    let extra: Answer | undefined;
+    const usage = await measured(async () => {
+      extra = await work?.();
+    });
+    return { ...usage, ...extra, tensors: tf.memory().numTensors };
+  },
+  async profile() {
+    const rows = await kernelTimes(() => work?.());
+    return Object.fromEntries(rows.map(([kernel, ms, calls]) => [`${kernel} x${calls}`, ms]));
+  },
+});

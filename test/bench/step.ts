@@ -1,0 +1,109 @@
+/**
+ * The engine against PyTorch: a ViT-S/16 block, twelve of them, and a whole DINOv2 training step (2 x 224 + 8 x 96 crops, 8
+ * images, 65,536 prototypes, softmax centring, KoLeo, iBOT, AdamW, EMA). The whole step starts from the same parameters and
+ * inputs on both sides, and its first losses must agree: the sides do the same work.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Bench, type BenchContext, isAsked } from "./harness/bench.js";
+import { pythonWithTorch } from "./harness/python.js";
+import { rowOf } from "./harness/rows.js";
+import { type Answer, alternate, openOurs, openPeer, pick, type Side } from "./harness/sides.js";
+
+interface Case {
+  readonly name: string;
+  /** The peer's case to compare with; it never recomputes. */
+  readonly peer: string;
+  /** What one measurement does, and how much of it: throughput is in these. */
+  readonly unit: string;
+  readonly amount: number;
+}
+
+const cases: readonly Case[] = [
+  { name: "block", peer: "block", unit: "blocks/s", amount: 1 },
+  { name: "blocks", peer: "blocks", unit: "blocks/s", amount: 12 },
+  { name: "blocks-recompute", peer: "blocks", unit: "blocks/s", amount: 12 },
+  { name: "step", peer: "step", unit: "images/s", amount: 8 },
+  { name: "step-recompute", peer: "step", unit: "images/s", amount: 8 },
+];
+
+/** Largest relative difference of the sides' losses: float32 noise of sums in another order, after a few updates. */
+const lossTolerance = 1e-3;
+
+const stateMiB = (parameters: number): number => (16 * parameters) / 2 ** 20;
+
+export const stepBench: Bench = {
+  name: "step",
+  summary:
+    "ViT-S/16 block and whole DINOv2 step on the torch engine against PyTorch: time, CPU time, memory",
+  async run(context) {
+    const python = pythonWithTorch(context.python);
+    for (const one of cases.filter(({ name }) => isAsked(context, name))) {
+      await compare(context, python, one);
+    }
+  },
+};
+
+async function compare(context: BenchContext, python: string, one: Case): Promise<void> {
+  const folder = mkdtempSync(join(tmpdir(), "paddock-bench-"));
+  const threads = String(context.threads);
+  const sides: Side[] = [];
+  try {
+    const ours = openOurs("step-side.js", [one.name, threads, folder]);
+    sides.push(ours);
+    const { baselineMiB: ourBaseline = 0 } = await ours.ask({ do: "setup" });
+    const peer = openPeer(python, "step.py", [one.peer, threads, folder]);
+    sides.push(peer);
+    const { baselineMiB: peerBaseline = 0, parameters = 0 } = await peer.ask({ do: "setup" });
+    const answers = await alternate(ours, peer, { do: "run" }, { pairs: context.pairs, warmup: 2 });
+    checkLosses(answers.ours, answers.peer);
+    const print = (what: string, unit: string, of: (answer: Answer, isOurs: boolean) => number) =>
+      context.row(
+        rowOf(
+          { bench: "step", case: `${one.name}${what}`, unit },
+          pick(answers.ours, (answer) => of(answer, true)),
+          pick(answers.peer, (answer) => of(answer, false)),
+        ),
+      );
+    const over = (answer: Answer, isOurs: boolean): number =>
+      (answer["peakMiB"] ?? 0) - (isOurs ? ourBaseline : peerBaseline);
+    print("", one.unit, ({ ms = 0 }) => (one.amount * 1000) / ms);
+    print(", by CPU time", one.unit, ({ cpuMs = 0 }) => (one.amount * 1000) / cpuMs);
+    print(", page faults", "thousands", ({ faults = 0 }) => Math.max(faults, 1) / 1000);
+    print(", peak memory over libraries", "MiB", over);
+    if (one.peer === "step") {
+      print(", the same without 16 B/parameter", "MiB", (answer, isOurs) => {
+        return over(answer, isOurs) - stateMiB(parameters);
+      });
+    }
+    if (context.profile) await profile(context, one, ours, peer);
+  } finally {
+    await Promise.all(sides.map((side) => side.close()));
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+function checkLosses(ours: readonly Answer[], peer: readonly Answer[]): void {
+  const [mine, theirs] = [ours[0]?.["loss"], peer[0]?.["loss"]];
+  if (mine === undefined || theirs === undefined) return;
+  const difference = Math.abs(mine - theirs) / Math.abs(theirs);
+  if (difference < lossTolerance) return;
+  throw new Error(
+    `the sides do not compute the same step: loss ${mine} here, ${theirs} there, expected within ${lossTolerance} relative`,
+  );
+}
+
+/** The twelve dearest kernels of either side, in ms of one more run. */
+async function profile(context: BenchContext, one: Case, ours: Side, peer: Side): Promise<void> {
+  for (const [name, side] of [
+    ["ours", ours],
+    ["peer", peer],
+  ] as const) {
+    const times = Object.entries(await side.ask({ do: "profile" }));
+    context.say(`${one.name}, ${name}, ms by kernel:`);
+    for (const [kernel, ms] of times.slice(0, 16)) {
+      context.say(`  ${ms.toFixed(1).padStart(9)}  ${kernel}`);
+    }
+  }
+}
