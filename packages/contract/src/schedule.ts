@@ -20,7 +20,7 @@ interface CosineSchedule {
 
 /**
  * linspace(start, peak, warmupSteps) including both ends, then end + (peak - end)(1 + cos(pi i / n)) / 2 for i in [0, n);
- * `end` after the last step. `end` itself is never reached inside the schedule (RECIPE 1A, 41).
+ * `end` after the last step. `end` itself is never reached inside the schedule.
  */
 export function cosineSchedule(s: CosineSchedule, step: number, steps: number): number {
   if (step < s.warmupSteps) {

@@ -154,7 +154,7 @@ function headEntries(head: HeadSpec, width: number): Entry[] {
   return entries;
 }
 
-/** No decay iff the name ends in ".bias" or contains "norm" or "gamma"; tokens and weight_g are decayed (RECIPE trap 37). */
+/** No decay iff the name ends in ".bias" or contains "norm" or "gamma"; tokens and weight_g are decayed (dinov2/utils/param_groups.py). */
 function isDecayed(name: string): boolean {
   return !(name.endsWith(".bias") || name.includes("norm") || name.includes("gamma"));
 }

@@ -30,7 +30,7 @@ export const ColorSpec = z.strictObject({
   hue: z.number().min(0).max(0.5).default(0.1),
   /** Probability of turning grey. */
   grayscaleProbability: probability.default(0.2),
-  /** Real probabilities of blur for global crop 1, global crop 2, local crops. Official weights had 0, 0.9, 0.5 (the code inverts the paper's 1.0, 0.1, 0.5; RECIPE trap 46). */
+  /** Real probabilities of blur for global crop 1, global crop 2, local crops. Official weights had 0, 0.9, 0.5 (the code inverts the paper's 1.0, 0.1, 0.5; see github.com/facebookresearch/dinov3/issues/286). */
   blurProbabilities: z.tuple([probability, probability, probability]).default([0, 0.9, 0.5]),
   /** Blur radius sigma range, in pixels. Official: 0.1 to 2. */
   blurSigma: range.default([0.1, 2]),

@@ -3,7 +3,7 @@ import { z } from "zod";
 
 const positive = z.number().int().positive();
 
-/** Vision Transformer. Sizes: RECIPE table 1B; `custom` takes width, depth and heads as given. */
+/** Vision Transformer. Sizes: dinov2/models/vision_transformer.py; `custom` takes width, depth and heads as given. */
 export const ModelSpec = z.strictObject({
   /** Preset of width/depth/heads: tiny 192/12/3, small 384/12/6, base 768/12/12, large 1024/24/16, giant2 1536/40/24. `custom` uses the three fields below. */
   arch: z.enum(["tiny", "small", "base", "large", "giant2", "custom"]).default("custom"),

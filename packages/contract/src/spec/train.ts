@@ -4,7 +4,7 @@ import { z } from "zod";
 const weight = z.number().nonnegative();
 
 export const LossSpec = z.strictObject({
-  /** Weight of the DINO loss (all crop pairs, normalised jointly: RECIPE trap 25). */
+  /** Weight of the DINO loss (all crop pairs, normalised jointly). */
   dino: weight.default(1),
   /** Weight of the masked-patch iBOT loss; 0 turns masking off. */
   ibot: weight.default(1),
@@ -40,7 +40,7 @@ export const ScheduleSpec = z.strictObject({
   weightDecay: cosine(0, 0.04, 0.4),
   /** Momentum of the EMA teacher. Official 0.992 to 1. `peak` is the value at step 0. */
   momentum: cosine(0, 0.992, 1),
-  /** Teacher temperature: linear from `start` to `peak` over warmupSteps, then constant. Must be in (0, 1): RECIPE trap 1. */
+  /** Teacher temperature: linear from `start` to `peak` over warmupSteps, then constant. Must be in (0, 1). */
   teacherTemperature: z
     .strictObject({
       start: z.number().positive().max(1).default(0.04),
@@ -48,7 +48,7 @@ export const ScheduleSpec = z.strictObject({
       warmupSteps: z.number().int().nonnegative().default(0),
     })
     .prefault({}),
-  /** Steps during which the prototypes' learning rate is 0 (moments still collect: RECIPE trap 36). */
+  /** Steps during which the prototypes' learning rate is 0 (moments still collect). */
   freezeLastLayerSteps: z.number().int().nonnegative().default(0),
 });
 export type ScheduleSpec = z.infer<typeof ScheduleSpec>;
@@ -62,7 +62,7 @@ export const OptimizerSpec = z.strictObject({
   layerDecay: z.number().positive().max(1).default(0.9),
   /** Extra learning-rate factor of the patch embedding. Official 0.2. */
   patchEmbedMultiplier: z.number().positive().default(0.2),
-  /** Gradient-norm limit, separately for backbone and each head (RECIPE trap 35); 0 turns clipping off. Official 3. */
+  /** Gradient-norm limit, separately for backbone and each head; 0 turns clipping off. Official 3. */
   clipNorm: z.number().nonnegative().default(3),
 });
 export type OptimizerSpec = z.infer<typeof OptimizerSpec>;

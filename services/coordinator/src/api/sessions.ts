@@ -142,7 +142,7 @@ async function receiveHello(
       `expected Hello with a worker name as the first message, received ${done ? "the end" : value.kind}`,
     );
   }
-  
+  checkVersion(value.hello.version);
   return value.hello;
 }
 

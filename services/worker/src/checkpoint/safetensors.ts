@@ -4,7 +4,7 @@
  */
 import { PaddockError } from "@paddock/contract";
 
-export type Dtype = "F32" | "F64" | "I32";
+export type Dtype = "F64" | "F32" | "F16" | "I32" | "U8";
 
 export interface TensorInfo {
   readonly dtype: Dtype;
@@ -20,7 +20,7 @@ export interface Header {
   readonly dataStart: number;
 }
 
-const bytesOfDtype: Readonly<Record<Dtype, number>> = { F32: 4, F64: 8, I32: 4 };
+const bytesOfDtype: Readonly<Record<Dtype, number>> = { F64: 8, F32: 4, F16: 2, I32: 4, U8: 1 };
 /** Far beyond any real header; bounds what a damaged length makes us allocate. */
 export const maxHeaderBytes = 64 * 2 ** 20;
 
@@ -65,9 +65,11 @@ export function decodeHeader(json: Buffer, fileBytes: number, file: string): Hea
   }
   const dataStart = 8 + json.length;
   let end = 0;
-  for (const [name, info] of [...tensors].sort(
-    ([, a], [, b]) => a.dataOffsets[0] - b.dataOffsets[0],
-  )) {
+  // By start, then end: an empty tensor comes before the one that begins at the same byte.
+  const inOrder = [...tensors].sort(
+    ([, { dataOffsets: a }], [, { dataOffsets: b }]) => a[0] - b[0] || a[1] - b[1],
+  );
+  for (const [name, info] of inOrder) {
     if (info.dataOffsets[0] !== end)
       throw damaged(file, `expected ${name} at byte ${end}, received ${info.dataOffsets[0]}`);
     end = info.dataOffsets[1];
@@ -80,7 +82,9 @@ export function decodeHeader(json: Buffer, fileBytes: number, file: string): Hea
 function parseJson(json: Buffer, file: string): Record<string, unknown> {
   try {
     const parsed: unknown = JSON.parse(json.toString("utf8"));
-    if (typeof parsed === "object" && parsed !== null) return parsed as Record<string, unknown>;
+    if (typeof parsed === "object" && parsed !== null && !Array.isArray(parsed)) {
+      return parsed as Record<string, unknown>;
+    }
   } catch (error) {
     throw damaged(file, "expected a JSON header, received something else", error);
   }
@@ -91,7 +95,10 @@ function tensorInfo(name: string, value: unknown, file: string): TensorInfo {
   const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const isCount = (x: unknown): x is number => Number.isSafeInteger(x) && (x as number) >= 0;
   if (typeof dtype !== "string" || !Object.hasOwn(bytesOfDtype, dtype)) {
-    throw damaged(file, `${name}: expected dtype F32, F64 or I32, received ${String(dtype)}`);
+    throw damaged(
+      file,
+      `${name}: expected dtype ${Object.keys(bytesOfDtype).join(", ")}, received ${String(dtype)}`,
+    );
   }
   if (
     !Array.isArray(shape) ||
@@ -121,7 +128,7 @@ function bytesOfShape(dtype: Dtype, shape: readonly number[]): number {
 function damaged(file: string, what: string, cause?: unknown): PaddockError {
   return new PaddockError(
     "checkpoint-corrupt",
-    `${file}: ${what}; resume from an older checkpoint`,
+    `${file}: ${what}; it was not written by this program, or damaged before its hash was taken`,
     { cause },
   );
 }

@@ -1,19 +1,21 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
 import { createHash } from "node:crypto";
-import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { PaddockError, type Range } from "@paddock/contract";
+import { invariant, PaddockError, type Range } from "@paddock/contract";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
-  /** "<kind>/<unit>", or anything else for values that are not sharded. */
+  /** "<kind>/<unit>", or anything else for values that are not sharded. Unique in the file. */
   readonly name: string;
+  /** May lie on shared memory; must stay unchanged until the file is written. */
   readonly data: Float32Array;
   /** The elements of the unit's vector that `data` holds. Absent: not sharded. */
   readonly range?: Range;
 }
 
 export interface ShardFile {
+  /** `checkpoints/<step>`; made if it is missing. */
   readonly directory: string;
   /** Committed steps that the checkpoint holds. */
   readonly step: number;
@@ -30,68 +32,60 @@ export interface WrittenFile {
   readonly sha256: string;
 }
 
-/** Large enough for full disk speed, small enough that hashing never holds the event loop for more than a few milliseconds. */
-const pieceBytes = 4 * 2 ** 20;
+/** Hashing so many bytes holds the event loop for less than a millisecond; the disk does not mind. */
+const pieceBytes = 2 ** 20;
 
-/** Name, range and values under a temporary name, fsync, rename, fsync of the folder. `disk-unavailable` when the disk refuses. */
+/**
+ * Writes name, range and values under a temporary name, then fsync, rename, fsync of the folder. Nothing but the state is
+ * in the file: a late writer of an older generation that replaces it replaces it by the same bytes.
+ * Throws `disk-unavailable` when the disk refuses.
+ */
 export async function writeShardFile(shard: ShardFile): Promise<WrittenFile> {
-  const name = `shard-${shard.worker}-of-${shard.workers}.safetensors`;
-  const temporary = join(shard.directory, `.${name}.g${shard.generation}.${process.pid}.tmp`);
+  checkEntries(shard.entries);
+  const { directory, generation, worker, workers } = shard;
+  const name = `shard-${worker}-of-${workers}.safetensors`;
+  const temporary = join(directory, `.${name}.g${generation}.${process.pid}.tmp`);
   try {
-    await mkdir(shard.directory, { recursive: true });
-    await removeLeftovers(shard.directory, name);
+    await mkdir(directory, { recursive: true });
+    await removeLeftovers(directory, generation);
     const { bytes, sha256 } = await writeSynced(temporary, shard);
-    await rename(temporary, join(shard.directory, name));
-    await syncDirectory(shard.directory);
+    await rename(temporary, join(directory, name));
+    await syncDirectory(directory);
     return { name, bytes, sha256 };
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
-    throw refused(join(shard.directory, name), shard.step, error);
+    throw diskError(join(directory, name), shard.step, error);
   }
 }
 
-function refused(path: string, step: number, cause: unknown): PaddockError {
-  const received = cause instanceof Error ? cause.message : String(cause);
-  return new PaddockError(
-    "disk-unavailable",
-    `checkpoint of step ${step}: expected to write ${path}, received: ${received}; free space or check permissions, the last checkpoint is untouched`,
-    { cause },
-  );
+function checkEntries(entries: readonly ShardEntry[]): void {
+  const names = new Set(entries.map(({ name }) => name));
+  invariant(names.size === entries.length, "every entry of a shard file has its own name");
+  for (const { name, data, range } of entries) {
+    const fits = !range || range.end - range.start === data.length;
+    invariant(fits, `${name} holds ${data.length} values for [${range?.start}, ${range?.end})`);
+  }
 }
 
 async function writeSynced(
   path: string,
   shard: ShardFile,
 ): Promise<{ bytes: number; sha256: string }> {
-  const { step, generation, worker, workers, entries } = shard;
-  const shapes = new Map(
-    entries.map(({ name, data }) => [name, { dtype: "F32", shape: [data.length] } as const]),
-  );
-  const ranges = Object.fromEntries(
-    entries.flatMap(({ name, range }) => (range ? [[name, range]] : [])),
-  );
-  const facts = { format: "paddock-shard", step, generation, worker, workers };
-  const metadata = Object.fromEntries(
-    Object.entries(facts).map(([key, value]) => [key, String(value)]),
-  );
-  const header = encodeHeader(shapes, { ...metadata, ranges: JSON.stringify(ranges) });
   const hash = createHash("sha256");
   let bytes = 0;
   const file = await open(path, "w", 0o644);
   try {
-    const write = async (piece: Uint8Array): Promise<void> => {
-      hash.update(piece);
-      bytes += piece.byteLength;
-      for (let done = 0; done < piece.byteLength; ) {
-        done += (await file.write(piece, done, piece.byteLength - done)).bytesWritten;
+    const write = async (data: Uint8Array): Promise<void> => {
+      for (let start = 0; start < data.byteLength; start += pieceBytes) {
+        const piece = data.subarray(start, start + pieceBytes);
+        hash.update(piece);
+        await writeAll(file, piece);
+        bytes += piece.byteLength;
       }
     };
-    await write(header);
-    for (const { data } of entries) {
-      const all = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-      for (let start = 0; start < all.byteLength; start += pieceBytes) {
-        await write(all.subarray(start, start + pieceBytes));
-      }
+    await write(headerOf(shard));
+    for (const { data } of shard.entries) {
+      await write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
     await file.sync();
   } finally {
@@ -100,10 +94,34 @@ async function writeSynced(
   return { bytes, sha256: hash.digest("hex") };
 }
 
-/** Temporary files of writers that died. */
-async function removeLeftovers(directory: string, name: string): Promise<void> {
+function headerOf({ step, worker, workers, entries }: ShardFile): Buffer {
+  const shapes = new Map(
+    entries.map(({ name, data }) => [name, { dtype: "F32", shape: [data.length] } as const]),
+  );
+  const ranges = Object.fromEntries(
+    entries.flatMap(({ name, range }) => (range ? [[name, range]] : [])),
+  );
+  return encodeHeader(shapes, {
+    format: "paddock-shard",
+    step: String(step),
+    worker: String(worker),
+    workers: String(workers),
+    ranges: JSON.stringify(ranges),
+  });
+}
+
+async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
+  for (let done = 0; done < piece.byteLength; ) {
+    done += (await file.write(piece, done, piece.byteLength - done)).bytesWritten;
+  }
+}
+
+/** Temporary files of older generations: their writers are dead, or too late. Those of newer ones are not ours to touch. */
+async function removeLeftovers(directory: string, generation: number): Promise<void> {
   for (const found of await readdir(directory)) {
-    if (found.startsWith(`.${name}.`)) await unlink(join(directory, found)).catch(() => undefined);
+    const written = /^\.shard-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
+    if (written === undefined || Number(written) >= generation) continue;
+    await unlink(join(directory, found)).catch(() => undefined);
   }
 }
 
@@ -114,4 +132,17 @@ async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
+}
+
+function diskError(path: string, step: number, error: unknown): PaddockError {
+  const { code, message = String(error) } = error as NodeJS.ErrnoException;
+  const remedy =
+    code === "ENOSPC" || code === "EDQUOT"
+      ? "free some space"
+      : "check that the run directory exists and may be written";
+  return new PaddockError(
+    "disk-unavailable",
+    `checkpoint of step ${step}: expected to write ${path}, received: ${message}; ${remedy}, then resume: the last checkpoint is untouched`,
+    { cause: error },
+  );
 }
