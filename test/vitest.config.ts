@@ -13,7 +13,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: "unit",
-          include: ["{packages,services}/*/src/**/*.test.ts"],
+          include: ["{packages,services}/*/src/**/*.test.ts", "proto/src/**/*.test.ts"],
           testTimeout: 60 * seconds,
         },
       },

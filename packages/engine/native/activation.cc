@@ -35,12 +35,12 @@ at::Tensor logSoftmax(T logits, int64_t axis) { return at::log_softmax(logits, a
 }  // namespace
 
 void defineActivation(Module& module) {
-  module.add<&gelu>("gelu");
-  module.add<&geluBackward>("geluBackward");
-  module.add<&swiglu>("swiglu");
-  module.add<&swigluBackward>("swigluBackward");
-  module.add<&softmax>("softmax");
-  module.add<&logSoftmax>("logSoftmax");
+  module.add("gelu", &gelu);
+  module.add("geluBackward", &geluBackward);
+  module.add("swiglu", &swiglu);
+  module.add("swigluBackward", &swigluBackward);
+  module.add("softmax", &softmax);
+  module.add("logSoftmax", &logSoftmax);
 }
 
 }  // namespace paddock

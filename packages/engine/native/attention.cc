@@ -160,8 +160,8 @@ at::Tensor attentionBackward(T dy_TC, T qkv_T3C, T out_TC, T lse, int64_t heads,
 }  // namespace
 
 void defineAttention(Module& module) {
-  module.add<&attention>("attention");
-  module.add<&attentionBackward>("attentionBackward");
+  module.add("attention", &attention);
+  module.add("attentionBackward", &attentionBackward);
 }
 
 }  // namespace paddock

@@ -192,14 +192,14 @@ void throwToJs(Call& call, const std::string& given) {
   napi_throw_error(call.env(), code, message.c_str());
 }
 
-void Module::define(const char* name, napi_callback callback) {
-  auto* binding = new Binding{state_, name};
-  napi_value function;
-  napi_create_function(env_, name, NAPI_AUTO_LENGTH, callback, binding, &function);
+void Module::define(const char* name, napi_callback callback, void (*function)()) {
+  auto* binding = new Binding{state_, name, function};
+  napi_value exported;
+  napi_create_function(env_, name, NAPI_AUTO_LENGTH, callback, binding, &exported);
   napi_add_finalizer(
-      env_, function, binding, [](napi_env, void* data, void*) { delete static_cast<Binding*>(data); },
+      env_, exported, binding, [](napi_env, void* data, void*) { delete static_cast<Binding*>(data); },
       nullptr, nullptr);
-  napi_set_named_property(env_, exports_, name, function);
+  napi_set_named_property(env_, exports_, name, exported);
 }
 
 }  // namespace paddock

@@ -22,6 +22,7 @@ namespace paddock {
 struct Binding {
   State* state;
   const char* name;
+  void (*function)();  // of the signature that the callback was made for
 };
 
 /// A list of int32 that JS wrote into the shared array; the parameter itself is its length.
@@ -54,6 +55,7 @@ class Call {
   State& state() const { return *binding_->state; }
   const char* name() const { return binding_->name; }
   napi_env env() const { return env_; }
+  auto function() const { return binding_->function; }
 
   int32_t integer(size_t i) const;
   double number(size_t i) const;
@@ -201,25 +203,29 @@ void throwToJs(Call& call, const std::string& given);
 template <class>
 struct Signature;
 
+/// How functions of one signature are called; shared by all of them, which keeps the build short.
 template <class R, class... A>
 struct Signature<R (*)(A...)> {
+  using Function = R (*)(A...);
+
   /// How a parameter is held during the call: by reference where From returns one.
   using Held = std::tuple<decltype(From<A>::get(std::declval<Call&>(), 0))...>;
 
   /// Call& comes first, if at all, and takes no JS argument.
   static constexpr size_t kHidden = (std::is_same_v<A, Call&> || ... || false) ? 1 : 0;
 
-  template <auto F, size_t... I>
+  template <size_t... I>
   static napi_value run(Call& call, std::index_sequence<I...>) {
+    const auto function = reinterpret_cast<Function>(call.function());
     std::string given;
     try {
       Held held{From<A>::get(call, I - kHidden)...};  // braces: evaluated left to right, lists in order
       try {
         if constexpr (std::is_void_v<R>) {
-          F(std::get<I>(held)...);
+          function(std::get<I>(held)...);
           return nullptr;
         } else {
-          return To<R>::put(call, F(std::get<I>(held)...));
+          return To<R>::put(call, function(std::get<I>(held)...));
         }
       } catch (...) {
         (describeArgument(given, std::get<I>(held)), ...);
@@ -231,11 +237,10 @@ struct Signature<R (*)(A...)> {
     }
   }
 
-  template <auto F>
   static napi_value enter(napi_env env, napi_callback_info info) {
     Call call(env, info);
     c10::InferenceMode noAutograd;
-    return run<F>(call, std::index_sequence_for<A...>{});
+    return run(call, std::index_sequence_for<A...>{});
   }
 };
 
@@ -244,14 +249,14 @@ class Module {
  public:
   Module(napi_env env, napi_value exports, State* state) : env_(env), exports_(exports), state_(state) {}
 
-  /// Exports F under `name`, which also appears in its error messages and must be a literal.
-  template <auto F>
-  void add(const char* name) {
-    define(name, &Signature<decltype(F)>::template enter<F>);
+  /// Exports a function under `name`, which also appears in its error messages and must be a literal.
+  template <class F>
+  void add(const char* name, F function) {
+    define(name, &Signature<F>::enter, reinterpret_cast<void (*)()>(function));
   }
 
  private:
-  void define(const char* name, napi_callback callback);
+  void define(const char* name, napi_callback callback, void (*function)());
 
   napi_env env_;
   napi_value exports_;

@@ -85,9 +85,9 @@ at::Tensor convolutionGradFilter(T x, T dy, const Ints& stride, const Ints& befo
 }  // namespace
 
 void defineConvolution(Module& module) {
-  module.add<&convolution>("convolution");
-  module.add<&convolutionGradInput>("convolutionGradInput");
-  module.add<&convolutionGradFilter>("convolutionGradFilter");
+  module.add("convolution", &convolution);
+  module.add("convolutionGradInput", &convolutionGradInput);
+  module.add("convolutionGradFilter", &convolutionGradFilter);
 }
 
 }  // namespace paddock

@@ -124,15 +124,15 @@ bool allFinite(const Bytes& values) {
 }  // namespace
 
 void defineFlat(Module& module) {
-  module.add<&adamw>("flatAdamw");
-  module.add<&ema>("flatEma");
-  module.add<&encodeHalf>("flatEncodeHalf");
-  module.add<&decodeHalf>("flatDecodeHalf");
-  module.add<&roundHalf>("flatRoundHalf");
-  module.add<&add>("flatAdd");
-  module.add<&scale>("flatScale");
-  module.add<&sumSquares>("flatSumSquares");
-  module.add<&allFinite>("flatAllFinite");
+  module.add("flatAdamw", &adamw);
+  module.add("flatEma", &ema);
+  module.add("flatEncodeHalf", &encodeHalf);
+  module.add("flatDecodeHalf", &decodeHalf);
+  module.add("flatRoundHalf", &roundHalf);
+  module.add("flatAdd", &add);
+  module.add("flatScale", &scale);
+  module.add("flatSumSquares", &sumSquares);
+  module.add("flatAllFinite", &allFinite);
 }
 
 }  // namespace paddock

@@ -155,16 +155,16 @@ at::Tensor bincount(T x, const std::optional<at::Tensor>& weights, int64_t size,
 }  // namespace
 
 void defineIndexing(Module& module) {
-  module.add<&gather>("gather");
-  module.add<&segmentSum>("segmentSum");
-  module.add<&gatherNd>("gatherNd");
-  module.add<&scatterNd>("scatterNd");
-  module.add<&scatterUpdate>("scatterUpdate");
-  module.add<&oneHot>("oneHot");
-  module.add<&topK>("topK");
-  module.add<&searchSorted>("searchSorted");
-  module.add<&where>("nonzero");
-  module.add<&bincount>("bincount");
+  module.add("gather", &gather);
+  module.add("segmentSum", &segmentSum);
+  module.add("gatherNd", &gatherNd);
+  module.add("scatterNd", &scatterNd);
+  module.add("scatterUpdate", &scatterUpdate);
+  module.add("oneHot", &oneHot);
+  module.add("topK", &topK);
+  module.add("searchSorted", &searchSorted);
+  module.add("nonzero", &where);
+  module.add("bincount", &bincount);
 }
 
 }  // namespace paddock

@@ -34,10 +34,10 @@ at::Tensor einsum(const std::string& equation, const Tensors& terms) {
 }  // namespace
 
 void defineLinear(Module& module) {
-  module.add<&matmul>("matmul");
-  module.add<&einsum>("einsum");
-  module.add<&linear>("linear");
-  module.add<&linearBackward>("linearBackward");
+  module.add("matmul", &matmul);
+  module.add("einsum", &einsum);
+  module.add("linear", &linear);
+  module.add("linearBackward", &linearBackward);
 }
 
 }  // namespace paddock

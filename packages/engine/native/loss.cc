@@ -155,6 +155,6 @@ std::array<at::Tensor, 2> crossEntropy(T logits_NK, T target_MK, T index_N, T we
 
 }  // namespace
 
-void defineLoss(Module& module) { module.add<&crossEntropy>("crossEntropy"); }
+void defineLoss(Module& module) { module.add("crossEntropy", &crossEntropy); }
 
 }  // namespace paddock

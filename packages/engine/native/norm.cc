@@ -47,11 +47,11 @@ at::Tensor batchNorm(T x, T mean, T variance, const std::optional<at::Tensor>& o
 }  // namespace
 
 void defineNorm(Module& module) {
-  module.add<&layerNorm>("layerNorm");
-  module.add<&layerNormBackward>("layerNormBackward");
-  module.add<&batchNorm>("batchNorm");
-  module.add<&l2Normalize>("l2Normalize");
-  module.add<&l2NormalizeBackward>("l2NormalizeBackward");
+  module.add("layerNorm", &layerNorm);
+  module.add("layerNormBackward", &layerNormBackward);
+  module.add("batchNorm", &batchNorm);
+  module.add("l2Normalize", &l2Normalize);
+  module.add("l2NormalizeBackward", &l2NormalizeBackward);
 }
 
 }  // namespace paddock

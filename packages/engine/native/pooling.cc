@@ -97,10 +97,10 @@ at::Tensor maxPoolGrad(T dy_last, T x_last, const Ints& window, const Ints& stri
 }  // namespace
 
 void definePooling(Module& module) {
-  module.add<&averagePool>("averagePool");
-  module.add<&averagePoolGrad>("averagePoolGrad");
-  module.add<&maxPool>("maxPool");
-  module.add<&maxPoolGrad>("maxPoolGrad");
+  module.add("averagePool", &averagePool);
+  module.add("averagePoolGrad", &averagePoolGrad);
+  module.add("maxPool", &maxPool);
+  module.add("maxPoolGrad", &maxPoolGrad);
 }
 
 }  // namespace paddock

@@ -97,17 +97,17 @@ at::Tensor cumprod(T x, int64_t axis, bool exclusive, bool reverse) {
 }  // namespace
 
 void defineReduce(Module& module) {
-  module.add<&sum>("sum");
-  module.add<&mean>("mean");
-  module.add<&max>("max");
-  module.add<&min>("min");
-  module.add<&prod>("prod");
-  module.add<&all>("all");
-  module.add<&any>("any");
-  module.add<&argMax>("argMax");
-  module.add<&argMin>("argMin");
-  module.add<&cumsum>("cumsum");
-  module.add<&cumprod>("cumprod");
+  module.add("sum", &sum);
+  module.add("mean", &mean);
+  module.add("max", &max);
+  module.add("min", &min);
+  module.add("prod", &prod);
+  module.add("all", &all);
+  module.add("any", &any);
+  module.add("argMax", &argMax);
+  module.add("argMin", &argMin);
+  module.add("cumsum", &cumsum);
+  module.add("cumprod", &cumprod);
 }
 
 }  // namespace paddock

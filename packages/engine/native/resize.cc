@@ -67,8 +67,8 @@ at::Tensor resizeGrad(T dy, int64_t height, int64_t width, bool bilinear, bool a
 }  // namespace
 
 void defineResize(Module& module) {
-  module.add<&resize>("resize");
-  module.add<&resizeGrad>("resizeGrad");
+  module.add("resize", &resize);
+  module.add("resizeGrad", &resizeGrad);
 }
 
 }  // namespace paddock

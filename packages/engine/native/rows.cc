@@ -158,10 +158,10 @@ at::Tensor scatterAddRows(T x_TC, T r_SC, T rows_S) {
 }  // namespace
 
 void defineRows(Module& module) {
-  module.add<&scaledAdd>("scaledAdd");
-  module.add<&scaledAddBackward>("scaledAddBackward");
-  module.add<&gatherRows>("gatherRows");
-  module.add<&scatterAddRows>("scatterAddRows");
+  module.add("scaledAdd", &scaledAdd);
+  module.add("scaledAddBackward", &scaledAddBackward);
+  module.add("gatherRows", &gatherRows);
+  module.add("scatterAddRows", &scatterAddRows);
 }
 
 }  // namespace paddock

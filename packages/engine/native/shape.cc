@@ -87,21 +87,21 @@ at::Tensor diag(T x) {
 }  // namespace
 
 void defineShape(Module& module) {
-  module.add<&reshape>("reshape");
-  module.add<&permute>("permute");
-  module.add<&broadcastTo>("broadcastTo");
-  module.add<&tile>("tile");
-  module.add<&flip>("flip");
-  module.add<&select>("selectAt");
-  module.add<&slice>("slice");
-  module.add<&stridedSlice>("stridedSlice");
-  module.add<&concat>("concat");
-  module.add<&stack>("stack");
-  module.add<&pad>("pad");
-  module.add<&mirrorPad>("mirrorPad");
-  module.add<&fill>("fill");
-  module.add<&range>("range");
-  module.add<&diag>("diag");
+  module.add("reshape", &reshape);
+  module.add("permute", &permute);
+  module.add("broadcastTo", &broadcastTo);
+  module.add("tile", &tile);
+  module.add("flip", &flip);
+  module.add("selectAt", &select);
+  module.add("slice", &slice);
+  module.add("stridedSlice", &stridedSlice);
+  module.add("concat", &concat);
+  module.add("stack", &stack);
+  module.add("pad", &pad);
+  module.add("mirrorPad", &mirrorPad);
+  module.add("fill", &fill);
+  module.add("range", &range);
+  module.add("diag", &diag);
 }
 
 }  // namespace paddock

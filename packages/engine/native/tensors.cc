@@ -139,18 +139,18 @@ std::string parallelInfo() { return at::get_parallel_info(); }
 }  // namespace
 
 void defineTensors(Module& module) {
-  module.add<&fromArray>("fromArray");
-  module.add<&borrow>("borrow");
-  module.add<&read>("read");
-  module.add<&readInto>("readInto");
-  module.add<&release>("free");
-  module.add<&releaseAll>("freeAll");
-  module.add<&numTensors>("numTensors");
-  module.add<&numBytes>("numBytes");
-  module.add<&setThreads>("setThreads");
-  module.add<&setDevice>("setDevice");
-  module.add<&hasCuda>("hasCuda");
-  module.add<&parallelInfo>("parallelInfo");
+  module.add("fromArray", &fromArray);
+  module.add("borrow", &borrow);
+  module.add("read", &read);
+  module.add("readInto", &readInto);
+  module.add("free", &release);
+  module.add("freeAll", &releaseAll);
+  module.add("numTensors", &numTensors);
+  module.add("numBytes", &numBytes);
+  module.add("setThreads", &setThreads);
+  module.add("setDevice", &setDevice);
+  module.add("hasCuda", &hasCuda);
+  module.add("parallelInfo", &parallelInfo);
 }
 
 }  // namespace paddock

@@ -230,6 +230,7 @@ export interface Goodbye {
 }
 export declare const Goodbye: Generated<Goodbye>;
 
+/** What no retry can cure (see the code's table) ends the run; all else ends the generation, and an Assignment follows. With generation 0, before any assignment: ends a run that has not worked yet, else only this session. */
 export interface Failed {
   readonly generation: number;
   readonly step: number;
@@ -297,7 +298,7 @@ export interface Assignment {
   readonly goodSteps: number;
   /** BullMQ queue with this worker's segment jobs. */
   readonly segmentQueue: string;
-  /** Evaluate the teacher before the first step. */
+  /** Evaluate the teacher before the first step: it is due at start_step and not yet in the ledger. */
   readonly evaluateFirst: boolean;
 }
 export declare const Assignment: Generated<Assignment>;

@@ -29,6 +29,7 @@ function recorder(): Io & { readonly text: () => string } {
 function record(step: number): string {
   return JSON.stringify({
     step,
+    workers: 2,
     loss: 5.5,
     losses: { dinoLocal: 3, dinoGlobal: 2, ibot: 0.5, koleo: 0 },
     lr: 1e-3,
@@ -125,7 +126,7 @@ test("the block shows what the run is doing, and whom it waits for only while it
     runAt(50, { knnAccuracy: 0.61, checkpointStep: 40, waitingFor: "worker 1" }),
   );
   expect(block).toEqual([
-    "demo · 0 workers · generation 1",
+    "demo · 2 workers · generation 1",
     "━━━━━━━━━━━━━━────────────── step 50/100 · 123 images/s · ETA 1 min 05 s",
     "loss 5.5000 dinoLocal 3.000 · dinoGlobal 2.000 · ibot 0.500 · lr 1.00e-3",
     "k-NN 61.0 % · checkpoint at step 40",

@@ -41,6 +41,6 @@ function stepLine(run: Run, record: StepRecord): string {
     `lr ${small(record.lr)}`,
     `${rate(run.imagesPerSecond)} images/s`,
     `ETA ${duration(run.etaSeconds)}`,
-    `${run.workers.length} workers`,
+    `${record.workers} workers`,
   ].join("  ");
 }

@@ -57,7 +57,9 @@ export function plainBlock(run: Run): string[] {
 function blockLines(run: Run, knnStart: number | undefined): string[] {
   const step = lastStepOf(run);
   const engines = [...new Set(run.workers.map(({ engine }) => engine).filter(Boolean))].join(", ");
-  const workers = `${run.workers.length} worker${run.workers.length === 1 ? "" : "s"}`;
+  // Workers leave before the last look.
+  const numWorkers = run.workers.length || (step?.workers ?? 0);
+  const workers = `${numWorkers} worker${numWorkers === 1 ? "" : "s"}`;
   const title = [run.name, engines, workers, `generation ${run.generation}`].filter(Boolean);
   return [
     bold(title.join(" · ")),

@@ -1,78 +1,108 @@
 /** Live state between workers: a shard's range, streamed in checked chunks, without a disk. */
 import { crc32c } from "@node-rs/crc32";
-import { PaddockError } from "@paddock/contract";
-import { PeerService, type ShardRequest } from "@paddock/proto";
+import { invariant, PaddockError } from "@paddock/contract";
+import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
 import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
 
-/** Elements per chunk: 1 MiB of fp32, far below gRPC's message limit. */
-const chunkElements = 256 * 1024;
+/** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
+const chunkValues = 256 * 1024;
 
-/** Elements [start, end) of what this worker holds, or undefined. */
+/**
+ * Elements [start, end) of what this worker holds in that generation, or undefined. May be a view of live state: each chunk
+ * is copied when it is sent, so the state must rest between two updates while a peer reads it.
+ */
 export type ReadShard = (request: ShardRequest) => Float32Array | undefined;
 
-/** Serves this worker's shards on a free port of `host`. */
-export async function startPeerService(
-  host: string,
-  readShard: ReadShard,
-): Promise<{ address: string; close(): Promise<void> }> {
-  const server = await startGrpcServer({
-    host,
-    port: 0,
-    services: [
-      serve(PeerService, {
-        async *streamShard(request) {
-          const values = readShard(request);
-          if (!values) {
-            throw new PaddockError(
-              "stale-generation",
-              `expected to hold ${request.kind}/${request.unit} [${request.start}, ${request.end}) in generation ${request.generation}, but do not`,
-            );
-          }
-          for (let start = 0; start < values.length; start += chunkElements) {
-            const piece = values.slice(start, start + chunkElements);
-            const data = Buffer.from(piece.buffer);
-            yield { offset: request.start + start, data, crc32c: crc32c(data) };
-          }
-        },
-      }),
-    ],
-  });
+export interface PeerServer {
+  /** host:port */
+  readonly address: string;
+  close(): Promise<void>;
+}
+
+/** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
+export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
+  const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
+    const values = readShard(request);
+    if (values?.length !== request.end - request.start) {
+      throw new PaddockError(
+        "stale-generation",
+        `expected to hold ${nameOf(request)} in generation ${request.generation}, but this worker does not; it serves another generation or another shard, ask for a new assignment`,
+      );
+    }
+    for (let start = 0; start < values.length; start += chunkValues) {
+      const piece = values.slice(start, start + chunkValues);
+      const data = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
+      yield { offset: request.start + start, data, crc32c: crc32c(data) };
+    }
+  };
+  const services = [serve(PeerService, { streamShard })];
+  const server = await startGrpcServer({ host, port: 0, services });
   return { address: server.address, close: () => server.close() };
 }
 
-/** The range of `request` from the worker at `address`, verified. Throws `exchange-corrupt` or what the peer throws. */
+/**
+ * The range of `request` from the worker at `address` (host:port), verified; the caller owns it. Throws `exchange-corrupt`
+ * for chunks that are damaged, missing or too many, `worker-lost` when the peer does not finish within `timeoutMs`, and
+ * what the peer throws.
+ */
 export async function fetchShard(
   address: string,
   request: ShardRequest,
-  signal: AbortSignal,
+  settings: { readonly timeoutMs: number; readonly signal?: AbortSignal },
 ): Promise<Float32Array> {
+  invariant(0 <= request.start && request.start <= request.end, `the range of ${nameOf(request)}`);
   const client = grpcClient(address, PeerService);
   try {
     const values = new Float32Array(request.end - request.start);
     const bytes = new Uint8Array(values.buffer);
     let at = 0;
-    for await (const { offset, data, crc32c: expected } of client.streamShard(request, {
-      signal,
-    })) {
-      const actual = crc32c(Buffer.from(data));
-      const position = (offset - request.start) * 4;
-      if (actual !== expected || position !== at || at + data.byteLength > bytes.byteLength) {
-        throw new PaddockError(
-          "exchange-corrupt",
-          `${request.kind}/${request.unit} from ${address}: expected a chunk at byte ${at} with crc32c ${expected}, received byte ${position} with ${actual}`,
-        );
-      }
-      bytes.set(data, at);
-      at += data.byteLength;
+    for await (const chunk of client.streamShard(request, settings)) {
+      checkChunk(chunk, { at, bytes: bytes.byteLength, request, address });
+      bytes.set(chunk.data, at);
+      at += chunk.data.byteLength;
     }
     if (at !== bytes.byteLength) {
-      throw new PaddockError(
-        "exchange-corrupt",
-        `${request.kind}/${request.unit} from ${address}: expected ${bytes.byteLength} bytes, received ${at}`,
-      );
+      throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
     }
     return values;
   } finally {
     client.close();
   }
+}
+
+interface Expected {
+  /** Bytes received before this chunk. */
+  readonly at: number;
+  /** Bytes of the whole range. */
+  readonly bytes: number;
+  readonly request: ShardRequest;
+  readonly address: string;
+}
+
+function checkChunk({ offset, data, crc32c: stated }: ShardChunk, expected: Expected): void {
+  const { at, bytes, request, address } = expected;
+  const position = (offset - request.start) * 4;
+  if (position !== at || at + data.byteLength > bytes) {
+    const received = `${data.byteLength} at ${position}`;
+    throw corrupt(
+      request,
+      address,
+      `expected at most ${bytes - at} bytes at ${at}, received ${received}`,
+    );
+  }
+  const actual = crc32c(data);
+  if (actual !== stated) {
+    throw corrupt(request, address, `at byte ${at}: expected crc32c ${stated}, received ${actual}`);
+  }
+}
+
+function corrupt(request: ShardRequest, address: string, what: string): PaddockError {
+  return new PaddockError(
+    "exchange-corrupt",
+    `${nameOf(request)} from ${address}: ${what}; fetch it again, or load the checkpoint`,
+  );
+}
+
+function nameOf({ kind, unit, start, end }: ShardRequest): string {
+  return `${kind}/${unit} [${start}, ${end})`;
 }

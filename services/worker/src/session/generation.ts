@@ -48,6 +48,7 @@ export class Generation {
   readonly #decisions = new Decisions();
   readonly #ranks: readonly number[];
   #scale: number;
+  #nextStep: number;
   #sentBytes = 0;
   #updateSeconds = 0;
   #commitSeconds = 0;
@@ -60,6 +61,7 @@ export class Generation {
     this.layout = layoutOf(deps.spec);
     this.state = allocateState(this.layout, this.membership);
     this.#scale = assignment.scale;
+    this.#nextStep = assignment.startStep;
     const { start, end } = ranksOf(deps.spec.logicalRanks, worker, workers);
     this.#ranks = Array.from({ length: end - start }, (_, i) => start + i);
   }
@@ -87,8 +89,10 @@ export class Generation {
 
   /** Runs the steps of one segment job. Returns true when a decision said stop. */
   async runSegment(job: SegmentJob, onStep: (done: number) => Promise<void>): Promise<boolean> {
-    for (let step = job.start; step < job.end; step++) {
+    // A job that is delivered again (Redis lost its memory of it) begins where this worker stands.
+    for (let step = Math.max(job.start, this.#nextStep); step < job.end; step++) {
       const stop = await this.#runStep(step);
+      this.#nextStep = step + 1;
       await onStep(step + 1 - job.start);
       if (stop) return true;
     }
