@@ -69,10 +69,10 @@ async function pipInstall(root) {
     rmSync(folder, { recursive: true, force: true });
     return `python3 -m venv failed: ${tail(venv.output, 2)}`;
   }
+  if (!which("cmake")) await run(venvPython(root), ["-m", "pip", "install", "cmake", "ninja"]);
   let last = "";
   for (const source of sources()) {
     const args = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...source];
-    if (!which("cmake")) args.push("cmake", "ninja");
     const { code, output } = await run(venvPython(root), args);
     if (code === 0) return undefined;
     last = tail(output, 2);
@@ -83,13 +83,15 @@ async function pipInstall(root) {
 
 /**
  * Where pip looks, best first. PyPI's Linux build needs 3 GB of CUDA libraries: right with an NVIDIA driver, else the last
- * resort after the CPU build (190 MB), from the configured indexes and then from PyTorch's own.
+ * resort after the CPU build (190 MB), from the configured indexes and then from PyTorch's own. The CPU build's library needs
+ * none of the package's Python dependencies.
  */
 function sources() {
   if (which("nvidia-smi") || process.platform !== "linux") return [[`torch==${wanted}`]];
+  const cpuBuild = ["--no-deps", `torch==${wanted}+cpu`];
   return [
-    [`torch==${wanted}+cpu`],
-    ["--retries", "1", "--timeout", "20", "--index-url", cpuIndex, `torch==${wanted}+cpu`],
+    cpuBuild,
+    ["--retries", "1", "--timeout", "20", "--index-url", cpuIndex, ...cpuBuild],
     [`torch==${wanted}`],
   ];
 }

@@ -1,9 +1,8 @@
 /** Batches of crops and masks per second: the demo's small grey pictures, and JPEG photographs with the official crops. */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import sharp from "sharp";
 import { type Bench, type BenchContext, isAsked } from "./harness/bench.js";
 import { findPython } from "./harness/python.js";
 import { rowOf } from "./harness/rows.js";
@@ -68,18 +67,9 @@ async function alone(side: Side, count: number): Promise<Answer[]> {
   return answers;
 }
 
-/** The encoder that is used here: @paddock/data's own dependency. */
-type Encoder = (
-  pixels: Uint8Array,
-  options: object,
-) => { jpeg(options: object): { toBuffer(): Promise<Buffer> } };
-
 /** Photographs of a kind: smooth shapes with edges and grain, as many bytes as real ones of that size. */
 async function writePhotos(folder: string): Promise<void> {
-  const encode: Encoder = createRequire(fileURLToPath(import.meta.resolve("@paddock/data")))(
-    "sharp",
-  );
-  const [width, height, channels] = [500, 375, 3];
+  const [width, height, channels] = [500, 375, 3 as const];
   for (let n = 0; n < numPhotos; n++) {
     const pixels = Uint8Array.from({ length: width * height * channels }, (_, i) => {
       const [c, x, y] = [i % 3, Math.floor(i / 3) % width, Math.floor(i / 3 / width)];
@@ -88,7 +78,7 @@ async function writePhotos(folder: string): Promise<void> {
       const grain = ((Math.imul(i + n, 0x9e3779b1) >>> 24) - 128) / 9;
       return Math.max(0, Math.min(255, 110 + shape + wave + grain));
     });
-    const image = encode(pixels, { raw: { width, height, channels } });
+    const image = sharp(pixels, { raw: { width, height, channels } });
     writeFileSync(join(folder, `photo-${n}.jpg`), await image.jpeg({ quality: 92 }).toBuffer());
   }
 }

@@ -94,7 +94,7 @@ function checkLosses(ours: readonly Answer[], peer: readonly Answer[]): void {
   );
 }
 
-/** The twelve dearest kernels of either side, in ms of one more run. */
+/** The dearest kernels of either side, in ms of one more run. */
 async function profile(context: BenchContext, one: Case, ours: Side, peer: Side): Promise<void> {
   for (const [name, side] of [
     ["ours", ours],
@@ -102,7 +102,7 @@ async function profile(context: BenchContext, one: Case, ours: Side, peer: Side)
   ] as const) {
     const times = Object.entries(await side.ask({ do: "profile" }));
     context.say(`${one.name}, ${name}, ms by kernel:`);
-    for (const [kernel, ms] of times.slice(0, 16)) {
+    for (const [kernel, ms] of times.slice(0, 24)) {
       context.say(`  ${ms.toFixed(1).padStart(9)}  ${kernel}`);
     }
   }

@@ -4,7 +4,7 @@
 #include "binding.h"
 #include "families.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 namespace paddock {
 namespace {

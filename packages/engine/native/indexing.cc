@@ -2,7 +2,7 @@
 #include "binding.h"
 #include "families.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 namespace paddock {
 namespace {
@@ -101,7 +101,7 @@ at::Tensor scatterNd(T indices_, T updates, const Ints& shape) {
   const at::Tensor flat = flatIndex(indices, sizes);
   const at::Tensor rows = updates.reshape({flat.size(0), inner});
   if (out.scalar_type() == at::kBool) {
-    out.index_put_({flat}, rows);
+    out.index_copy_(0, flat, rows);
   } else {
     out.index_add_(0, flat, rows);
   }
@@ -115,7 +115,7 @@ at::Tensor scatterUpdate(T x, T indices_, T updates) {
   const int64_t inner = product(x.sizes().slice(depth));
   at::Tensor out = x.clone(at::MemoryFormat::Contiguous);
   const at::Tensor flat = flatIndex(indices, x.sizes());
-  out.view({-1, inner}).index_put_({flat}, updates.reshape({flat.size(0), inner}));
+  out.view({-1, inner}).index_copy_(0, flat, updates.reshape({flat.size(0), inner}));
   return out;
 }
 

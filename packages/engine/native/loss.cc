@@ -4,7 +4,7 @@
 #include "families.h"
 #include "parallel.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 #include <cmath>
 #include <cstring>

@@ -3,7 +3,7 @@
 #include "binding.h"
 #include "families.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 #include <limits>
 

@@ -2,7 +2,7 @@
 #include "binding.h"
 #include "families.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 #include <algorithm>
 #include <limits>

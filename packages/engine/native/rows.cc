@@ -1,11 +1,11 @@
 // Adding branches back into the residual stream, whole or on a subset of rows, and row gather/scatter.
 // T rows in the stream, S rows in the branch, C features. Sums over rows run in a fixed order on CPUs,
-// whatever the number of threads; on CUDA, where row lists must not repeat for that, ATen does the work.
+// whatever the number of threads; on CUDA ATen does the work.
 #include "binding.h"
 #include "families.h"
 #include "parallel.h"
 
-#include <ATen/ATen.h>
+#include "aten.h"
 
 #include <cstring>
 
@@ -66,8 +66,9 @@ at::Tensor scaledAdd(T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowSc
   checkBranch(x_TC, r_SC, gamma_C, rows_S, rowScale_S);
   if (!x_TC.is_cpu()) {
     const at::Tensor branch = scaled(r_SC, gamma_C, rowScale_S);
-    return rows_S ? x_TC.clone().index_put_({rows_S->to(at::kLong)}, branch, /*accumulate=*/true)
-                  : at::add(x_TC, branch);
+    if (!rows_S) return at::add(x_TC, branch);
+    const c10::List<c10::optional<at::Tensor>> rows({rows_S->to(at::kLong)});
+    return at::index_put(x_TC, rows, branch, /*accumulate=*/true);  // sorts: a fixed order of sums
   }
   const at::Tensor x = x_TC.contiguous();
   const at::Tensor r = r_SC.contiguous();

@@ -1,7 +1,7 @@
 /** Where an engine's time goes: wall time by kernel. For engines that compute while they are called, as on CPUs. */
 import * as tf from "@tensorflow/tfjs-core";
 
-/** Runs `work` and returns its wall milliseconds by kernel, largest first; "(rest)" is what no kernel took. */
+/** Runs `work` and returns its wall milliseconds by kernel and shape of its (first) output, largest first; "(rest)" is what no kernel took. */
 export async function kernelTimes(
   work: () => Promise<unknown> | unknown,
 ): Promise<readonly (readonly [kernel: string, ms: number, calls: number])[]> {
@@ -11,8 +11,10 @@ export async function kernelTimes(
   engine.runKernel = function timed(this: typeof engine, name: string, ...rest) {
     const start = performance.now();
     const result = original.call(this, name, ...rest);
-    const total = totals.get(name) ?? { ms: 0, calls: 0 };
-    totals.set(name, { ms: total.ms + performance.now() - start, calls: total.calls + 1 });
+    const elapsed = performance.now() - start;
+    const key = `${name} [${[result].flat()[0]?.shape}]`;
+    const total = totals.get(key) ?? { ms: 0, calls: 0 };
+    totals.set(key, { ms: total.ms + elapsed, calls: total.calls + 1 });
     return result;
   } as typeof original;
   const start = performance.now();

@@ -142,10 +142,10 @@ def profile(work):
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
-    with profiler(activities=[ProfilerActivity.CPU]) as recorded:
+    with profiler(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
         work()
-    rows = sorted(recorded.key_averages(), key=lambda row: -row.self_cpu_time_total)
-    return {f"{row.key} x{row.count}": row.self_cpu_time_total / 1e3 for row in rows[:24]}
+    rows = sorted(recorded.key_averages(group_by_input_shape=True), key=lambda row: -row.self_cpu_time_total)
+    return {f"{row.key} {row.input_shapes} x{row.count}": row.self_cpu_time_total / 1e3 for row in rows[:24]}
 
 
 (torch.ones(64, 64) @ torch.ones(64, 64)).sum().item()

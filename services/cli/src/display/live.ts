@@ -16,7 +16,7 @@ const dim = (text: string): string => `\u001b[2m${text}\u001b[22m`;
 const bold = (text: string): string => `\u001b[1m${text}\u001b[22m`;
 const green = (text: string): string => `\u001b[32m${text}\u001b[39m`;
 
-/** Redraws at most every 100 ms. `close` must be called: it shows the cursor again. */
+/** Redraws at most every 100 ms. */
 export function liveDisplay(io: Io, look: Look): Display {
   let drawn = 0;
   let latest: Run | undefined;
@@ -30,7 +30,7 @@ export function liveDisplay(io: Io, look: Look): Display {
     const lines = latest
       ? blockLines(latest, knnStart).map((line) => clip(line, io.columns()))
       : [];
-    io.out(`\u001b[?25l${erase()}${above}${lines.map((line) => `${line}\n`).join("")}`);
+    io.out(`${erase()}${above}${lines.map((line) => `${line}\n`).join("")}`);
     drawn = lines.length;
   };
   return {
@@ -41,11 +41,15 @@ export function liveDisplay(io: Io, look: Look): Display {
       if (evaluations.length > 0) draw(evaluations.map(({ message }) => `${message}\n`).join(""));
       else timer ??= setTimeout(draw, redrawMs);
     },
-    event: ({ message }) => draw(`${message}\n`),
-    close() {
+    event({ kind, message }) {
+      if (kind !== "result") return draw(`${message}\n`);
+      // The last word stands below the block, which stays as it is.
       draw();
-      io.out("\u001b[?25h");
+      io.out(`${message}\n`);
+      latest = undefined;
+      drawn = 0;
     },
+    close: () => draw(),
   };
 }
 

@@ -1,10 +1,18 @@
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Layout, layoutOf, type Manifest, parseRunSpec, shardOf } from "@paddock/contract";
+import {
+  type Layout,
+  layoutOf,
+  type Manifest,
+  type ManifestFile,
+  parseRunSpec,
+  shardOf,
+} from "@paddock/contract";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
+import { listCheckpoints } from "./list.js";
 import { openCheckpoint } from "./reader.js";
 import { type ShardEntry, type WrittenFile, writeShardFile } from "./writer.js";
 
@@ -32,39 +40,37 @@ function valueAt(kind: string, unit: number, index: number): number {
   return Math.fround(kinds.indexOf(kind) * 1e6 + unit * 1e4 + index + 0.25);
 }
 
-async function save(directory: string, workers: number): Promise<Manifest> {
+/** One worker's part, on shared memory as in a run. */
+function entriesOf(of: Layout, worker: number, workers: number): ShardEntry[] {
+  const entries: ShardEntry[] = kinds.flatMap((kind) =>
+    of.units.map((unit, u) => {
+      const range = shardOf(unit.elements, worker, workers);
+      const data = new Float32Array(new SharedArrayBuffer(4 * (range.end - range.start)));
+      for (let i = 0; i < data.length; i++) data[i] = valueAt(kind, u, range.start + i);
+      return { name: `${kind}/${unit.name}`, data, range };
+    }),
+  );
+  if (worker === 0) entries.push({ name: "centers/dino", data: Float32Array.of(1, 2, 3) });
+  return entries;
+}
+
+async function save(directory: string, workers: number, of = layout, step = 7): Promise<Manifest> {
   const files: (WrittenFile & { worker: number })[] = [];
   for (let worker = 0; worker < workers; worker++) {
-    const entries: ShardEntry[] = kinds.flatMap((kind) =>
-      layout.units.map((unit, u) => {
-        const range = shardOf(unit.elements, worker, workers);
-        const data = Float32Array.from({ length: range.end - range.start }, (_, i) =>
-          valueAt(kind, u, range.start + i),
-        );
-        return { name: `${kind}/${unit.name}`, data, range };
-      }),
-    );
-    if (worker === 0) entries.push({ name: "centers/dino", data: Float32Array.of(1, 2, 3) });
-    const written = await writeShardFile({
-      directory,
-      step: 7,
-      generation: 2,
-      worker,
-      workers,
-      entries,
-    });
-    files.push({ ...written, worker });
+    const entries = entriesOf(of, worker, workers);
+    const shard = { directory, step, generation: 2, worker, workers, entries };
+    files.push({ ...(await writeShardFile(shard)), worker });
   }
   const manifest: Manifest = {
     format: "paddock-checkpoint",
     version: 1,
     runId: "r",
-    step: 7,
+    step,
     generation: 2,
     workers,
     logicalRanks: 4,
-    parameters: layout.parameters,
-    units: layout.units.map(({ name, elements }) => ({ name, elements })),
+    parameters: of.parameters,
+    units: of.units.map(({ name, elements }) => ({ name, elements })),
     files,
     scaler: { scale: 1, goodSteps: 0 },
     cursor: 0,
@@ -76,30 +82,53 @@ async function save(directory: string, workers: number): Promise<Manifest> {
 let folders = 0;
 const folder = (): string => join(root, String(folders++));
 
-test("what W workers wrote, any W' workers read", async () => {
-  for (const [from, to] of [
-    [1, 3],
-    [3, 2],
-    [5, 4],
-  ] as const) {
-    const directory = folder();
-    await save(directory, from);
-    const checkpoint = await openCheckpoint(directory, layout);
-    for (let worker = 0; worker < to; worker++) {
-      for (const [u, unit] of layout.units.entries()) {
-        const { start, end } = shardOf(unit.elements, worker, to);
+/** Units of the given sizes, as far as a checkpoint cares. */
+function layoutOfSizes(sizes: readonly number[]): Layout {
+  const units = sizes.map((elements, i) => {
+    const submodule = "backbone" as const;
+    return { name: `unit.${i}`, submodule, parameters: [], elements };
+  });
+  return { units, parameters: sizes.reduce((sum, size) => sum + size, 0) };
+}
+
+async function expectReadable(directory: string, of: Layout, workers: number): Promise<void> {
+  const checkpoint = await openCheckpoint(directory, of);
+  try {
+    for (let worker = 0; worker < workers; worker++) {
+      for (const [u, unit] of of.units.entries()) {
+        const { start, end } = shardOf(unit.elements, worker, workers);
         for (const kind of kinds) {
           const values = await checkpoint.readRange(kind, unit.name, start, end);
-          expect(values).toEqual(
-            Float32Array.from({ length: end - start }, (_, i) => valueAt(kind, u, start + i)),
+          const expected = Float32Array.from({ length: end - start }, (_, i) =>
+            valueAt(kind, u, start + i),
           );
+          expect(Buffer.compare(Buffer.from(values.buffer), Buffer.from(expected.buffer))).toBe(0);
         }
       }
     }
     expect(await checkpoint.extra("centers/dino")).toEqual(Float32Array.of(1, 2, 3));
     expect(await checkpoint.extra("centers/ibot")).toBeUndefined();
+    expect(await checkpoint.extra(`student/${of.units[0]?.name}`)).toBeUndefined();
+  } finally {
     await checkpoint.close();
   }
+}
+
+test("what W workers wrote, any W' workers read, also where some own nothing of a unit", async () => {
+  const workers = fc.integer({ min: 1, max: 7 });
+  const sizes = fc.array(fc.integer({ min: 1, max: 3000 }), { minLength: 1, maxLength: 4 });
+  await fc.assert(
+    fc.asyncProperty(sizes, workers, workers, async (units, from, to) => {
+      const directory = folder();
+      const of = layoutOfSizes(units);
+      await save(directory, from, of);
+      await expectReadable(directory, of, to);
+    }),
+    { numRuns: 15 },
+  );
+  const directory = folder();
+  await save(directory, 3);
+  await expectReadable(directory, layout, 2);
 });
 
 test("the sha256 and size that are reported are those of the file, and no temporary file stays", async () => {
@@ -168,20 +197,131 @@ test("a damaged header behind a matching hash is refused, not trusted", async ()
   }
 });
 
-test("a missing shard, another model's checkpoint, an incomplete folder and a name that leaves it are refused", async () => {
+test("a manifest that does not fit its files, the layout or this folder is refused", async () => {
   const directory = folder();
   const manifest = await save(directory, 2);
-  const write = (changes: Partial<Manifest>): void =>
+  const [first, second] = manifest.files as [ManifestFile, ManifestFile];
+  const opened = (changes: Partial<Manifest>, of: Layout = layout) => {
     writeFileSync(join(directory, "manifest.json"), JSON.stringify({ ...manifest, ...changes }));
-  write({ files: manifest.files.slice(0, 1) });
-  await expect(openCheckpoint(directory, layout)).rejects.toThrow(/elements/);
-  write({ files: [{ ...(manifest.files[0] as Manifest["files"][0]), name: "../x" }] });
-  await expect(openCheckpoint(directory, layout)).rejects.toThrow(/leaves/);
-  write({});
+    return openCheckpoint(directory, of);
+  };
+  await expect(opened({ files: [first] })).rejects.toThrow(/expected \d+ elements, received \d+/);
+  await expect(opened({ files: [first, second, first] })).rejects.toThrow(/expected element/);
+  for (const name of ["../x", "/etc/passwd", "..", "a/b", ".hidden", ""]) {
+    await expect(opened({ files: [{ ...first, name }] })).rejects.toThrow(/plain file names/);
+  }
+  await expect(opened({ step: 8 })).rejects.toThrow(/expected step 8, worker 0 of 2, received/);
+  await expect(
+    opened({
+      files: [
+        { ...first, worker: 1 },
+        { ...second, worker: 0 },
+      ],
+    }),
+  ).rejects.toThrow(/expected step 7, worker [01] of 2/);
   const other: Layout = { ...layout, units: layout.units.slice(1) };
-  await expect(openCheckpoint(directory, other)).rejects.toThrow(/another model/);
+  await expect(opened({}, other)).rejects.toThrow(/expected unit 0 to be block.0:\d+ .*embed/);
+  const more: Layout = { ...layout, units: [...layout.units, ...layoutOfSizes([5]).units] };
+  await expect(opened({}, more)).rejects.toThrow(/to be unit.0:5 .*received none/);
+  await (await opened({})).close();
+});
+
+test("a file that is missing, no manifest and one that is none are told apart", async () => {
+  const directory = folder();
+  await save(directory, 2);
+  rmSync(join(directory, "shard-1-of-2.safetensors"));
+  await expect(openCheckpoint(directory, layout)).rejects.toThrow(/shard-1-of-2.*received no file/);
+  for (const text of ["{", "null", "[]", '{"format":"paddock-checkpoint","version":1}', "{}"]) {
+    writeFileSync(join(directory, "manifest.json"), text);
+    await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({
+      code: "checkpoint-corrupt",
+    });
+  }
   rmSync(join(directory, "manifest.json"));
   await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({ code: "not-found" });
+});
+
+test("the message of a damaged checkpoint names the newest complete one beside it", async () => {
+  const checkpoints = folder();
+  for (const step of [4, 12, 20]) await save(join(checkpoints, String(step)), 1, layout, step);
+  const path = join(checkpoints, "20", "shard-0-of-1.safetensors");
+  const bad = readFileSync(path);
+  bad.writeUInt8(bad.readUInt8(bad.length - 1) ^ 1, bad.length - 1);
+  writeFileSync(path, bad);
+  await expect(openCheckpoint(join(checkpoints, "20"), layout)).rejects.toThrow(
+    /20\/shard-0-of-1\.safetensors: expected sha256 [0-9a-f]{64}, received [0-9a-f]{64}.*complete checkpoint is .*\/12$/,
+  );
+});
+
+test("only complete checkpoints are listed, newest first", async () => {
+  const checkpoints = folder();
+  for (const step of [4, 100, 20, 36]) {
+    await save(join(checkpoints, String(step)), 2, layout, step);
+  }
+  rmSync(join(checkpoints, "20", "manifest.json"));
+  rmSync(join(checkpoints, "36", "shard-1-of-2.safetensors"));
+  writeFileSync(join(checkpoints, "notes"), "");
+  expect((await listCheckpoints(checkpoints)).map(({ step }) => step)).toEqual([100, 4]);
+  expect(await listCheckpoints(join(checkpoints, "absent"))).toEqual([]);
+});
+
+test("a writer that dies half way leaves the file that was there, and a newer generation cleans up after it", async () => {
+  const directory = folder();
+  await save(directory, 1);
+  const path = join(directory, "shard-0-of-1.safetensors");
+  const before = readFileSync(path);
+  // What a killed process leaves: half a file under a temporary name.
+  const leftovers = [".shard-0-of-1.safetensors.g1.77.tmp", ".shard-2-of-3.safetensors.g2.78.tmp"];
+  for (const name of leftovers) {
+    writeFileSync(join(directory, name), before.subarray(0, before.length / 2));
+  }
+  const newer = join(directory, ".shard-0-of-1.safetensors.g9.79.tmp");
+  writeFileSync(newer, "a writer that is at work");
+  const dying: ShardEntry[] = [
+    ...entriesOf(layout, 0, 1).slice(0, 5),
+    { name: "x", data: brokenData() },
+  ];
+  const shard = { directory, step: 7, worker: 0, workers: 1 };
+  await expect(writeShardFile({ ...shard, generation: 3, entries: dying })).rejects.toThrow(
+    /broken on purpose/,
+  );
+  expect(readFileSync(path).equals(before)).toBe(true);
+  await expectReadable(directory, layout, 2);
+  await writeShardFile({ ...shard, generation: 3, entries: entriesOf(layout, 0, 1) });
+  expect(readdirSync(directory).filter((name) => name.startsWith("."))).toEqual([
+    ".shard-0-of-1.safetensors.g9.79.tmp",
+  ]);
+});
+
+/** Data that throws when it comes to be written. */
+function brokenData(): Float32Array {
+  const data = Float32Array.of(1);
+  Object.defineProperty(data, "byteOffset", {
+    get() {
+      throw new Error("broken on purpose");
+    },
+  });
+  return data;
+}
+
+test("a late writer of an older generation replaces a file by the same bytes", async () => {
+  const directory = folder();
+  await save(directory, 1);
+  const path = join(directory, "shard-0-of-1.safetensors");
+  const { ino } = statSync(path);
+  const entries = entriesOf(layout, 0, 1);
+  const late = { directory, step: 7, generation: 1, worker: 0, workers: 1, entries };
+  await writeShardFile(late);
+  expect(statSync(path).ino).not.toBe(ino);
+  await expectReadable(directory, layout, 1);
+});
+
+test("two entries of one name, or a range of another size, are a bug and not a file", async () => {
+  const shard = { directory: folder(), step: 7, generation: 1, worker: 0, workers: 1 };
+  const entry = { name: "x", data: Float32Array.of(1, 2) };
+  for (const entries of [[entry, entry], [{ ...entry, range: { start: 0, end: 3 } }]]) {
+    await expect(writeShardFile({ ...shard, entries })).rejects.toMatchObject({ code: "internal" });
+  }
 });
 
 test("a disk that refuses is said so, with the path", async () => {

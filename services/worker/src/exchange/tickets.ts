@@ -69,10 +69,11 @@ export class TicketDesk {
       {
         connection: this.#redis,
         concurrency: 32,
-        // A ticket takes milliseconds, and this is the only consumer: no locks to renew, no stalled jobs to look for.
-        skipLockRenewal: true,
-        skipStalledCheck: true,
-        // After a lost connection; the default is 15 s.
+        // A ticket whose delivery was lost with a connection counts as taken until its lock is over; then it is
+        // delivered again. Taking one twice is harmless. BullMQ's defaults would make that last a minute.
+        lockDuration: 2000,
+        stalledInterval: 1000,
+        maxStalledCount: Number.MAX_SAFE_INTEGER,
         runRetryDelay: 250,
       },
     );
