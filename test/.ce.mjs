@@ -3,7 +3,7 @@ import { openEngine } from "@paddock/engine";
 const threads=+(process.argv[2]??1), N=+(process.argv[3]??160), Kp=65536;
 const e = await openEngine({name:"torch", threads});
 const K=(n,i,a)=>tf.engine().runKernel(n,i,a);
-const logits=tf.randomUniform([N,Kp],-1,1), target=tf.softmax(tf.mul(logits.slice([0,0],[16,Kp]),10)), index=tf.tensor1d(Array.from({length:N},(_, i)=>i%16),"int32"), weight=tf.ones([N]);
+const logits=tf.randomUniform([N,Kp],-1,1), target=tf.softmax(tf.mul(tf.slice(logits,[0,0],[16,Kp]),10)), index=tf.tensor1d(Array.from({length:N},(_, i)=>i%16),"int32"), weight=tf.ones([N]);
 const bench=(name,f,R=12)=>{ for(let i=0;i<2;i++) tf.dispose(f()); const t=[]; const c0=process.cpuUsage(); for(let i=0;i<R;i++){const s=performance.now(); tf.dispose(f()); t.push(performance.now()-s);} const c=process.cpuUsage(c0); t.sort((a,b)=>a-b); console.log(name.padEnd(24),"ms median",t[R>>1].toFixed(1),"min",t[0].toFixed(1),"user",(c.user/1000/R).toFixed(1),"sys",(c.system/1000/R).toFixed(1)); };
 bench("crossEntropy",()=>K("PaddockCrossEntropy",{logits,target,index,weight},{temperature:0.1}));
 const x=tf.randomNormal([N,256]), w=tf.randomNormal([Kp,256]);

@@ -21,7 +21,7 @@ if spec and spec.submodule_search_locations:
 `;
 
 /** Where libtorch is, in words, or undefined. */
-export async function findLibtorch(root) {
+async function findLibtorch(root) {
   if (environment.LIBTORCH) return `LIBTORCH=${environment.LIBTORCH}`;
   for (const python of [environment.PADDOCK_PYTHON ?? "python3", venvPython(root)]) {
     const { code, output } = await run(python, ["-c", locate]);

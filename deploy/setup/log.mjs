@@ -2,7 +2,7 @@
 
 const startedMs = performance.now();
 
-export const seconds = (sinceMs) => `${((performance.now() - sinceMs) / 1000).toFixed(1)} s`;
+const seconds = (sinceMs) => `${((performance.now() - sinceMs) / 1000).toFixed(1)} s`;
 
 /** One line: seconds since the start, topic, message. */
 export function say(topic, message) {

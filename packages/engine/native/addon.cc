@@ -1,5 +1,6 @@
 // Entry point: Node calls it once per environment (main thread and every worker_thread that loads the
 // addon). Each environment gets its own State, freed when the environment ends.
+#include "allocator.h"
 #include "binding.h"
 #include "families.h"
 
@@ -21,6 +22,7 @@ void shareArray(napi_env env, napi_value exports, State& state) {
 }
 
 napi_value init(napi_env env, napi_value exports) {
+  useBlockCache();
   auto* state = new State();
   napi_set_instance_data(env, state, freeState, nullptr);
   shareArray(env, exports, *state);

@@ -1,4 +1,5 @@
 // Tensors in and out of JS, and the settings of this environment: device, threads.
+#include "allocator.h"
 #include "binding.h"
 #include "families.h"
 
@@ -97,6 +98,7 @@ void release(Call& call, int64_t handle) {
 
 void releaseAll(Call& call) {
   call.state().releaseAll();
+  emptyBlockCache();
   reportMemory(call);
 }
 
@@ -110,6 +112,7 @@ void askForReproducibleProducts() {
   constexpr int kAutoStrict = 2 | 0x10000;  // MKL_CBWR_AUTO | MKL_CBWR_STRICT
   if (mkl_serv_cbwr_set != nullptr && std::getenv("MKL_CBWR") == nullptr) mkl_serv_cbwr_set(kAutoStrict);
 }
+double cachedBytesNow() { return static_cast<double>(cachedBytes()); }
 
 void setThreads(int64_t threads) {
   askForReproducibleProducts();
@@ -147,6 +150,7 @@ void defineTensors(Module& module) {
   module.add("freeAll", &releaseAll);
   module.add("numTensors", &numTensors);
   module.add("numBytes", &numBytes);
+  module.add("cachedBytes", &cachedBytesNow);
   module.add("setThreads", &setThreads);
   module.add("setDevice", &setDevice);
   module.add("hasCuda", &hasCuda);

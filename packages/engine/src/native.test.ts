@@ -83,6 +83,25 @@ describe.skipIf(skipReason)(`the addon ${skipReason ?? ""}`, () => {
     expect([native.numTensors(), native.numBytes()]).toEqual([tensors, bytes]);
   });
 
+  test("the memory of a large tensor is kept for the next one of about its size", () => {
+    const shape = (rows: number) => native.shared.set([rows, 1024], resultInts);
+    const [first, other] = [1000, 950].map((rows) => {
+      shape(rows);
+      return native.fill(2, 1, 0);
+    }) as [Handle, Handle];
+    native.free(other);
+    const kept = native.cachedBytes();
+    expect(kept).toBeGreaterThanOrEqual(950 * 4096);
+    shape(940);
+    const next = native.fill(2, 1, 0);
+    expect(native.cachedBytes()).toBeLessThanOrEqual(kept - 940 * 4096);
+    shape(2000); // fits nothing that is kept: what is kept makes room, the peak does not grow
+    native.free(first);
+    native.free(native.fill(2, 1, 0));
+    expect(native.cachedBytes()).toBeLessThanOrEqual(2000 * 4096 + 65_536);
+    native.free(next);
+  });
+
   test("a borrowed array is read in place and stays alive with its tensor", () => {
     const bytes = native.numBytes();
     let values: Float32Array | undefined = new Float32Array(new SharedArrayBuffer(64), 4, 8).fill(

@@ -95,6 +95,7 @@ export interface Native
   freeAll(): void;
   numTensors(): number;
   numBytes(): number;
+  cachedBytes(): number;
   setThreads(threads: number): void;
   setDevice(name: string): string;
   hasCuda(): boolean;

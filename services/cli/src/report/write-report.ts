@@ -23,7 +23,7 @@ export async function writeReport(runDir: string): Promise<string> {
 }
 
 /** The page: self-contained HTML, no scripts, no outside requests. */
-export function reportPage(run: ReportData): string {
+function reportPage(run: ReportData): string {
   const title = escapeHtml(`${run.spec.name} - Paddock`);
   const body = [
     factsHeader(run),

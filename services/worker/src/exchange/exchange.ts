@@ -15,22 +15,33 @@ export interface ExchangeStats {
 }
 
 export interface Exchange {
-  /** Enters a generation: everything of older ones is refused from now on, wherever it would take effect. */
+  /**
+   * Enters a generation, once, before anything else: everything of older ones is refused from now on, wherever it would
+   * take effect, and what they left behind is removed. Rejects with stale-generation when the run is beyond it.
+   */
   enter(generation: number, worker: number, workers: number): Promise<void>;
   /**
    * Sends bytes to one peer. Resolves when they are accepted; waits while too many of mine are unread (back-pressure).
-   * The bytes must stay unchanged until then. Idempotent by (key, from, to).
+   * The bytes must stay unchanged until then. Idempotent by (key, from, to). The receiver holds them until `receive` or
+   * `retire`: a peer is never more than a step ahead, so that is at most one step's messages.
    */
   send(key: ExchangeKey, to: number, payload: Uint8Array): Promise<void>;
-  /** The bytes that `from` sent to me, once. Rejects with exchange-timeout, exchange-corrupt, redis-unavailable or stale-generation. */
+  /**
+   * The bytes that `from` sent to me, once; on shared memory, the caller's. Rejects with exchange-timeout,
+   * exchange-corrupt, redis-unavailable, or stale-generation when the exchange is closed.
+   */
   receive(key: ExchangeKey, from: number): Promise<Uint8Array>;
-  /** Makes named parts readable by every peer, any number of times, until retired. One ticket per peer announces all parts. */
+  /**
+   * Makes named parts readable by every peer, any number of times, until retired. One ticket per peer announces all parts.
+   * What was published under the same key for the step before stays readable, older ones are removed first. The bytes
+   * must stay unchanged until this resolves.
+   */
   publish(key: ExchangeKey, parts: ReadonlyMap<string, Uint8Array>): Promise<void>;
-  /** One part that `from` published. Rejects like `receive`. */
+  /** One part that `from` published; on shared memory, the caller's. Rejects like `receive`. */
   fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array>;
-  /** Deletes what I published under steps before `step`. */
+  /** Forgets steps before `step`: deletes what I published under them and drops what was received and never taken. */
   retire(step: number): Promise<void>;
   readonly stats: ExchangeStats;
-  /** Ends all waits and connections. */
+  /** Ends all waits (they reject with stale-generation) and connections. What I published stays readable for a while. */
   close(): Promise<void>;
 }

@@ -9,8 +9,8 @@ import type { RedisLink } from "./redis-link.js";
 /** Payloads whose owner died disappear by themselves after so long; `renew` keeps those of the living. */
 export const expiryMs = 10 * 60_000;
 
-/** Pieces on their way in one direction: enough to keep Redis busy, and all that its buffers hold of them. */
-const windowPieces = 4;
+/** Pieces on their way in one direction: enough to keep Redis busy; more only fill its buffers and hold the event loop. */
+const windowPieces = 2;
 
 /** What a ticket says about a payload. */
 export interface PayloadRef {

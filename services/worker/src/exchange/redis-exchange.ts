@@ -27,20 +27,20 @@ export interface RedisExchangeOptions {
 }
 
 /**
- * Redis and ioredis are fastest with values of 1 to 4 MiB. A little less than a power of two: with Redis's header it then
- * fits jemalloc's size class of 2 MiB, the next one is 25 % larger.
+ * Values of 1 MiB are as fast as larger ones and hold the event loop for a millisecond each. A little less than a power of
+ * two: with Redis's header it then fits jemalloc's size class of 1 MiB, the next one is 25 % larger.
  */
-const defaultPieceBytes = 2 * 2 ** 20 - 4096;
+const defaultPieceBytes = 2 ** 20 - 4096;
 /** A message travels in fragments of so many pieces: the first is read while the next is written. */
-const fragmentPieces = 2;
+const fragmentPieces = 4;
 const leastInFlightBytes = 2 ** 20;
 
 /**
  * Most bytes by which a run makes Redis' `used_memory` grow, whatever happens to its workers:
  * - published student and teacher of two steps (the third is written when the first is gone), `dtypeBytes` each value,
  *   and each worker's unread payloads; a quarter more, because an allocator rounds up;
- * - per worker 16 MiB of connection buffers (four pieces on their way out, one on its way in) and 1 MiB for its queue:
- *   the last finished tickets and events;
+ * - per worker 8 MiB of connection buffers (two pieces on their way out, two on their way in, and what they round up to)
+ *   and 1 MiB for its queue: the last finished tickets and events;
  * - 8 MiB for BullMQ's scripts and the tables of keys.
  * A generation deletes what the one before left when it begins, so generations do not add up.
  */
@@ -53,7 +53,7 @@ export function redisMemoryBound(o: {
 }): number {
   const published = 2 * 2 * o.parameters * o.dtypeBytes;
   const inFlight = o.workers * Math.max(o.maxInFlightBytes, leastInFlightBytes);
-  return 1.25 * (published + inFlight) + o.workers * 17 * 2 ** 20 + 8 * 2 ** 20;
+  return 1.25 * (published + inFlight) + o.workers * 9 * 2 ** 20 + 8 * 2 ** 20;
 }
 
 /** An exchange for one generation. The caller closes it. */
