@@ -48,8 +48,8 @@ class BlockCache {
     live_ += bytes;
     void* block = reuse(bytes);
     if (block != nullptr) return block;
-    peak_ = std::max(peak_, live_);
-    evict(peak_ - live_);
+    const size_t peak = std::max(peak_, live_);
+    evict(peak - live_);
     block = map(bytes);
     if (block == nullptr) {
       evict(0);
@@ -59,6 +59,7 @@ class BlockCache {
       live_ -= bytes;
       return nullptr;
     }
+    peak_ = peak;
     sizes_.emplace(block, bytes);
     return block;
   }

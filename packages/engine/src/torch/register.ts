@@ -4,6 +4,7 @@ import type { Native } from "../native.js";
 import { TorchBackend } from "./backend.js";
 import { convolutionKernels } from "./kernels/convolution.js";
 import { elementwiseKernels } from "./kernels/elementwise.js";
+import { fallbackKernels } from "./kernels/fallback.js";
 import { fusedKernels } from "./kernels/fused.js";
 import { imageKernels } from "./kernels/image.js";
 import { indexingKernels } from "./kernels/indexing.js";
@@ -27,7 +28,9 @@ export function registerTorch(native: Native): TorchBackend {
   const backend = new TorchBackend(native);
   tf.registerBackend("torch", () => backend);
   if (tf.getKernelsForBackend("torch").length === 0) {
-    for (const table of tables) for (const entry of table) tf.registerKernel(entry);
+    const native = tables.flat();
+    const known = new Set(native.map(({ kernelName }) => kernelName));
+    for (const entry of [...native, ...fallbackKernels(known)]) tf.registerKernel(entry);
   }
   return backend;
 }

@@ -11,6 +11,9 @@ export interface Evaluation {
   readonly step: number;
   /** Fraction in [0, 1]. */
   readonly knn: number;
+  /** Images that were used: accuracies compare only when these are the same. */
+  readonly bank: number;
+  readonly queries: number;
 }
 
 export interface ReportData {
@@ -31,7 +34,7 @@ export async function readRun(runDir: string): Promise<ReportData> {
   const [spec, steps, ledger, summary, visuals] = await Promise.all([
     readRunSpec(runDir),
     readStepRecords(runDir),
-    readLines<LedgerRecord>(join(runDir, "ledger.jsonl")),
+    readLines<LedgerRecord | (Evaluation & { kind: "evaluation" })>(join(runDir, "ledger.jsonl")),
     readFile(join(runDir, "summary.json"), "utf8").then(
       (text) => JSON.parse(text) as Summary,
       () => undefined,
@@ -40,7 +43,7 @@ export async function readRun(runDir: string): Promise<ReportData> {
   ]);
   const evaluations = new Map<number, Evaluation>();
   for (const record of ledger) {
-    if (record.kind === "evaluation") evaluations.set(record.step, record);
+    if (record.kind === "evaluation" && "bank" in record) evaluations.set(record.step, record);
   }
   return {
     runDir,

@@ -59,7 +59,13 @@ async function page(): Promise<string> {
 
 test("the report of a whole run shows learning, pictures, speed, schedules and recipe, and asks nobody for anything", async () => {
   await writeRun(50);
-  const evaluations = [0.5, 0.6].map((knn, i) => ({ kind: "evaluation", step: i * 50, knn }));
+  const evaluations = [0.5, 0.6].map((knn, i) => ({
+    kind: "evaluation",
+    step: i * 50,
+    knn,
+    bank: 64,
+    queries: 32,
+  }));
   await writeFile(
     join(dir, "ledger.jsonl"),
     [{ kind: "generation", workers: 2 }, ...evaluations]

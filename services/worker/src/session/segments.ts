@@ -39,8 +39,16 @@ export function consumeSegments(options: {
         throw failure;
       }
     },
-    // The lock is only a backstop: leases are renewed by progress on the session stream.
-    { connection, concurrency: 1, lockDuration: 60_000, drainDelay: 1 },
+    {
+      connection,
+      concurrency: 1,
+      drainDelay: 1,
+      // Only a backstop: leases are renewed by progress on the session stream. Short, because a connection cut at the wrong
+      // moment leaves a job active that nobody runs; taking it again is harmless, the generation knows what it has done.
+      lockDuration: 10_000,
+      stalledInterval: 5_000,
+      maxStalledCount: 100,
+    },
   );
   worker.on("error", () => undefined);
   return {

@@ -156,13 +156,17 @@ interface FusedAttrs {
   readonly leakyreluAlpha?: number;
 }
 
-/** Adds the bias and applies the activation to `result`, which it consumes. */
-function finish(b: TorchBackend, result: Handle, inputs: FusedInputs, attrs: FusedAttrs): Handle {
+/** Adds the bias and applies the activation, of slopes -1 if it has none, to `result`, which it consumes. */
+function finish(
+  b: TorchBackend,
+  result: Handle,
+  bias: tf.TensorInfo | undefined,
+  slopes: Handle,
+  attrs: FusedAttrs,
+): Handle {
   const { native } = b;
-  const steps: ((x: Handle) => Handle)[] = [];
-  const { bias, preluActivationWeights } = inputs;
-  if (bias !== undefined) steps.push((x) => native.add(x, b.handle(bias)));
-  steps.push(...activation(native, attrs, b.optional(preluActivationWeights)));
+  const steps = activation(native, attrs, slopes);
+  if (bias !== undefined) steps.unshift((x) => native.add(x, b.handle(bias)));
   return steps.reduce((x, step) => {
     const next = step(x);
     native.free(x);
@@ -191,9 +195,14 @@ function activation(native: Native, attrs: FusedAttrs, prelu: Handle): ((x: Hand
 function fused(name: string, depthwise: boolean): tf.KernelConfig {
   type Inputs = Record<"x" | "filter", tf.TensorInfo> & FusedInputs;
   return kernel<Inputs, ConvAttrs & FusedAttrs>(name, (b, inputs, attrs) => {
-    const { x, filter } = inputs;
-    const end = (y: Handle) => finish(b, y, inputs, attrs);
-    return b.wrap(convolve(b, x, filter, attrs, depthwise, end), x.dtype);
+    const { x, filter, preluActivationWeights: prelu } = inputs;
+    // The activation sees channels last; weights of channels-first models have them first.
+    const turn = isChannelsFirst(attrs) && prelu !== undefined && prelu.shape.length === 3;
+    const slopes = turn ? b.native.permute(b.handle(prelu), b.list([1, 2, 0])) : b.optional(prelu);
+    const end = (y: Handle) => finish(b, y, inputs.bias, slopes, attrs);
+    const result = b.wrap(convolve(b, x, filter, attrs, depthwise, end), x.dtype);
+    if (turn) b.native.free(slopes);
+    return result;
   });
 }
 
@@ -215,6 +224,7 @@ export const convolutionKernels: readonly tf.KernelConfig[] = [
     const { a, b } = inputs;
     const flags = [attrs.transposeA, attrs.transposeB] as const;
     const product = bk.native.matmul(bk.handle(a), bk.handle(b), ...flags);
-    return bk.wrap(finish(bk, product, inputs, attrs), a.dtype);
+    const slopes = bk.optional(inputs.preluActivationWeights);
+    return bk.wrap(finish(bk, product, inputs.bias, slopes, attrs), a.dtype);
   }),
 ];

@@ -86,6 +86,8 @@ export const shapeKernels: readonly tf.KernelConfig[] = [
   }),
   kernel<tf.PackInputs, tf.PackAttrs>("Pack", (b, parts, { axis }) => {
     const handles = parts.map((part) => b.handle(part));
+    const alike = parts.every(({ dtype }) => dtype === parts[0]?.dtype);
+    tf.util.assert(alike, () => `stack: dtypes differ: ${parts.map(({ dtype }) => dtype)}`);
     return b.wrap(b.native.stack(b.list(handles), axis), parts[0]?.dtype ?? "float32");
   }),
   kernel<tf.UnpackInputs, tf.UnpackAttrs>("Unpack", (b, { value }, attrs) => {

@@ -37,7 +37,11 @@ function tilesOf(run: ReportData): Tile[] {
   const parameters = layoutOf(spec).parameters;
   const tiles: Tile[] = [
     ...knnTile(run),
-    { name: "Steps", value: count(steps.length), detail: `of ${count(spec.steps)}` },
+    {
+      name: "Steps",
+      value: count(steps.length),
+      detail: `of ${count(spec.steps)}${skipped(steps)}`,
+    },
     { name: "Images", value: count(images), detail: `seed ${spec.seed}` },
     { name: "Parameters", value: count(parameters), detail: "student, with heads" },
   ];
@@ -55,6 +59,11 @@ function tilesOf(run: ReportData): Tile[] {
       detail: `${summary.engine}, ${spec.logicalRanks} logical ranks, ${generations.length} generation${generations.length === 1 ? "" : "s"}`,
     },
   ];
+}
+
+function skipped(steps: ReportData["steps"]): string {
+  const times = steps.filter((record) => record.skipped).length;
+  return times === 0 ? "" : `, ${count(times)} without update (not finite)`;
 }
 
 function knnTile({ evaluations }: ReportData): Tile[] {

@@ -28,28 +28,28 @@ export function learningSection(run: ReportData): string {
   );
 }
 
-function knnNote({ spec, summary, evaluations }: ReportData): string {
+function knnNote({ spec, evaluations }: ReportData): string {
   if (evaluations.length === 0) return "";
-  const { k, temperature, bank, queries } = spec.evaluation;
-  const full =
-    summary && summary.knn.bank > 0
-      ? `The first and the last point use ${count(summary.knn.bank)} bank and ${count(summary.knn.queries)} query images, those between at most ${count(bank)} and ${count(queries)}.`
-      : "";
-  return `Weighted k-NN of the teacher's features (k = ${k}, temperature ${temperature}, cosine) on held-out labelled images. ${full} In other charts a line is the mean of neighbouring steps, the band their range.`;
+  const { k, temperature } = spec.evaluation;
+  return `Weighted k-NN of the teacher's features (k = ${k}, temperature ${temperature}, cosine) on held-out labelled images. Points of one line use the same images. In other charts a line is the mean of neighbouring steps, the band their range.`;
 }
 
+/** One line per number of images: the two ends of a run usually use all, the points between fewer. */
 function knnChart({ evaluations }: ReportData): string {
   const [first] = evaluations;
   const last = evaluations.at(-1);
   if (!first || !last) return "";
+  const lines = new Map<string, Point[]>();
+  for (const { step, knn, bank, queries } of evaluations) {
+    const name = `${count(queries)} queries, bank of ${count(bank)}`;
+    lines.set(name, [...(lines.get(name) ?? []), { x: step, y: knn * 100 }]);
+  }
   return lineChart({
     title: "k-NN accuracy, %",
     latest: percent(last.knn),
     dots: true,
     baseline: { y: first.knn * 100, label: `step ${first.step}: ${percent(first.knn)}` },
-    series: [
-      { name: "teacher", points: evaluations.map(({ step, knn }) => ({ x: step, y: knn * 100 })) },
-    ],
+    series: [...lines].map(([name, points]) => ({ name, points })),
   });
 }
 
