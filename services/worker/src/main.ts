@@ -1,13 +1,14 @@
 /** The worker process: parses its flags, lives, and ends with an exit code that says why. */
 import { parseArgs } from "node:util";
 import { PaddockError, RunSpec } from "@paddock/contract";
-import { createLogger } from "@paddock/service-kit";
+import { createLogger, listenForShutdown } from "@paddock/service-kit";
 import { runWorker } from "./session/run-worker.js";
 
 const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--host ADDRESS]
 
 One worker process: owns one device, executes some of the run's logical ranks, holds its shard of the state.
-It takes its work from the coordinator and ends with it.
+It takes its work from the coordinator and ends with it. SIGINT or SIGTERM: it leaves the fleet, the others go on from the
+last checkpoint.
 
   --coordinator  address of the coordinator's gRPC server
   --name         unique name in the fleet           (default: worker-<pid>)
@@ -16,9 +17,6 @@ It takes its work from the coordinator and ends with it.
   --host         address on which peers reach this worker (default: 127.0.0.1)
 
 Example: paddock worker --coordinator 127.0.0.1:7070 --name gpu-0 --engine torch`;
-
-/** SIGINT and SIGTERM are the coordinator's to turn into a drain; a worker alone would only tear the step apart. */
-for (const name of ["SIGINT", "SIGTERM"] as const) process.on(name, () => undefined);
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -40,6 +38,8 @@ async function main(): Promise<number> {
   }
   const engine = RunSpec.shape.engine.unwrap().shape.name.parse(values.engine);
   const logger = createLogger({ name: values.name, level: "info" });
+  // `paddock train` keeps a terminal's Ctrl-C from its workers: a signal that comes here is meant for this worker alone.
+  const shutdown = listenForShutdown();
   const end = await runWorker({
     coordinator: values.coordinator,
     name: values.name,
@@ -47,6 +47,7 @@ async function main(): Promise<number> {
     threads: Number(values.threads),
     host: values.host,
     logger,
+    signal: shutdown.signal,
   });
   logger.info(end, "shut down");
   return 0;

@@ -1,4 +1,5 @@
 /** A worker's life: open the engine, say hello, then serve one generation after another until told to shut down. */
+import { once } from "node:events";
 import { hostname } from "node:os";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
 import { type BatchPool, openDataset, type SharedDataset, startBatchPool } from "@paddock/data";
@@ -32,6 +33,8 @@ export interface WorkerOptions {
   /** Address on which peers reach this worker. */
   readonly host: string;
   readonly logger: ReturnType<typeof createLogger>;
+  /** Leaves the fleet when it fires: says goodbye and ends. */
+  readonly signal: AbortSignal;
 }
 
 export interface WorkerEnd {
@@ -109,7 +112,7 @@ class WorkerLife {
       const failed = new Promise<never>((_, reject) => {
         this.#fail = reject;
       });
-      return await Promise.race([this.#listen(session), failed]);
+      return await Promise.race([this.#listen(session), failed, this.#leave(session)]);
     } finally {
       await peers.close();
     }
@@ -121,6 +124,14 @@ class WorkerLife {
     await this.#served?.pool.close();
     await this.#engine.terminate(new PaddockError("stale-generation", "the worker is closing"));
     this.#eventLoop.close();
+  }
+
+  async #leave(session: Session): Promise<WorkerEnd> {
+    const { signal } = this.#o;
+    if (!signal.aborted) await once(signal, "abort");
+    const reason = `received ${String(signal.reason)}`;
+    session.send({ kind: "goodbye", goodbye: { reason } });
+    return { finished: false, reason };
   }
 
   async #listen(session: Session): Promise<WorkerEnd> {
