@@ -21,12 +21,12 @@ export function openOurs(file: string, args: readonly string[] = []): Side {
 }
 
 /**
- * A peer: a script of `peers/` under a python. Its thread counts are ours; what else we set for our own sake (bitwise
- * reproducible products, waiting without spinning) it does without, as its users do.
+ * A peer: a script of `peers/` under a python. It has our thread settings, but not our bitwise reproducible products, which
+ * its users do without. Waiting threads sleep on both sides: spinning ones collapse on a shared machine, which would flatter us.
  */
 export function openPeer(python: string, file: string, args: readonly string[] = []): Side {
   const script = fileURLToPath(new URL(`../../../bench/peers/${file}`, import.meta.url));
-  const unset = ["-u", "MKL_CBWR", "-u", "OMP_WAIT_POLICY"];
+  const unset = ["-u", "MKL_CBWR"];
   return openSide("env", [...unset, python, "-u", script, ...args]);
 }
 

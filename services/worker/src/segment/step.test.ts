@@ -12,7 +12,13 @@ import {
   shardOf,
   sumTree,
 } from "@paddock/contract";
-import { initialCenters, initialUnit, type RankBatch, referenceFlatMath } from "@paddock/model";
+import {
+  type Centers,
+  initialCenters,
+  initialUnit,
+  type RankBatch,
+  referenceFlatMath,
+} from "@paddock/model";
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
@@ -109,6 +115,7 @@ function batchOf(spec: RunSpec, step: number, rank: number): RankBatch {
 }
 
 interface Outcome {
+  readonly centers: Centers;
   readonly text: string[];
   readonly student: Map<string, Float32Array>;
   readonly teacher: Map<string, Float32Array>;
@@ -165,7 +172,8 @@ async function train(spec: RunSpec, workers: number): Promise<Outcome> {
         Float32Array.from(states.flatMap((state) => [...(state[kind][unit.name] as Float32Array)])),
       ]),
     );
-  return { text, student: whole("student"), teacher: whole("teacher") };
+  const { centers } = runners[0] as StepRunner;
+  return { text, centers, student: whole("student"), teacher: whole("teacher") };
 }
 
 /** What the coordinator does with norm roots. */
@@ -201,8 +209,15 @@ test.each([
       expect(many.text).toEqual(one.text);
       expect(many.student).toEqual(one.student);
       expect(many.teacher).toEqual(one.teacher);
+      expect(many.centers).toEqual(one.centers);
     }
     expect(one.text.every((line) => !line.includes("null"))).toBe(true);
+    // The centre is state: three committed steps have moved it and left a mean that is still to enter it.
+    const { dino, pendingDino } = one.centers;
+    expect(dino?.some((value) => value !== 0)).toBe(centering === "softmax" ? true : undefined);
+    expect(pendingDino?.some((value) => value !== 0)).toBe(
+      centering === "softmax" ? true : undefined,
+    );
     const tensors = tf.memory().numTensors;
     await train(spec, 2);
     expect(tf.memory().numTensors).toBe(tensors);
