@@ -27,7 +27,7 @@ export function openOurs(file: string, args: readonly string[] = []): Side {
 export function openPeer(python: string, file: string, args: readonly string[] = []): Side {
   const script = fileURLToPath(new URL(`../../../bench/peers/${file}`, import.meta.url));
   const unset = ["-u", "MKL_CBWR"];
-  return openSide("env", [...unset, python, "-u", script, ...args]);
+  return openSide("env", [...unset, python, "-B", "-u", script, ...args]);
 }
 
 function openSide(program: string, args: readonly string[]): Side {

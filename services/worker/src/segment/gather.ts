@@ -55,8 +55,7 @@ export class Gatherer {
     const part = `${side}/${name}`;
     const bytes = unit.elements * 4;
     if (!this.#prefetched.has(part)) this.#count(bytes);
-    const vector = await this.#assemble(side, unit);
-    const whole = tf.tensor1d(vector, "float32");
+    const whole = await this.#assemble(side, unit);
     const tensors = viewUnit(unit, whole);
     whole.dispose();
     let released = false;
@@ -71,7 +70,7 @@ export class Gatherer {
     };
   }
 
-  async #assemble(side: Side, unit: Unit): Promise<Float32Array> {
+  async #assemble(side: Side, unit: Unit): Promise<tf.Tensor1D> {
     const { membership, state, codec } = this.#deps;
     const part = `${side}/${unit.name}`;
     const peers =
@@ -98,7 +97,8 @@ export class Gatherer {
       }
       codec.decode(bytes, target);
     }
-    return vector;
+    // Copied before anything else can run: the staging buffer belongs to the next unit of this size.
+    return tf.tensor1d(vector, "float32");
   }
 
   #stagingOf(elements: number): Float32Array {
