@@ -160,6 +160,7 @@ function requireTools() {
 function build({ defines, stamp }) {
   const work = path.join(buildDir, "cmake");
   fs.mkdirSync(work, { recursive: true });
+  fs.rmSync(path.join(work, "CMakeCache.txt"), { force: true }); // it remembers another libtorch's files
   const args = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`);
   cmake(["-S", here, "-B", work, ...args]);
   cmake(["--build", work, "--parallel", String(jobs())]);

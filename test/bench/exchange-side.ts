@@ -6,6 +6,7 @@
  */
 import { once } from "node:events";
 import { connect, createServer, type Socket } from "node:net";
+import { createRedisExchange } from "@paddock/worker";
 import { Redis } from "ioredis";
 import { type Command, serveCommands } from "./harness/sides.js";
 
@@ -16,37 +17,11 @@ interface Way {
   close(): Promise<void> | void;
 }
 
-/** The part of the worker's exchange that is used here. */
-interface Exchange {
-  enter(generation: number, worker: number, workers: number): Promise<void>;
-  send(key: ExchangeKey, to: number, payload: Uint8Array): Promise<void>;
-  receive(key: ExchangeKey, from: number): Promise<Uint8Array>;
-  close(): Promise<void>;
-}
-
-interface ExchangeKey {
-  readonly generation: number;
-  readonly step: number;
-  readonly key: string;
-}
-
-interface WorkerParts {
-  createRedisExchange?(options: {
-    readonly redisUrl: string;
-    readonly runId: string;
-    readonly maxInFlightBytes: number;
-    readonly timeoutMs: number;
-  }): Exchange;
-}
-
 const [redisUrl = "", runId = "", index = "0"] = process.argv.slice(2);
 const me = Number(index);
 const other = 1 - me;
 
 async function exchangeWay(): Promise<Way> {
-  // By name, because it is no part of what the worker promises.
-  const { createRedisExchange } = (await import("@paddock/worker")) as WorkerParts;
-  if (!createRedisExchange) throw new RangeError("@paddock/worker exports no createRedisExchange");
   const exchange = createRedisExchange({
     redisUrl,
     runId,

@@ -7,7 +7,8 @@ const side = 16;
 const shapes = [
   (x, y, r) => Math.hypot(x, y) < r, // disc
   (x, y, r) => Math.max(Math.abs(x), Math.abs(y)) < r * 0.8, // square
-  (x, y, r) => Math.min(Math.abs(x), Math.abs(y)) < r * 0.3 && Math.max(Math.abs(x), Math.abs(y)) < r, // cross
+  (x, y, r) =>
+    Math.min(Math.abs(x), Math.abs(y)) < r * 0.3 && Math.max(Math.abs(x), Math.abs(y)) < r, // cross
   (x, y, r) => Math.hypot(x, y) < r * 1.1 && Math.hypot(x, y) > r * 0.65, // ring
 ];
 
@@ -33,11 +34,14 @@ function write(name, count) {
   const labels = Buffer.from(Array.from({ length: count }, (_, i) => i % shapes.length));
   const header = (magic, ...sizes) => {
     const bytes = Buffer.alloc(4 + 4 * sizes.length);
-    [magic, ...sizes].forEach((value, i) => bytes.writeUInt32BE(value, 4 * i));
+    for (const [i, value] of [magic, ...sizes].entries()) bytes.writeUInt32BE(value, 4 * i);
     return bytes;
   };
   const save = (kind, bytes) =>
-    writeFileSync(join(import.meta.dirname, `${name}-${kind}-ubyte.gz`), gzipSync(bytes, { level: 9 }));
+    writeFileSync(
+      join(import.meta.dirname, `${name}-${kind}-ubyte.gz`),
+      gzipSync(bytes, { level: 9 }),
+    );
   save("images-idx3", Buffer.concat([header(2051, count, side, side), ...[...labels].map(image)]));
   save("labels-idx1", Buffer.concat([header(2049, count), labels]));
 }

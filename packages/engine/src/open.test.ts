@@ -26,10 +26,14 @@ function exercise(opened: Engine) {
   });
 }
 
-test("wasm runs everywhere", async () => {
-  engine = await openEngine({ name: "wasm", threads: 4 });
-  expect(engine).toMatchObject({ name: "wasm", device: "cpu", threads: 1, flat: null });
-  exercise(engine);
+test("wasm runs everywhere, and can be closed and opened again", async () => {
+  for (let i = 0; i < 2; i++) {
+    engine = await openEngine({ name: "wasm", threads: 4 });
+    expect(engine).toMatchObject({ name: "wasm", device: "cpu", threads: 1, flat: null });
+    exercise(engine);
+    engine.close();
+    engine = undefined;
+  }
 });
 
 test("tensorflow that is not installed is an error with a remedy", async () => {

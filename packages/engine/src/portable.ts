@@ -11,6 +11,11 @@ export function portable(backendName: string): Portable {
     memory: () => ({ tensors: tf.memory().numTensors, bytes: tf.memory().numBytes }),
     tensorFromFlat: (values) => tf.tensor1d(values.slice()),
     readInto: (tensor, out) => out.set(tensor.dataSync()),
-    close: () => tf.removeBackend(backendName),
+    close: () => {
+      // Its package registers the backend when it is imported, once: leave it ready to be opened again.
+      const factory = tf.findBackendFactory(backendName);
+      tf.removeBackend(backendName);
+      tf.registerBackend(backendName, factory);
+    },
   };
 }

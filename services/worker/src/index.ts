@@ -1,4 +1,4 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
 export { type ShardState, type StateKind, stateKinds } from "./engine/calls.js";
-export { redisMemoryBound } from "./exchange/redis-exchange.js";
+export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
 export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-worker.js";

@@ -31,12 +31,12 @@ export function rowOf(
   };
 }
 
-export function median(values: readonly number[]): number {
+function median(values: readonly number[]): number {
   return quantile(values, 0.5);
 }
 
 /** Linear between the two nearest values. */
-export function quantile(values: readonly number[], at: number): number {
+function quantile(values: readonly number[], at: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   const position = at * (sorted.length - 1);
   const low = sorted[Math.floor(position)] ?? Number.NaN;
