@@ -56,14 +56,13 @@ test("a queue whose reader left takes no more", async () => {
   expect(queue.length).toBe(0);
 });
 
-test("a blocked event loop shows in the 99th percentile, and only once", async () => {
+test("a blocked event loop shows in the 99th percentile", async () => {
   const monitor = monitorEventLoop();
   await sleep(50);
   const end = performance.now() + 200;
   while (performance.now() < end);
   await sleep(50);
-  expect(monitor.takeP99Ms()).toBeGreaterThan(100);
-  expect(monitor.takeP99Ms()).toBe(0);
+  expect(monitor.p99Ms()).toBeGreaterThan(100);
   monitor.close();
 });
 

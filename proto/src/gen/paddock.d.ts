@@ -193,7 +193,7 @@ export interface Prepared {
   readonly images: number;
   /** Name of the first tensor that is not finite, when finite is false. */
   readonly firstBadTensor: string;
-  /** Event-loop delay of the worker's main thread since the last step: 99th percentile, in milliseconds. */
+  /** Event-loop delay of the worker's main thread over its current window of at least 10 s: 99th percentile, in milliseconds. */
   readonly eventLoopP99Ms: number;
   /** Images replaced because they could not be decoded, so far. */
   readonly badImages: number;

@@ -33,8 +33,8 @@ export interface GenerationDeps {
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
   readonly send: (message: WorkerMessage) => void;
-  /** p99 of the main thread's event-loop delay since the last call, in milliseconds. */
-  readonly takeEventLoopP99Ms: () => number;
+  /** p99 of the main thread's event-loop delay in its current window, in milliseconds. */
+  readonly eventLoopP99Ms: () => number;
   /** Images replaced so far. */
   readonly badImages: () => number;
 }
@@ -175,7 +175,7 @@ export class Generation {
         stateBytes: stateBytes(this.state),
         images: this.#ranks.length * spec.batchPerRank,
         firstBadTensor: report.firstBadTensor,
-        eventLoopP99Ms: this.#deps.takeEventLoopP99Ms(),
+        eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
         badImages: this.#deps.badImages(),
       },
     });

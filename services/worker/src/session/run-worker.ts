@@ -218,7 +218,7 @@ class WorkerLife {
       pool,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (m) => this.#session?.send(m),
-      takeEventLoopP99Ms: () => this.#eventLoop.takeP99Ms(),
+      eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
       badImages: () => this.#badImages,
     });
     const running: Running = { generation, exchange, segments: undefined, over: undefined };
