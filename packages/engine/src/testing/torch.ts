@@ -9,9 +9,13 @@ const load = loadNative();
 /** Undefined where the addon is built; else the reason for skipping. */
 export const skipReason = load.kind === "absent" ? load.why : undefined;
 
-/** The engine on the CPU, or undefined where the addon is not built. */
+/** Where the tests run: `cpu`, or `cuda` on a machine that has a GPU. */
+// biome-ignore lint/style/noProcessEnv: which device the tests use is the caller's choice
+export const testDevice = process.env["PADDOCK_TEST_DEVICE"] ?? "cpu";
+
+/** The engine on `testDevice`, or undefined where the addon is not built. */
 export async function torchForTests(threads = 1): Promise<Engine | undefined> {
   if (load.kind === "absent") return undefined;
   tf.env().set("PROD", true);
-  return await openTorch(threads, "cpu");
+  return await openTorch(threads, testDevice);
 }
