@@ -1,6 +1,7 @@
 // Activations with a backward of their own, and softmax.
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -10,7 +11,7 @@ namespace {
 using T = const at::Tensor&;
 
 at::Tensor gelu(T x) { return at::gelu(x); }
-at::Tensor geluBackward(T dy, T x) { return at::gelu_backward(dy, x); }
+at::Tensor geluBackward(T dy, T x) { return at::gelu_backward(as(dy, x), x); }
 
 /// silu(x[:, :H]) * x[:, H:].
 at::Tensor swiglu(T x_M2H) {
@@ -18,7 +19,8 @@ at::Tensor swiglu(T x_M2H) {
   return at::silu(x_M2H.narrow(1, 0, hidden)).mul_(x_M2H.narrow(1, hidden, hidden));
 }
 
-at::Tensor swigluBackward(T dy_MH, T x_M2H) {
+at::Tensor swigluBackward(T upstream_MH, T x_M2H) {
+  const at::Tensor dy_MH = as(upstream_MH, x_M2H);
   const int64_t hidden = x_M2H.size(1) / 2;
   const at::Tensor gate = x_M2H.narrow(1, 0, hidden);
   const at::Tensor value = x_M2H.narrow(1, hidden, hidden);

@@ -28,6 +28,7 @@ napi_value init(napi_env env, napi_value exports) {
   shareArray(env, exports, *state);
   Module module(env, exports, state);
   defineTensors(module);
+  defineDevice(module);
   defineElementwise(module);
   defineReduce(module);
   defineShape(module);

@@ -1,11 +1,12 @@
 // Attention inside packed sequences. T rows; each row is q then k then v, each heads x headDim. `groups`
 // are runs of `count` sequences of `length` rows; sequences never see each other.
 //
-// Three ways, by device and libtorch: flash attention for CPUs, memory-efficient attention on CUDA, and
-// plain matrix products. All keep only the softmax's log-sum-exp for the backward pass; its layout is
-// each way's own, laid end to end over the groups in one vector.
+// Four ways, by device, precision and libtorch: flash attention for CPUs (float32), flash attention for CUDA (low precision),
+// memory-efficient attention on CUDA (float32), and plain matrix products for what those refuse. All keep only the softmax's
+// log-sum-exp, in float32, for the backward pass; its layout is each way's own, laid end to end over the groups in one vector.
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -15,12 +16,6 @@ namespace paddock {
 namespace {
 
 using T = const at::Tensor&;
-
-#if PADDOCK_TORCH_MINOR >= 202
-constexpr bool kHasFlashCpu = true;
-#else
-constexpr bool kHasFlashCpu = false;
-#endif
 
 /// One run of equally long sequences, as views [count, heads, length, headDim] of the packed rows.
 struct Group {
@@ -54,103 +49,134 @@ std::vector<Group> groupsOf(T qkv_T3C, int64_t heads, const Ints& runs) {
 
 // --- plain matrix products -----------------------------------------------------------------------------
 
-/// (out [n,H,L,D], lse [n,H,L]).
+/// (out [n,H,L,D], lse [n,H,L]), in float32.
 std::pair<at::Tensor, at::Tensor> productForward(T q, T k, T v) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
-  at::Tensor scores = at::matmul(at::mul(q, scale), k.transpose(2, 3));
+  at::Tensor scores = at::matmul(at::mul(wide(q), scale), wide(k).transpose(2, 3));
   const at::Tensor lse = at::logsumexp(scores, {3});
-  return {at::matmul(scores.sub_(lse.unsqueeze(3)).exp_(), v), lse};
+  return {at::matmul(scores.sub_(lse.unsqueeze(3)).exp_(), wide(v)), lse};
 }
 
-std::array<at::Tensor, 3> productBackward(T dout, T q, T k, T v, T out, T lse) {
+std::array<at::Tensor, 3> productBackward(T dout_, T q, T k_, T v, T out, T lse) {
   const double scale = 1.0 / std::sqrt(static_cast<double>(q.size(3)));
-  const at::Tensor scaled = at::mul(q, scale);
+  const at::Tensor dout = wide(dout_), k = wide(k_), scaled = at::mul(wide(q), scale);
   const at::Tensor weights = at::matmul(scaled, k.transpose(2, 3)).sub_(lse.unsqueeze(3)).exp_();
   const at::Tensor along = at::mul(dout, out).sum(3, /*keepdim=*/true);
-  const at::Tensor dscores = at::matmul(dout, v.transpose(2, 3)).sub_(along).mul_(weights);
+  const at::Tensor dscores = at::matmul(dout, wide(v).transpose(2, 3)).sub_(along).mul_(weights);
   return {at::matmul(dscores, k).mul_(scale), at::matmul(dscores.transpose(2, 3), scaled),
           at::matmul(weights.transpose(2, 3), dout)};
 }
 
-// --- CUDA: memory-efficient attention --------------------------------------------------------------------
+// --- libtorch's fused kernels -----------------------------------------------------------------------------
+
+enum class Way { kProducts, kFlashCpu, kFlashCuda, kEfficientCuda };
 
 #if PADDOCK_TORCH_MINOR >= 202
-/// Rows of log-sum-exp per sequence and head: the kernel pads them to a multiple of 32.
-int64_t paddedLength(int64_t length) { return (length + 31) / 32 * 32; }
-
-std::pair<at::Tensor, at::Tensor> cudaForward(T q, T k, T v) {
-  auto [out, lse, seed, offset] =
-      at::_scaled_dot_product_efficient_attention(q, k, v, {}, /*compute_log_sumexp=*/true);
-  return {out, lse};
+/// The CUDA kernels load 16 bytes at a time: other head widths go through products.
+Way wayOf(T qkv, int64_t headDim) {
+  if (qkv.is_cpu()) return Way::kFlashCpu;
+  const int64_t bytes = headDim * static_cast<int64_t>(qkv.element_size());
+  if (!qkv.is_cuda() || bytes % 16 != 0) return Way::kProducts;
+  return isLow(qkv) && headDim <= 256 ? Way::kFlashCuda : Way::kEfficientCuda;
 }
 
-std::array<at::Tensor, 3> cudaBackward(T dout, T q, T k, T v, T out, T lse) {
-  // The random state matters to dropout alone, which is off.
-  const at::Tensor none = at::zeros({}, q.options().dtype(at::kLong));
-  auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
-      dout, q, k, v, at::Tensor(), out, lse, none, none, 0.0, {true, true, true, false});
-  return {dq, dk, dv};
+std::pair<at::Tensor, at::Tensor> forwardBy(Way way, T q, T k, T v) {
+  switch (way) {
+    case Way::kProducts:
+      return productForward(q, k, v);
+    case Way::kFlashCpu: {
+      auto [out, lse] =
+          at::_scaled_dot_product_flash_attention_for_cpu(operand(q), operand(k), operand(v));
+      return {out, lse};
+    }
+    case Way::kFlashCuda: {
+      const auto all = at::_scaled_dot_product_flash_attention(q, k, v, 0.0, false, false);
+      return {std::get<0>(all), std::get<1>(all)};
+    }
+    case Way::kEfficientCuda: {
+      auto [out, lse, seed, offset] =
+          at::_scaled_dot_product_efficient_attention(q, k, v, {}, /*compute_log_sumexp=*/true);
+      return {out, lse};
+    }
+  }
+  throw std::logic_error("no such way");
 }
 
-std::pair<at::Tensor, at::Tensor> flashForward(T q, T k, T v) {
-  auto [out, lse] = at::_scaled_dot_product_flash_attention_for_cpu(q, k, v);
-  return {out, lse};
-}
-
-std::array<at::Tensor, 3> flashBackward(T dout, T q, T k, T v, T out, T lse) {
-  auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(dout, q, k, v, out, lse,
-                                                                               0.0, false);
-  return {dq, dk, dv};
+std::array<at::Tensor, 3> backwardBy(Way way, T dout, T q, T k, T v, T out, T lse) {
+  switch (way) {
+    case Way::kProducts:
+      return productBackward(dout, q, k, v, out, lse);
+    case Way::kFlashCpu: {
+      auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
+          operand(dout), operand(q), operand(k), operand(v), operand(out), lse, 0.0, false);
+      return {dq, dk, dv};
+    }
+    case Way::kFlashCuda: {
+      // Sequences are not packed here, and the random state matters to dropout alone, which is off.
+      const at::Tensor state = at::zeros({2}, q.options().dtype(at::kLong)).view(at::kUInt64);
+      auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_backward(
+          dout, q, k, v, out, lse, at::Tensor(), at::Tensor(), q.size(2), k.size(2), 0.0, false, state,
+          state.select(0, 0));
+      return {dq, dk, dv};
+    }
+    case Way::kEfficientCuda: {
+      const at::Tensor none = at::zeros({}, q.options().dtype(at::kLong));
+      auto [dq, dk, dv, dbias] = at::_scaled_dot_product_efficient_attention_backward(
+          dout, q, k, v, at::Tensor(), out, lse, none, none, 0.0, {true, true, true, false});
+      return {dq, dk, dv};
+    }
+  }
+  throw std::logic_error("no such way");
 }
 #else
-int64_t paddedLength(int64_t length) { return length; }
-constexpr auto cudaForward = productForward;
-constexpr auto cudaBackward = productBackward;
-constexpr auto flashForward = productForward;
-constexpr auto flashBackward = productBackward;
+Way wayOf(T, int64_t) { return Way::kProducts; }
+std::pair<at::Tensor, at::Tensor> forwardBy(Way, T q, T k, T v) { return productForward(q, k, v); }
+std::array<at::Tensor, 3> backwardBy(Way, T dout, T q, T k, T v, T out, T lse) {
+  return productBackward(dout, q, k, v, out, lse);
+}
 #endif
+
+/// Rows of log-sum-exp per sequence and head: the memory-efficient kernel pads them to a multiple of 32.
+int64_t lseRows(Way way, int64_t length) {
+  return way == Way::kEfficientCuda ? (length + 31) / 32 * 32 : length;
+}
 
 // --- the packed op ---------------------------------------------------------------------------------------
 
-bool usesFlash(T qkv) { return kHasFlashCpu && qkv.is_cpu(); }
-
-/// (out [T,C], lse).
+/// (out [T,C] as qkv, lse).
 std::array<at::Tensor, 2> attention(T qkv_T3C, int64_t heads, const Ints& runs) {
   const at::Tensor packed = qkv_T3C.contiguous();
   std::vector<at::Tensor> outs;
   std::vector<at::Tensor> lses;
   for (const Group& group : groupsOf(packed, heads, runs)) {
+    const Way way = wayOf(packed, group.headDim);
     const auto [q, k, v] = group.qkv(packed);
-    const auto [out, lse] = usesFlash(packed)     ? flashForward(q, k, v)
-                            : packed.is_cuda() ? cudaForward(q, k, v)
-                                               : productForward(q, k, v);
-    outs.push_back(out.transpose(1, 2).reshape({group.rows(), group.heads * group.headDim}));
-    // Flash attention's is [n,H,L] over memory [n,L,H]: keep the memory's order, so that nothing moves.
-    lses.push_back((usesFlash(packed) ? lse.transpose(1, 2) : lse).reshape({-1}));
+    const auto [out, lse] = forwardBy(way, q, k, v);
+    outs.push_back(as(out, packed).transpose(1, 2).reshape({group.rows(), group.heads * group.headDim}));
+    // The CPU's is [n,H,L] over memory [n,L,H]: keep the memory's order, so that nothing moves.
+    lses.push_back((way == Way::kFlashCpu ? lse.transpose(1, 2) : lse).reshape({-1}));
   }
   if (outs.size() == 1) return {outs[0], lses[0]};
   return {at::cat(outs), at::cat(lses)};
 }
 
-/// dqkv [T,3C].
+/// dqkv [T,3C] as qkv.
 at::Tensor attentionBackward(T dy_TC, T qkv_T3C, T out_TC, T lse, int64_t heads, const Ints& runs) {
   const at::Tensor packed = qkv_T3C.contiguous();
-  const at::Tensor dy = dy_TC.contiguous();
+  const at::Tensor dy = as(dy_TC, packed).contiguous();
   const at::Tensor y = out_TC.contiguous();
   at::Tensor dqkv = at::empty(packed.sizes(), packed.options());
   int64_t used = 0;
   for (const Group& group : groupsOf(packed, heads, runs)) {
+    const Way way = wayOf(packed, group.headDim);
     const auto [q, k, v] = group.qkv(packed);
-    const at::Tensor dout = group.heads4(dy);
-    const at::Tensor out = group.heads4(y);
-    const int64_t length = packed.is_cuda() ? paddedLength(group.length) : group.length;
+    const int64_t length = lseRows(way, group.length);
     const at::Tensor flat = lse.narrow(0, used, group.count * heads * length);
     used += flat.numel();
-    const auto grads =
-        usesFlash(packed)
-            ? flashBackward(dout, q, k, v, out, flat.view({group.count, length, heads}).transpose(1, 2))
-        : packed.is_cuda() ? cudaBackward(dout, q, k, v, out, flat.view({group.count, heads, length}))
-                           : productBackward(dout, q, k, v, out, flat.view({group.count, heads, length}));
+    const at::Tensor ofGroup = way == Way::kFlashCpu
+                                   ? flat.view({group.count, length, heads}).transpose(1, 2)
+                                   : flat.view({group.count, heads, length});
+    const auto grads = backwardBy(way, group.heads4(dy), q, k, v, group.heads4(y), ofGroup);
     auto target = group.qkv(dqkv);
     for (size_t i = 0; i < 3; i++) target[i].copy_(grads[i]);
   }

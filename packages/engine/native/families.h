@@ -6,6 +6,7 @@ namespace paddock {
 class Module;
 
 void defineTensors(Module& module);
+void defineDevice(Module& module);
 void defineElementwise(Module& module);
 void defineReduce(Module& module);
 void defineShape(Module& module);

@@ -9,18 +9,24 @@ namespace {
 
 using T = const at::Tensor&;
 
-void checkIndices(T indices, int64_t size) {
-  if (!indices.is_cpu() || indices.numel() == 0) return;  // CUDA checks on the device
-  const auto [low, high] = at::aminmax(indices);
-  const int64_t first = low.item<int64_t>(), last = high.item<int64_t>();
+void checkGather(const State& state, T indices, int64_t size) {
+  if (indices.numel() == 0) return;
+  Bounds bounds{};
+  if (indices.is_cpu()) {
+    const auto [low, high] = at::aminmax(indices);
+    bounds = {low.item<int32_t>(), high.item<int32_t>()};
+  } else if (const auto known = state.boundsOf(indices)) {
+    bounds = *known;  // see indices.h
+  }
+  const int64_t first = bounds.low, last = bounds.high;
   TORCH_CHECK_INDEX(first >= 0 && last < size, "GatherV2: the index value ", first < 0 ? first : last,
                     " is not in [0, ", size - 1, "]");
 }
 
 /// x taken at `indices` along `axis`; the first `batchDims` axes of both run in parallel.
-at::Tensor gather(T x, T indices, int64_t axis, int64_t batchDims) {
+at::Tensor gather(Call& call, T x, T indices, int64_t axis, int64_t batchDims) {
   if (batchDims == 0) {
-    checkIndices(indices, x.size(axis));
+    checkGather(call.state(), indices, x.size(axis));
     auto shape = x.sizes().slice(0, axis).vec();
     shape.insert(shape.end(), indices.sizes().begin(), indices.sizes().end());
     shape.insert(shape.end(), x.sizes().begin() + axis + 1, x.sizes().end());
@@ -36,7 +42,7 @@ at::Tensor gather(T x, T indices, int64_t axis, int64_t batchDims) {
   const at::Tensor flatIndices = indices.reshape(indexTail);
   std::vector<at::Tensor> parts;
   for (int64_t b = 0; b < batch; b++) {
-    parts.push_back(gather(flatX[b], flatIndices[b], axis - batchDims, 0));
+    parts.push_back(gather(call, flatX[b], flatIndices[b], axis - batchDims, 0));
   }
   at::Tensor result = at::stack(parts);
   auto shape = x.sizes().slice(0, batchDims).vec();

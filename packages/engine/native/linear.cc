@@ -1,6 +1,7 @@
 // Matrix products. Rows are M, inputs I, outputs O; weights are [O,I] as in PyTorch.
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -9,21 +10,36 @@ namespace {
 
 using T = const at::Tensor&;
 
+/// Operands of two precisions meet in the wider one.
 at::Tensor matmul(T a, T b, bool transposeA, bool transposeB) {
-  const at::Tensor left = transposeA ? a.transpose(-1, -2) : a;
-  const at::Tensor right = transposeB ? b.transpose(-1, -2) : b;
-  if (at::isFloatingType(a.scalar_type())) return at::matmul(left, right);
-  return at::matmul(left.to(at::kDouble), right.to(at::kDouble)).to(a.scalar_type());
+  at::Tensor left = transposeA ? a.transpose(-1, -2) : a;
+  at::Tensor right = transposeB ? b.transpose(-1, -2) : b;
+  if (!at::isFloatingType(a.scalar_type())) {
+    return at::matmul(left.to(at::kDouble), right.to(at::kDouble)).to(a.scalar_type());
+  }
+  if (a.scalar_type() != b.scalar_type()) return at::matmul(wide(left), wide(right));
+  return as(at::matmul(operand(left), operand(right)), a);
 }
 
+/// The weights' dtype is that of the product and its result; x follows it.
 at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
-  return bias_O ? at::linear(x_MI, w_OI, *bias_O) : at::linear(x_MI, w_OI);
+  const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
+  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
 }
 
-/// (dw [O,I], db [O] if hasBias, dx [M,I] if needDx).
+/// dyT x in float32, whatever the operands: gradients of weights are sums over rows, and are summed on over ranks.
+at::Tensor weightGradient(T dy_MO, T x_MI) {
+#if PADDOCK_TORCH_MINOR >= 208
+  if (dy_MO.is_cuda() && isLow(dy_MO)) return at::mm(dy_MO.t(), x_MI, at::kFloat);
+#endif
+  return wide(at::mm(dy_MO.t(), x_MI));
+}
+
+/// (dw [O,I] float32, db [O] float32 if hasBias, dx [M,I] if needDx).
 std::array<at::Tensor, 3> linearBackward(T dy_MO, T x_MI, T w_OI, bool needDx, bool hasBias) {
-  return {at::mm(dy_MO.t(), x_MI), hasBias ? at::sum(dy_MO, 0) : at::Tensor(),
-          needDx ? at::mm(dy_MO, w_OI) : at::Tensor()};
+  const at::Tensor dy = operand(as(dy_MO, w_OI)), x = operand(as(x_MI, w_OI));
+  return {weightGradient(dy, x), hasBias ? at::sum(dy, 0, false, at::kFloat) : at::Tensor(),
+          needDx ? as(at::mm(dy, operand(w_OI)), w_OI) : at::Tensor()};
 }
 
 /// Any product that einsum's notation says, e.g. "bij,bjk->bik".

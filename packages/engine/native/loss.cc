@@ -2,7 +2,9 @@
 // prototypes, M distinct target rows shared through `index`.
 #include "binding.h"
 #include "families.h"
+#include "indices.h"
 #include "parallel.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -88,19 +90,14 @@ RowSums expAndSums(const float* logits, const float* target, float peak, float i
   return sums;
 }
 
-void check(T logits_NK, T target_MK, T index_N, T weight_N, double temperature) {
+void check(const State& state, T logits_NK, T target_MK, T index_N, T weight_N, double temperature) {
   TORCH_CHECK(logits_NK.dim() == 2 && target_MK.dim() == 2 && logits_NK.size(1) == target_MK.size(1),
               "logits and targets must be rows over the same prototypes");
   TORCH_CHECK(index_N.scalar_type() == at::kInt && index_N.numel() == logits_NK.size(0) &&
                   weight_N.numel() == logits_NK.size(0),
               "index (int32) and weight must have one value per row of logits");
   TORCH_CHECK(temperature > 0, "temperature must be positive, got ", temperature);
-  if (!index_N.is_cpu()) return;
-  const int32_t* index = index_N.data_ptr<int32_t>();
-  for (int64_t n = 0; n < index_N.numel(); n++) {
-    TORCH_CHECK_INDEX(index[n] >= 0 && index[n] < target_MK.size(0), "target row ", index[n], " of ",
-                      target_MK.size(0));
-  }
+  checkIndices(state, index_N, target_MK.size(0), "target row");
 }
 
 /// The same in ATen's ops, a few rows at a time so that temporaries stay small.
@@ -112,22 +109,23 @@ std::array<at::Tensor, 2> onDevice(T logits_NK, T target_MK, T index_N, T weight
     const int64_t count = std::min(rowsAtOnce, logits_NK.size(0) - first);
     const at::Tensor target = at::index_select(target_MK, 0, index_N.narrow(0, first, count));
     const at::Tensor weight = weight_N.narrow(0, first, count);
-    const at::Tensor logP = at::log_softmax(at::div(logits_NK.narrow(0, first, count), temperature), 1);
+    const at::Tensor logP = at::log_softmax(at::div(wide(logits_NK.narrow(0, first, count)), temperature), 1);
     losses.push_back(at::mul(target, logP).sum(1).mul_(weight).neg_());
     const at::Tensor total = target.sum(1, /*keepdim=*/true);
     at::Tensor out = dlogits.narrow(0, first, count);
     out.copy_(logP.exp().mul_(total).sub_(target).mul_(at::div(weight, temperature).unsqueeze(1)));
   }
-  return {losses.empty() ? at::zeros({0}, logits_NK.options()) : at::cat(losses), dlogits};
+  return {losses.empty() ? at::zeros({0}, weight_N.options()) : at::cat(losses), dlogits};
 }
 
-/// (rows [N] = -weight * sum_k target[index] * logSoftmax(logits / t), its gradient [N,K] by logits).
-std::array<at::Tensor, 2> crossEntropy(T logits_NK, T target_MK, T index_N, T weight_N,
+/// (rows [N] = -weight * sum_k target[index] * logSoftmax(logits / t), float32; its gradient [N,K] by logits, of their
+/// precision). Computed in float32.
+std::array<at::Tensor, 2> crossEntropy(Call& call, T logits_NK, T target_MK, T index_N, T weight_N,
                                        double temperature) {
   const at::Tensor index = index_N.contiguous();
-  check(logits_NK, target_MK, index, weight_N, temperature);
+  check(call.state(), logits_NK, target_MK, index, weight_N, temperature);
   if (!logits_NK.is_cpu()) return onDevice(logits_NK, target_MK, index, weight_N, temperature);
-  const at::Tensor logits = logits_NK.contiguous(), target = target_MK.contiguous();
+  const at::Tensor logits = wide(logits_NK).contiguous(), target = target_MK.contiguous();
   const at::Tensor weight = weight_N.contiguous();
   const int64_t prototypes = logits.size(1);
   at::Tensor loss = at::empty({logits.size(0)}, logits.options());
@@ -150,7 +148,7 @@ std::array<at::Tensor, 2> crossEntropy(T logits_NK, T target_MK, T index_N, T we
       for (int64_t k = 0; k < prototypes; k++) out[k] = slope * (out[k] * share - goal[k]);
     }
   });
-  return {loss, dlogits};
+  return {loss, as(dlogits, logits_NK)};
 }
 
 }  // namespace

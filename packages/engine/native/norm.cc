@@ -1,6 +1,7 @@
 // Normalisations of rows [M,C] and their gradients.
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -15,22 +16,24 @@ std::array<at::Tensor, 3> layerNorm(T x_MC, T gamma_C, T beta_C, double eps) {
   return {y, mean.reshape({-1}), rstd.reshape({-1})};
 }
 
-/// (dx [M,C], dgamma [C], dbeta [C]).
+/// (dx [M,C] as x, dgamma [C], dbeta [C]).
 std::array<at::Tensor, 3> layerNormBackward(T dy_MC, T x_MC, T mean_M, T rstd_M, T gamma_C) {
   auto [dx, dgamma, dbeta] =
-      at::native_layer_norm_backward(dy_MC.contiguous(), x_MC.contiguous(), {x_MC.size(1)},
+      at::native_layer_norm_backward(as(dy_MC, x_MC).contiguous(), x_MC.contiguous(), {x_MC.size(1)},
                                      mean_M.reshape({-1, 1}), rstd_M.reshape({-1, 1}), gamma_C,
                                      at::zeros_like(gamma_C), {true, true, true});
   return {dx, dgamma, dbeta};
 }
 
-/// (x / norm, norm [M]) with norm = max(length of the row, eps).
-std::array<at::Tensor, 2> l2Normalize(T x_MC, double eps) {
+/// (x / norm, norm [M]) in float32, with norm = max(length of the row, eps).
+std::array<at::Tensor, 2> l2Normalize(T rows_MC, double eps) {
+  const at::Tensor x_MC = wide(rows_MC);
   const at::Tensor norm = at::linalg_vector_norm(x_MC, 2, {1}).clamp_min_(eps);
   return {at::div(x_MC, norm.unsqueeze(1)), norm};
 }
 
-at::Tensor l2NormalizeBackward(T dy_MC, T y_MC, T norm_M) {
+at::Tensor l2NormalizeBackward(T upstream_MC, T y_MC, T norm_M) {
+  const at::Tensor dy_MC = as(upstream_MC, y_MC);
   const at::Tensor along = at::mul(dy_MC, y_MC).sum(1, /*keepdim=*/true);
   return at::addcmul(dy_MC, y_MC, along, -1).div_(norm_M.unsqueeze(1));
 }

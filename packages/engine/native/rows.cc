@@ -1,9 +1,12 @@
 // Adding branches back into the residual stream, whole or on a subset of rows, and row gather/scatter.
 // T rows in the stream, S rows in the branch, C features. Sums over rows run in a fixed order on CPUs,
-// whatever the number of threads; on CUDA ATen does the work.
+// whatever the number of threads; on CUDA ATen does the work. The stream is float32; a branch of lower precision is
+// widened on the way in, and its gradient has its precision again.
 #include "binding.h"
 #include "families.h"
+#include "indices.h"
 #include "parallel.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -26,23 +29,14 @@ std::optional<at::Tensor> contiguous(MaybeT tensor) {
   return tensor ? std::optional<at::Tensor>(tensor->contiguous()) : std::nullopt;
 }
 
-void checkRows(T rows, int64_t numRows) {
-  TORCH_CHECK(rows.scalar_type() == at::kInt && rows.dim() == 1, "rows must be a list of int32");
-  if (!rows.is_cpu()) return;  // CUDA checks on the device
-  const int32_t* row = rows.data_ptr<int32_t>();
-  for (int64_t s = 0; s < rows.numel(); s++) {
-    TORCH_CHECK_INDEX(row[s] >= 0 && row[s] < numRows, "row ", row[s], " of ", numRows);
-  }
-}
-
-void checkBranch(T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
+void checkBranch(const State& state, T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
   TORCH_CHECK(x_TC.dim() == 2 && r_SC.dim() == 2 && x_TC.size(1) == r_SC.size(1),
               "stream and branch must be rows of one width");
   TORCH_CHECK(rows_S ? rows_S->numel() == r_SC.size(0) : x_TC.size(0) == r_SC.size(0),
               "the branch's rows and the row list must be equally many");
   TORCH_CHECK(!gamma_C || gamma_C->numel() == r_SC.size(1), "gamma must have one value per feature");
   TORCH_CHECK(!rowScale_S || rowScale_S->numel() == r_SC.size(0), "rowScale must have one value per row");
-  if (rows_S) checkRows(*rows_S, x_TC.size(0));
+  if (rows_S) checkIndices(state, *rows_S, x_TC.size(0), "row");
 }
 
 /// r scaled by row and feature, for the device-independent way.
@@ -62,16 +56,16 @@ void addScaledRow(float* to, const float* from, const float* gamma, float scale,
 
 /// x with scale * gamma * r added to the listed rows, in list order. Each thread owns a range of the
 /// stream's rows and walks the whole list, so that repeated rows are no race.
-at::Tensor scaledAdd(T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
-  checkBranch(x_TC, r_SC, gamma_C, rows_S, rowScale_S);
+at::Tensor scaledAdd(Call& call, T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
+  checkBranch(call.state(), x_TC, r_SC, gamma_C, rows_S, rowScale_S);
   if (!x_TC.is_cpu()) {
     const at::Tensor branch = scaled(r_SC, gamma_C, rowScale_S);
     if (!rows_S) return at::add(x_TC, branch);
     const c10::List<c10::optional<at::Tensor>> rows({rows_S->to(at::kLong)});
-    return at::index_put(x_TC, rows, branch, /*accumulate=*/true);  // sorts: a fixed order of sums
+    return at::index_put(x_TC, rows, as(branch, x_TC), /*accumulate=*/true);  // sorts: a fixed order of sums
   }
-  const at::Tensor x = x_TC.contiguous();
-  const at::Tensor r = r_SC.contiguous();
+  const at::Tensor x = wide(x_TC).contiguous();
+  const at::Tensor r = wide(r_SC).contiguous();
   const auto gammaC = contiguous(gamma_C), rowsC = contiguous(rows_S), scaleC = contiguous(rowScale_S);
   const int64_t width = x.size(1), branchRows = r.size(0);
   at::Tensor y = at::empty(x.sizes(), x.options());
@@ -103,18 +97,18 @@ at::Tensor sumPartials(T partial_PC) {
   return out;
 }
 
-/// (dr [S,C], dgamma [C] if gamma is given).
-std::array<at::Tensor, 2> scaledAddBackward(T dy_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S,
+/// (dr [S,C] as r, dgamma [C] float32 if gamma is given).
+std::array<at::Tensor, 2> scaledAddBackward(Call& call, T dy_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S,
                                             MaybeT rowScale_S) {
-  checkBranch(dy_TC, r_SC, gamma_C, rows_S, rowScale_S);
+  checkBranch(call.state(), dy_TC, r_SC, gamma_C, rows_S, rowScale_S);
   if (!dy_TC.is_cpu()) {
     const at::Tensor dy = rows_S ? at::index_select(dy_TC, 0, *rows_S) : dy_TC;
     const at::Tensor dscaled = rowScale_S ? at::mul(dy, rowScale_S->unsqueeze(1)) : dy;
-    if (!gamma_C) return {dscaled, at::Tensor()};
-    return {at::mul(dscaled, *gamma_C), at::mul(dscaled, r_SC).sum(0)};
+    if (!gamma_C) return {as(dscaled, r_SC), at::Tensor()};
+    return {as(at::mul(dscaled, *gamma_C), r_SC), at::mul(dscaled, r_SC).sum(0)};
   }
-  const at::Tensor dy = dy_TC.contiguous();
-  const at::Tensor r = r_SC.contiguous();
+  const at::Tensor dy = wide(dy_TC).contiguous();
+  const at::Tensor r = wide(r_SC).contiguous();
   const auto gammaC = contiguous(gamma_C), rowsC = contiguous(rows_S), scaleC = contiguous(rowScale_S);
   const int64_t width = r.size(1), branchRows = r.size(0);
   const int64_t partials = (branchRows + kPartialRows - 1) / kPartialRows;
@@ -143,17 +137,17 @@ std::array<at::Tensor, 2> scaledAddBackward(T dy_TC, T r_SC, MaybeT gamma_C, May
       }
     }
   });
-  return {dr, gammaC ? sumPartials(partial) : at::Tensor()};
+  return {as(dr, r_SC), gammaC ? sumPartials(partial) : at::Tensor()};
 }
 
-at::Tensor gatherRows(T x_TC, T rows_S) {
-  checkRows(rows_S, x_TC.size(0));
+at::Tensor gatherRows(Call& call, T x_TC, T rows_S) {
+  checkIndices(call.state(), rows_S, x_TC.size(0), "row");
   return at::index_select(x_TC, 0, rows_S);
 }
 
 /// x with r added to the listed rows, in list order; rows may repeat.
-at::Tensor scatterAddRows(T x_TC, T r_SC, T rows_S) {
-  return scaledAdd(x_TC, r_SC, std::nullopt, rows_S, std::nullopt);
+at::Tensor scatterAddRows(Call& call, T x_TC, T r_SC, T rows_S) {
+  return scaledAdd(call, x_TC, r_SC, std::nullopt, rows_S, std::nullopt);
 }
 
 }  // namespace

@@ -68,6 +68,15 @@ size_t State::indexOf(int32_t handle) const {
 
 const at::Tensor& State::get(int32_t handle) const { return slots_[indexOf(handle)].tensor; }
 
+void State::setBounds(int32_t handle, Bounds bounds) {
+  storages_[get(handle).storage().unsafeGetStorageImpl()].bounds = bounds;
+}
+
+std::optional<Bounds> State::boundsOf(const at::Tensor& tensor) const {
+  const auto found = storages_.find(tensor.storage().unsafeGetStorageImpl());
+  return found == storages_.end() ? std::nullopt : found->second.bounds;
+}
+
 void State::release(int32_t handle) { releaseAt(indexOf(handle)); }
 
 void State::releaseAll() {

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
@@ -16,6 +17,12 @@ namespace paddock {
 enum class Dtype : int32_t { kFloat32 = 0, kInt32 = 1, kBool = 2 };
 
 at::ScalarType scalarTypeOf(Dtype dtype);
+
+/// Smallest and largest value of a list of indices.
+struct Bounds {
+  int32_t low;
+  int32_t high;
+};
 
 /// Layout of the Int32Array shared with JS: results in front, argument lists behind.
 constexpr int32_t kResultInts = 1024;
@@ -32,6 +39,12 @@ class State {
 
   /// Throws StaleHandle when `handle` was never given out or has been freed.
   const at::Tensor& get(int32_t handle) const;
+
+  /// Notes what the tensor's int32 values lie between. A GPU would have to be waited for to tell.
+  void setBounds(int32_t handle, Bounds bounds);
+
+  /// What `setBounds` noted for the tensor or one that it is a view of.
+  std::optional<Bounds> boundsOf(const at::Tensor& tensor) const;
 
   void release(int32_t handle);
   void releaseAll();
@@ -62,6 +75,7 @@ class State {
   struct Storage {
     int32_t tensors = 0;
     int64_t bytes = 0;
+    std::optional<Bounds> bounds;
   };
 
   size_t indexOf(int32_t handle) const;

@@ -2,10 +2,12 @@
 #include "allocator.h"
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -37,18 +39,31 @@ struct Pin {
   std::weak_ptr<bool> environment;
 };
 
-at::Tensor fromArray(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
+/// Through pinned memory to a GPU: the copy then runs beside the CPU, in the order of the thread's stream.
+at::Tensor copyOf(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
   checkSize(values, shape, dtype);
-  at::Tensor tensor = at::empty(shape, hostOptions(dtype));
+  const at::Device device = call.state().device;
+  at::Tensor tensor = at::empty(shape, hostOptions(dtype).pinned_memory(!device.is_cpu()));
   if (values.size > 0) std::memcpy(tensor.data_ptr(), values.data, values.size);
-  return call.state().device.is_cpu() ? tensor : tensor.to(call.state().device);
+  return device.is_cpu() ? tensor : tensor.to(device, /*non_blocking=*/true);
+}
+
+/// A tensor of the array's values. Indices for a GPU are looked at here: see indices.h.
+int32_t fromArray(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
+  const int32_t handle = Results(call).put(copyOf(call, values, dtype, shape));
+  if (dtype == Dtype::kInt32 && !call.state().device.is_cpu() && values.size > 0) {
+    const auto* first = static_cast<const int32_t*>(values.data);
+    const auto [low, high] = std::minmax_element(first, first + values.size / sizeof(int32_t));
+    call.state().setBounds(handle, {*low, *high});
+  }
+  return handle;
 }
 
 /// A tensor over the array's own memory on CPUs: JS writes show in the tensor. A copy on GPUs.
 napi_value borrow(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
   checkSize(values, shape, dtype);
   if (!call.state().device.is_cpu() || values.size == 0) {
-    return To<at::Tensor>::put(call, fromArray(call, values, dtype, shape));
+    return toJs(call.env(), fromArray(call, values, dtype, shape));
   }
   auto pin = std::make_unique<Pin>(Pin{call.env(), nullptr, call.state().alive});
   napi_create_reference(call.env(), values.value, 1, &pin->array);
@@ -63,9 +78,13 @@ napi_value borrow(Call& call, const Bytes& values, Dtype dtype, const Ints& shap
   return toJs(call.env(), call.state().put(std::move(tensor), /*borrowed=*/true));
 }
 
+/// The values on the host as JS sees them: low precision reads as float32. Waits for the GPU.
 at::Tensor hostContiguous(const at::Tensor& tensor, Dtype dtype) {
-  TORCH_CHECK(tensor.scalar_type() == scalarTypeOf(dtype), "the tensor is not of the dtype asked for");
-  return tensor.to(at::kCPU).contiguous();
+  const at::Tensor values = wide(tensor);
+  TORCH_CHECK(values.scalar_type() == scalarTypeOf(dtype), "the tensor is not of the dtype asked for");
+  if (values.is_cpu()) return values.contiguous();
+  at::Tensor host = at::empty(values.sizes(), hostOptions(dtype).pinned_memory(true));
+  return host.copy_(values);
 }
 
 napi_value read(Call& call, const at::Tensor& tensor, Dtype dtype) {
@@ -80,10 +99,10 @@ napi_value read(Call& call, const at::Tensor& tensor, Dtype dtype) {
 }
 
 void readInto(const at::Tensor& tensor, Dtype dtype, const Bytes& out) {
-  TORCH_CHECK(out.size == tensor.nbytes(), "the tensor has ", tensor.nbytes(), " bytes, the array ",
-              out.size);
+  const size_t bytes = tensor.numel() * at::elementSize(scalarTypeOf(dtype));
+  TORCH_CHECK(out.size == bytes, "the tensor has ", bytes, " bytes, the array ", out.size);
   if (out.size == 0) return;
-  if (tensor.is_cpu() && !tensor.is_contiguous()) {  // one pass instead of two
+  if (tensor.is_cpu() && (isLow(tensor) || !tensor.is_contiguous())) {  // one pass instead of two
     at::from_blob(out.data, tensor.sizes(), hostOptions(dtype)).copy_(tensor);
     return;
   }
@@ -124,18 +143,13 @@ void setThreads(int64_t threads) {
   }
 }
 
-std::string setDevice(Call& call, const std::string& name) {
-  at::Device device(name);
-  if (device.is_cuda()) {
-    TORCH_CHECK(at::hasCUDA(), "this libtorch sees no CUDA device");
-    at::empty({1}, at::TensorOptions(at::kFloat).device(device));  // fails here, not in the first op
-  }
-  TORCH_CHECK(device.is_cpu() || device.is_cuda(), "the engine runs on cpu and cuda, not on ", name);
-  call.state().device = device;
-  return device.str();
+/// x stored as float32 (0), bfloat16 (1) or half (2); JS goes on calling it float32.
+at::Tensor toPrecision(const at::Tensor& x, int64_t precision) {
+  TORCH_CHECK(at::isFloatingType(x.scalar_type()), "only floating-point tensors have a precision");
+  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
+  TORCH_CHECK(precision >= 0 && precision < 3, "no precision of number ", precision);
+  return x.to(types[precision]);
 }
-
-bool hasCuda() { return at::hasCUDA(); }
 
 std::string parallelInfo() { return at::get_parallel_info(); }
 
@@ -152,8 +166,7 @@ void defineTensors(Module& module) {
   module.add("numBytes", &numBytes);
   module.add("cachedBytes", &cachedBytesNow);
   module.add("setThreads", &setThreads);
-  module.add("setDevice", &setDevice);
-  module.add("hasCuda", &hasCuda);
+  module.add("toPrecision", &toPrecision);
   module.add("parallelInfo", &parallelInfo);
 }
 

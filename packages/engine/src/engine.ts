@@ -1,6 +1,7 @@
 /** What an engine is to the rest of Paddock, and the names there are. */
 import type * as tf from "@tensorflow/tfjs-core";
 import type { FlatMath } from "./flat.js";
+import type { Precision } from "./native.js";
 
 export type EngineName = "torch" | "tensorflow" | "wasm";
 
@@ -11,6 +12,17 @@ export interface EngineOptions {
   readonly threads: number;
   /** `cpu`, `cuda` or `cuda:<n>`; left out: a GPU if the engine sees one. */
   readonly device?: string;
+}
+
+/** Bytes of a GPU as the caching allocator sees them. Peaks count since the engine was opened. */
+export interface DeviceMemory {
+  readonly allocatedBytes: number;
+  readonly peakAllocatedBytes: number;
+  /** Taken from the driver, used or kept for later. */
+  readonly reservedBytes: number;
+  readonly peakReservedBytes: number;
+  /** Requests that failed for want of memory. */
+  readonly failures: number;
 }
 
 /** A running engine: the active TF.js backend of this thread. */
@@ -24,6 +36,8 @@ export interface Engine {
   readonly why: string;
   /** Null where the engine has none; the caller then uses its own reference. */
   readonly flat: FlatMath | null;
+  /** What matrix products can be computed in: fp32 everywhere, bf16 and fp16 on `torch` (kernel `PaddockToPrecision`). */
+  readonly precisions: readonly Precision[];
   /** Live tensors and the bytes they hold, device memory included. */
   memory(): { readonly tensors: number; readonly bytes: number };
   /**
@@ -34,6 +48,10 @@ export interface Engine {
   tensorFromFlat(values: Float32Array): tf.Tensor1D;
   /** Copies a float32 tensor's values into `out`, which has its number of elements. */
   readInto(tensor: tf.Tensor, out: Float32Array): void;
+  /** Resolves when everything launched so far is done. At once on CPUs. */
+  synchronize(): void;
+  /** The device allocator's state, or null where there is none (CPUs) or the library cannot tell. */
+  deviceMemory(): DeviceMemory | null;
   /** Frees the engine's tensors and takes its backend out of TF.js. */
   close(): void;
 }

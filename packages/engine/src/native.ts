@@ -16,6 +16,10 @@ export type ResultCount = number;
 export const dtypeNumbers = { float32: 0, int32: 1, bool: 2 } as const;
 export type NativeDtype = keyof typeof dtypeNumbers;
 
+/** How a float32 tensor is stored and multiplied (see native/precision.h). */
+export const precisionNumbers = { fp32: 0, bf16: 1, fp16: 2 } as const;
+export type Precision = keyof typeof precisionNumbers;
+
 /** Ints at the front of `shared` that hold results: (handle, rank, sizes) per tensor. */
 export const resultInts = 1024;
 
@@ -97,8 +101,13 @@ export interface Native
   numBytes(): number;
   cachedBytes(): number;
   setThreads(threads: number): void;
+  toPrecision(x: Handle, precision: number): Handle;
+  cudaDevices(): number;
   setDevice(name: string): string;
-  hasCuda(): boolean;
+  synchronize(): void;
+  /** Fills five numbers, see native/device.cc; false where this libtorch cannot tell. */
+  deviceMemory(out: Float64Array): boolean;
+  resetDevicePeaks(): void;
   parallelInfo(): string;
 
   addN(terms: ListLength): Handle;

@@ -56,9 +56,14 @@ function describeTorch(): EngineDescription {
     name: "torch",
     available: true,
     version: `libtorch ${stamp.version}`,
-    device: native.hasCuda() ? "cuda" : "cpu",
+    device: devicesOf(native.cudaDevices()),
     note: `found by ${stamp.from}`,
   };
+}
+
+function devicesOf(cuda: number): string {
+  if (cuda === 0) return "cpu";
+  return cuda === 1 ? "cuda:0" : `cuda:0 to cuda:${cuda - 1}`;
 }
 
 function describeTensorflow(): EngineDescription {

@@ -2,15 +2,28 @@
 import * as tf from "@tensorflow/tfjs-core";
 import type { Engine } from "./engine.js";
 
-type Portable = Pick<Engine, "flat" | "memory" | "tensorFromFlat" | "readInto" | "close">;
+type Portable = Pick<
+  Engine,
+  | "flat"
+  | "precisions"
+  | "memory"
+  | "tensorFromFlat"
+  | "readInto"
+  | "synchronize"
+  | "deviceMemory"
+  | "close"
+>;
 
 /** Copies instead of views, counts of TF.js instead of the library's own. */
 export function portable(backendName: string): Portable {
   return {
     flat: null,
+    precisions: ["fp32"],
     memory: () => ({ tensors: tf.memory().numTensors, bytes: tf.memory().numBytes }),
     tensorFromFlat: (values) => tf.tensor1d(values.slice()),
     readInto: (tensor, out) => out.set(tensor.dataSync()),
+    synchronize: () => undefined,
+    deviceMemory: () => null,
     close: () => {
       // Its package registers the backend when it is imported, once: leave it ready to be opened again.
       const factory = tf.findBackendFactory(backendName);

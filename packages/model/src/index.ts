@@ -27,6 +27,7 @@ export { type ScoresOfRanks, type SumAcrossRanks, sinkhorn } from "./loss/sinkho
 export type { AttentionShape, SequenceGroup } from "./ops/attention.js";
 export { crossEntropy } from "./ops/cross-entropy.js";
 export { linear, linearBackward } from "./ops/linear.js";
+export { type Precision, toPrecision } from "./ops/precision.js";
 export { scaledAdd } from "./ops/scaled-add.js";
 export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
 export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";

@@ -1,6 +1,7 @@
 /** Units as named tensors: views into a gathered flat vector, and flat gradients back. */
 import { invariant, type Unit } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
+import { isProductOperand, type Precision, toPrecision } from "./ops/precision.js";
 
 /** Tensors by full parameter name ("backbone.blocks.0.attn.qkv.weight"), shaped as in the layout. */
 export type UnitTensors = Readonly<Record<string, tf.Tensor>>;
@@ -12,8 +13,15 @@ export interface Gathered {
   release(): void;
 }
 
-/** The parameters of a unit as tensors of their own, cut out of its flat vector. The caller disposes them. */
-export function viewUnit(unit: Unit, flat: tf.Tensor1D): UnitTensors {
+/**
+ * The parameters of a unit as tensors of their own, cut out of its flat float32 vector; weights and biases of linear layers in
+ * `precision`. The caller disposes them.
+ */
+export function viewUnit(
+  unit: Unit,
+  flat: tf.Tensor1D,
+  precision: Precision = "fp32",
+): UnitTensors {
   invariant(
     flat.size === unit.elements,
     `unit ${unit.name}: expected ${unit.elements} elements, received ${flat.size}`,
@@ -23,9 +31,11 @@ export function viewUnit(unit: Unit, flat: tf.Tensor1D): UnitTensors {
   return tf.tidy(() => {
     const tensors: Record<string, tf.Tensor> = {};
     for (const { name, offset, elements, shape } of unit.parameters) {
-      tensors[name] = host
+      const values = host
         ? tf.tensor(host.subarray(offset, offset + elements), [...shape])
         : tf.reshape(tf.slice(flat, [offset], [elements]), [...shape]);
+      const isLow = precision !== "fp32" && isProductOperand(name);
+      tensors[name] = isLow ? toPrecision(values, precision) : values;
     }
     return tensors;
   });

@@ -30,6 +30,7 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     spec,
     config,
     scalars,
+    lossScale: args.lossScale ?? 1,
     batches,
     deps,
     chooseSequences: args.chooseSequences ?? chooseSequencesOf(spec.seed, step),

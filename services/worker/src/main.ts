@@ -4,7 +4,8 @@ import { PaddockError, RunSpec } from "@paddock/contract";
 import { createLogger, listenForShutdown } from "@paddock/service-kit";
 import { runWorker } from "./session/run-worker.js";
 
-const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--host ADDRESS]
+const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--device DEVICE]
+                      [--host ADDRESS]
 
 One worker process: owns one device, executes some of the run's logical ranks, holds its shard of the state.
 It takes its work from the coordinator and ends with it. SIGINT or SIGTERM: it leaves the fleet, the others go on from the
@@ -14,9 +15,10 @@ last checkpoint.
   --name         unique name in the fleet           (default: worker-<pid>)
   --engine       how tensors are computed           (default: auto)
   --threads      intra-op threads, must equal the run's engine.threads (default: 1)
+  --device       cpu or cuda:<n>                    (default: cuda:0 if the engine sees a GPU, else cpu)
   --host         address on which peers reach this worker (default: 127.0.0.1)
 
-Example: paddock worker --coordinator 127.0.0.1:7070 --name gpu-0 --engine torch`;
+Example: paddock worker --coordinator 127.0.0.1:7070 --name gpu-1 --engine torch --device cuda:1`;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -25,6 +27,7 @@ async function main(): Promise<number> {
       name: { type: "string", default: `worker-${process.pid}` },
       engine: { type: "string", default: "auto" },
       threads: { type: "string", default: "1" },
+      device: { type: "string" },
       host: { type: "string", default: "127.0.0.1" },
       help: { type: "boolean", default: false },
     },
@@ -45,6 +48,7 @@ async function main(): Promise<number> {
     name: values.name,
     engine,
     threads: Number(values.threads),
+    device: values.device,
     host: values.host,
     logger,
     signal: shutdown.signal,

@@ -32,7 +32,10 @@ export const RunSpec = z.strictObject({
     .strictObject({
       /** dtype in which weights and gradients travel. fp16 halves the bytes; both give one trajectory for every W. Sums of losses and Sinkhorn are always fp32. */
       dtype: z.enum(["fp16", "fp32"]).default("fp16"),
-      /** Initial factor on gradients before they are rounded to fp16; halved on overflow, doubled after `scaleGrowthSteps` good steps. 1 with fp32. */
+      /**
+       * Initial factor on gradients (with engine.precision fp16: on the loss) before they are rounded to fp16; halved on overflow, doubled
+       * after `scaleGrowthSteps` good steps. 1 where nothing is fp16.
+       */
       initialScale: z.number().positive().default(65536),
       scaleGrowthSteps: z.number().int().positive().default(2000),
       /** Bytes of unread gradient payload one worker may keep in Redis before it waits (back-pressure). */
@@ -51,6 +54,12 @@ export const RunSpec = z.strictObject({
       name: z.enum(["auto", "torch", "tensorflow", "wasm"]).default("auto"),
       /** Intra-op threads of one worker. Part of the spec because sums inside an op depend on it. */
       threads: z.number().int().positive().default(1),
+      /**
+       * Of matrix products and what lies between them: fp32; bf16, fp16 (torch engine): half the memory and many times the speed on
+       * GPUs, no faster on CPUs. Residual stream, norms, losses, master weights and sums of gradients stay fp32. fp16 needs the loss
+       * scaled (exchange.initialScale); bf16 has fp32's range. Official: fp16 in DINO and DINOv2, bf16 in DINOv3.
+       */
+      precision: z.enum(["fp32", "bf16", "fp16"]).default("fp32"),
       /** keep: store a block's activations for backward; recompute: run its forward again (less memory, about 1.3x the time). */
       activations: z.enum(["keep", "recompute"]).default("keep"),
     })

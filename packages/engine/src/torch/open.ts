@@ -1,9 +1,9 @@
 /** Opens the `torch` engine on this thread. */
 import * as tf from "@tensorflow/tfjs-core";
-import type { Engine } from "../engine.js";
+import type { DeviceMemory, Engine } from "../engine.js";
 import { EngineError } from "../errors.js";
 import { nativeFlatMath } from "../flat.js";
-import { loadNative } from "../native.js";
+import { loadNative, type Native } from "../native.js";
 import { registerTorch } from "./register.js";
 
 /**
@@ -20,7 +20,7 @@ export async function openTorch(threads: number, device: string | undefined): Pr
   }
   const { native, stamp } = load;
   native.setThreads(threads);
-  const wanted = device ?? (native.hasCuda() ? "cuda:0" : "cpu");
+  const wanted = device ?? (native.cudaDevices() > 0 ? "cuda:0" : "cpu");
   const chosen = setDevice(wanted);
   const backend = registerTorch(native);
   await tf.setBackend("torch");
@@ -31,6 +31,9 @@ export async function openTorch(threads: number, device: string | undefined): Pr
     version: `libtorch ${stamp.version}`,
     why: `libtorch ${stamp.version} was found (${stamp.from}) and its addon loads`,
     flat: nativeFlatMath(native),
+    precisions: ["fp32", "bf16", "fp16"],
+    synchronize: () => native.synchronize(),
+    deviceMemory: () => (chosen === "cpu" ? null : deviceMemory(native)),
     memory: () => ({ tensors: native.numTensors(), bytes: native.numBytes() }),
     tensorFromFlat: (values) => {
       const { dataId, dtype } = backend.borrow(values, [values.length]);
@@ -51,4 +54,17 @@ export async function openTorch(threads: number, device: string | undefined): Pr
       });
     }
   }
+}
+
+function deviceMemory(native: Native): DeviceMemory | null {
+  const numbers = new Float64Array(5);
+  if (!native.deviceMemory(numbers)) return null;
+  const [allocated = 0, peakAllocated = 0, reserved = 0, peakReserved = 0, failures = 0] = numbers;
+  return {
+    allocatedBytes: allocated,
+    peakAllocatedBytes: peakAllocated,
+    reservedBytes: reserved,
+    peakReservedBytes: peakReserved,
+    failures,
+  };
 }

@@ -7,6 +7,7 @@ import { crossEntropy } from "../ops/cross-entropy.js";
 import { gelu, geluBackward } from "../ops/gelu.js";
 import { l2Normalize, l2NormalizeBackward, type Normalized } from "../ops/l2-normalize.js";
 import { linear, linearBackward } from "../ops/linear.js";
+import { type Precision, toPrecision } from "../ops/precision.js";
 import { type WeightNormOutput, weightNorm, weightNormBackward } from "../ops/weight-norm.js";
 import { parameterOf, type UnitTensors } from "../tensors.js";
 import {
@@ -29,10 +30,16 @@ export interface Head {
   readonly name: string;
   readonly g: tf.Tensor2D;
   readonly v: tf.Tensor2D;
+  /** Of the products with the prototypes; their normalisation is float32. */
+  readonly precision: Precision;
 }
 
 /** The head whose parameters are `<prefix>.mlp...` and `<prefix>.last_layer...`. */
-export function headOf(tensors: UnitTensors, prefix: string): Head {
+export function headOf(
+  tensors: UnitTensors,
+  prefix: string,
+  precision: Precision = "fp32",
+): Head {
   const names = Object.keys(tensors)
     .filter((name) => name.startsWith(`${prefix}.mlp.`) && name.endsWith(".weight"))
     .map((name) => name.slice(0, -".weight".length))
@@ -42,6 +49,7 @@ export function headOf(tensors: UnitTensors, prefix: string): Head {
     name: `${prefix}.last_layer`,
     g: parameterOf(tensors, `${prefix}.last_layer.weight_g`),
     v: parameterOf(tensors, `${prefix}.last_layer.weight_v`),
+    precision,
   };
 }
 
@@ -101,10 +109,13 @@ export function disposeBottleneck(saved: BottleneckSaved): void {
   tf.dispose([saved.unit.y, saved.unit.norm, ...saved.before, ...saved.inputs.slice(1)]);
 }
 
-/** The scores [N,K] of the head for h [N,D], without backward. */
+/** The scores [N,K] of the head for h [N,D] in float32, without backward. */
 export function headScores(head: Head, h: tf.Tensor2D): tf.Tensor2D {
   const saved = bottleneck(head, h);
-  const scores = tf.tidy(() => linear(saved.unit.y, weightNorm(head.g, head.v).w));
+  const scores = tf.tidy(() => {
+    const low = linear(saved.unit.y, inPrecisionOf(head, weightNorm(head.g, head.v).w));
+    return head.precision === "fp32" ? low : toPrecision(low, "fp32");
+  });
   disposeBottleneck(saved);
   return scores;
 }
@@ -142,7 +153,9 @@ export function headLoss(
   const grads: Grads = {};
   const saved = bottleneck(head, h);
   const prototypes = weightNorm(head.g, head.v);
-  const { rows, dz, dw } = prototypeLoss(saved.unit.y, prototypes.w, targets, temperature);
+  const w = inPrecisionOf(head, prototypes.w);
+  const { rows, dz, dw } = prototypeLoss(saved.unit.y, w, targets, temperature);
+  if (w !== prototypes.w) w.dispose();
   const { dg, dv } = weightNormBackward(dw, head.g, prototypes.direction);
   grads[`${head.name}.weight_g`] = dg;
   grads[`${head.name}.weight_v`] = dv;
@@ -150,6 +163,11 @@ export function headLoss(
   dw.dispose();
   const dh = bottleneckBackward(head, dz, saved, grads);
   return { rows, dh, grads };
+}
+
+/** w itself in float32. */
+function inPrecisionOf({ precision }: Head, w: tf.Tensor2D): tf.Tensor2D {
+  return precision === "fp32" ? w : toPrecision(w, precision);
 }
 
 function disposePrototypes({ w, direction }: WeightNormOutput): void {

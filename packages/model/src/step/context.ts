@@ -11,6 +11,8 @@ export interface StepContext {
   readonly spec: RunSpec;
   readonly config: VitConfig;
   readonly scalars: StepScalars;
+  /** Factor on all losses and therefore gradients; losses are reported without it. */
+  readonly lossScale: number;
   readonly batches: readonly RankBatch[];
   readonly deps: StepDeps;
   readonly chooseSequences: ChooseSequences;

@@ -48,6 +48,11 @@ export interface TrainStepArgs {
   /** From 0. */
   readonly step: number;
   readonly scalars: StepScalars;
+  /**
+   * Factor on the emitted gradients, applied to the loss: with fp16 small gradients would vanish on their way back. A power of
+   * two; 1 by default. Losses are reported without it.
+   */
+  readonly lossScale?: number;
   /** The local ranks, ascending. */
   readonly batches: readonly RankBatch[];
   readonly centers: Centers;

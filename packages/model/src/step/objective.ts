@@ -40,11 +40,11 @@ export async function objective(
   const clsCount = localRows(spec) + 2 * spec.batchPerRank;
   const ownHead = hasOwnIbotHead(spec);
   await walk("student", "dino_head", async (tensors) => {
-    const head = headOf(tensors, "dino_head");
+    const head = headOf(tensors, "dino_head", spec.engine.precision);
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
-      const runs = [dinoTargets(spec, target.cls)];
-      const ibot = ownHead ? undefined : ibotTargets(spec, student.batch, target.patches);
+      const runs = [dinoTargets(spec, target.cls, ctx.lossScale)];
+      const ibot = ownHead ? undefined : ibotTargets(ctx, student.batch, target.patches);
       if (ibot) runs.push(ibot);
       const input = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
       const loss = headLoss(head, input, runs, temperature);
@@ -70,16 +70,16 @@ export async function objective(
 
 /** The losses' values, read once everything has been launched. Disposes their tensors. */
 export async function readLosses(ctx: StepContext, { ranks }: Objective): Promise<RankLosses[]> {
-  const { spec, batches } = ctx;
+  const { spec, batches, lossScale } = ctx;
   const { loss } = spec;
   return Promise.all(
     ranks.map(async (rank, r) => {
       const dino = await valuesOf(rank.dinoRows);
       const ibotRows = await valuesOf(rank.ibotRows);
       const koleos = await Promise.all((rank.koleo ?? []).map(valuesOf));
-      const weightedLocal = sum(dino.subarray(0, localRows(spec)));
-      const weightedGlobal = sum(dino.subarray(localRows(spec)));
-      const weightedIbot = sum(ibotRows);
+      const weightedLocal = sum(dino.subarray(0, localRows(spec))) / lossScale;
+      const weightedGlobal = sum(dino.subarray(localRows(spec))) / lossScale;
+      const weightedIbot = sum(ibotRows) / lossScale;
       const koleoSum = koleos.reduce((total, value) => total + sum(value), 0);
       return {
         rank: (batches[r] as RankBatch).rank,
@@ -105,7 +105,7 @@ function adoptDino(ctx: StepContext, into: RankObjective, loss: HeadLoss, h: tf.
   const count = spec.batchPerRank;
   const outcome = tf.tidy(() => {
     const crops = [0, 1].map((crop) =>
-      koleo(tf.slice(h, [before + crop * count, 0], [count, -1]), spec.loss.koleo),
+      koleo(tf.slice(h, [before + crop * count, 0], [count, -1]), spec.loss.koleo * ctx.lossScale),
     );
     const gradient = tf.concat(crops.map(({ dx }) => dx));
     const after = loss.dh.shape[0] - before - 2 * count;
@@ -137,10 +137,10 @@ async function ibotHead(
     return;
   }
   await walk("student", "ibot_head", async (tensors) => {
-    const head = headOf(tensors, "ibot_head");
+    const head = headOf(tensors, "ibot_head", spec.engine.precision);
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
-      const run = ibotTargets(spec, student.batch, target.patches);
+      const run = ibotTargets(ctx, student.batch, target.patches);
       if (!run) {
         await deps.emitGradient("ibot_head", student.batch.rank, {});
         continue;
@@ -164,9 +164,9 @@ function inputsOf(student: StudentRank, target: RankTargets | undefined) {
 /**
  * Cross-entropy of all student views against the other teacher views (DINO, eq. 3), normalised jointly: each pair weighs
  * 1 / number of pairs. A local crop meets both teacher views, whose probabilities are added up first;
- * a global crop meets the other one. The caller disposes `target`.
+ * a global crop meets the other one. The caller disposes `target`. `lossScale` multiplies the loss.
  */
-export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D): ScoreTargets {
+export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D, lossScale = 1): ScoreTargets {
   const { batchPerRank: images, loss, crops } = spec;
   const locals = localRows(spec);
   const pairs = 2 * crops.localCount + 2;
@@ -179,19 +179,19 @@ export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D): ScoreTargets {
   const index = Int32Array.from({ length: count }, (_, row) =>
     row < locals ? 2 * images + (row % images) : (row - locals + images) % (2 * images),
   );
-  const weight = new Float32Array(count).fill(loss.dino / (pairs * images));
+  const weight = new Float32Array(count).fill((lossScale * loss.dino) / (pairs * images));
   return { count, target, index, weight };
 }
 
 /** Cross-entropy at masked patches, each weighed by 1 / (masked patches of its crop), over all 2B crops. */
 function ibotTargets(
-  spec: RunSpec,
+  { spec, lossScale }: StepContext,
   batch: RankBatch,
   patches: tf.Tensor2D | undefined,
 ): ScoreTargets | undefined {
   if (!patches) return undefined;
   const count = batch.maskRows.length;
-  const factor = spec.loss.ibot / (2 * spec.batchPerRank);
+  const factor = (lossScale * spec.loss.ibot) / (2 * spec.batchPerRank);
   return {
     count,
     target: patches,

@@ -2,6 +2,7 @@
 import { type RunSpec, type ScalerState, type StepRecord, scalarsAt } from "@paddock/contract";
 import { DecisionKind, type Prepared } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
+import { needsScaling } from "./durable.js";
 import { fail } from "./ending.js";
 import { segmentsEffect } from "./membership.js";
 import {
@@ -94,11 +95,11 @@ export function decideIfPrepared(turn: Turn): void {
 }
 
 /**
- * The loss scale of the next step: halved after an overflow, doubled after enough good steps; 1 for fp32, whose
- * gradients are not scaled.
+ * The loss scale of the next step: halved after an overflow, doubled after enough good steps; 1 where no gradient
+ * passes through fp16.
  */
 export function nextScaler(spec: RunSpec, scaler: ScalerState, finite: boolean): ScalerState {
-  if (spec.exchange.dtype === "fp32") return scaler;
+  if (!needsScaling(spec)) return scaler;
   if (!finite) return { scale: scaler.scale / 2, goodSteps: 0 };
   const goodSteps = scaler.goodSteps + 1;
   return goodSteps < spec.exchange.scaleGrowthSteps

@@ -57,9 +57,14 @@ export interface DurableState {
   readonly finished: boolean;
 }
 
-/** The scaler before the first step: fp32 needs none. */
+/** Whether gradients pass through fp16, in products or between workers, and must be scaled on the way. */
+export function needsScaling({ engine, exchange }: RunSpec): boolean {
+  return exchange.dtype === "fp16" || engine.precision === "fp16";
+}
+
+/** The scaler before the first step: without fp16 none is needed. */
 function initialScaler(spec: RunSpec): ScalerState {
-  return { scale: spec.exchange.dtype === "fp16" ? spec.exchange.initialScale : 1, goodSteps: 0 };
+  return { scale: needsScaling(spec) ? spec.exchange.initialScale : 1, goodSteps: 0 };
 }
 
 /** The step from which a new generation starts: that of the newest durable checkpoint, or 0. */

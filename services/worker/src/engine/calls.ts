@@ -55,7 +55,12 @@ export interface StepReport {
 
 /** Main thread -> engine thread. */
 export type EngineCalls = {
-  open(a: { name: RunSpec["engine"]["name"]; threads: number }): Promise<EngineFacts>;
+  open(a: {
+    name: RunSpec["engine"]["name"];
+    threads: number;
+    /** `cpu`, `cuda:<n>`; undefined: a GPU if the engine sees one. */
+    device: string | undefined;
+  }): Promise<EngineFacts>;
   /** Takes the shards of a generation; fills them from the seed when `initialise`. */
   enter(a: {
     spec: RunSpec;

@@ -2,7 +2,14 @@
 import { parentPort } from "node:worker_threads";
 import { invariant, layoutOf, PaddockError, shardOf } from "@paddock/contract";
 import { type Engine, openEngine } from "@paddock/engine";
-import { features, initialCenters, initialUnit, knn, referenceFlatMath } from "@paddock/model";
+import {
+  features,
+  initialCenters,
+  initialUnit,
+  knn,
+  type Precision,
+  referenceFlatMath,
+} from "@paddock/model";
 import { StepRunner } from "../segment/step.js";
 import type { EngineCalls, HostCalls } from "./calls.js";
 import { createRpc } from "./rpc.js";
@@ -20,13 +27,14 @@ function entered(): { runner: StepRunner; spec: NonNullable<typeof spec> } {
 }
 
 const calls: EngineCalls = {
-  async open({ name, threads }) {
-    engine = await openEngine({ name, threads });
+  async open({ name, threads, device }) {
+    engine = await openEngine({ name, threads, ...(device === undefined ? {} : { device }) });
     return { name: engine.name, device: engine.device, threads: engine.threads, why: engine.why };
   },
 
   async enter({ spec: runSpec, membership, state, initialise, centers }) {
     invariant(engine, "open comes before enter");
+    requirePrecision(engine, runSpec.engine.precision);
     spec = runSpec;
     if (initialise) {
       for (const unit of layoutOf(runSpec).units) {
@@ -99,6 +107,14 @@ const calls: EngineCalls = {
     return result;
   },
 };
+
+function requirePrecision({ name, precisions }: Engine, precision: Precision): void {
+  if (precisions.includes(precision)) return;
+  throw new PaddockError(
+    "engine-unavailable",
+    `engine.precision: expected one of ${precisions.join(", ")} on the engine ${name}, received ${precision}; use the torch engine or engine.precision=fp32`,
+  );
+}
 
 function teacherFeatures(
   step: number,

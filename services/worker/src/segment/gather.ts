@@ -1,6 +1,6 @@
 /** Gathers a unit's weights from all shards, counts what is gathered, frees it after use. */
 import { type Layout, PaddockError, shardOf, type Unit } from "@paddock/contract";
-import { type FlatMath, type Gathered, viewUnit } from "@paddock/model";
+import { type FlatMath, type Gathered, type Precision, viewUnit } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import type { Membership, ShardState } from "../engine/calls.js";
 import type { Codec } from "./codec.js";
@@ -13,6 +13,8 @@ export interface GatherDeps {
   readonly state: ShardState;
   readonly codec: Codec;
   readonly flat: FlatMath;
+  /** Of the weights and biases of linear layers, once they are gathered. */
+  readonly precision: Precision;
   /** Bytes of a published part from every peer, indexed by worker. Not called when there is one worker. */
   readonly fetchUnit: (part: string) => Promise<Uint8Array[]>;
 }
@@ -56,7 +58,7 @@ export class Gatherer {
     const bytes = unit.elements * 4;
     if (!this.#prefetched.has(part)) this.#count(bytes);
     const whole = await this.#assemble(side, unit);
-    const tensors = viewUnit(unit, whole);
+    const tensors = viewUnit(unit, whole, this.#deps.precision);
     whole.dispose();
     let released = false;
     return {

@@ -87,6 +87,7 @@ export class StepRunner {
       state,
       codec: this.#codec,
       flat,
+      precision: spec.engine.precision,
       fetchUnit: (part) => host.fetchUnit(this.#step, part),
     });
     this.#reducer = new Reducer({
@@ -115,11 +116,14 @@ export class StepRunner {
     this.#step = step;
     this.#reducer.reset();
     this.#timer.enter("teacher");
+    // fp16 products need the scale on the loss; other gradients only where they are rounded to travel.
+    const lossScale = spec.engine.precision === "fp16" ? scale : 1;
     const { losses, centers, firstBadTensor } = await trainStep({
       spec,
       layout: this.layout,
       step,
       scalars: scalarsAt(spec, step),
+      lossScale,
       batches,
       centers: this.#centers,
       deps: {
@@ -127,7 +131,7 @@ export class StepRunner {
           this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
         prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
         emitGradient: (unit, rank, grads) =>
-          this.#timer.during("reduce", () => this.#reducer.emit(unit, rank, grads, scale)),
+          this.#timer.during("reduce", () => this.#reducer.emit(unit, rank, grads, scale / lossScale)),
         sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
         phase: (name) => {
           this.#timer.enter(name);

@@ -30,6 +30,8 @@ export interface WorkerOptions {
   readonly name: string;
   readonly engine: RunSpec["engine"]["name"];
   readonly threads: number;
+  /** `cpu`, `cuda:<n>`; undefined: a GPU if the engine sees one. */
+  readonly device: string | undefined;
   /** Address on which peers reach this worker. */
   readonly host: string;
   readonly logger: ReturnType<typeof createLogger>;
@@ -89,8 +91,8 @@ class WorkerLife {
   }
 
   async live(): Promise<WorkerEnd> {
-    const { coordinator, name, engine, threads, host, logger } = this.#o;
-    const facts = await this.#engine.call("open", { name: engine, threads });
+    const { coordinator, name, engine, threads, device, host, logger } = this.#o;
+    const facts = await this.#engine.call("open", { name: engine, threads, device });
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
     const peers = await startPeerService(host, (request) => this.#readShard(request));
     try {
@@ -296,10 +298,10 @@ class WorkerLife {
   }
 
   async #replaceEngine(): Promise<void> {
-    const { engine, threads } = this.#o;
+    const { engine, threads, device } = this.#o;
     await this.#engine.terminate(new PaddockError("stale-generation", "the step was interrupted"));
     this.#engine = startEngineThread(this.#hostCalls());
-    await this.#engine.call("open", { name: engine, threads });
+    await this.#engine.call("open", { name: engine, threads, device });
     this.#engineIsClean = true;
   }
 

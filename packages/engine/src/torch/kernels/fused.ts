@@ -1,10 +1,10 @@
 /**
  * Paddock's own kernels: fused forward and backward passes of the model's ops, under the names the model
- * asks the active backend for. All float32 and dense; M, N, S, T count rows, C, I, O, K features. None of
- * them goes on TF.js's tape.
+ * asks the active backend for. All dense and float32, or of the lower precision that `PaddockToPrecision` gave their
+ * inputs; M, N, S, T count rows, C, I, O, K features. None of them goes on TF.js's tape.
  */
 import type { KernelConfig, TensorInfo } from "@tensorflow/tfjs-core";
-import type { BinaryOp, UnaryOp } from "../../native.js";
+import { type BinaryOp, type Precision, precisionNumbers, type UnaryOp } from "../../native.js";
 import type { TorchBackend } from "../backend.js";
 import { kernel } from "./table.js";
 
@@ -39,6 +39,9 @@ function branch(
 }
 
 export const fusedKernels: readonly KernelConfig[] = [
+  kernel<Inputs<"x">, { precision: Precision }>("PaddockToPrecision", (b, { x }, { precision }) =>
+    b.wrap(b.native.toPrecision(b.handle(x), precisionNumbers[precision]), "float32", x.shape),
+  ),
   kernel<Inputs<"x" | "w"> & Optional<"bias">>("PaddockLinear", (b, { x, w, bias }) =>
     b.wrap(b.native.linear(b.handle(x), b.handle(w), b.optional(bias)), "float32"),
   ),
