@@ -21,24 +21,26 @@ at::Tensor matmul(T a, T b, bool transposeA, bool transposeB) {
   return as(at::matmul(operand(left), operand(right)), a);
 }
 
-/// The weights' dtype is that of the product and its result; x follows it.
-at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
-  const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
-  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
-}
-
-/// dyT x in float32, whatever the operands: gradients of weights are sums over rows, and are summed on over ranks.
-at::Tensor weightGradient(T dy_MO, T x_MI) {
+/// A product whose float32 sums are not rounded to the operands' precision.
+at::Tensor wideProduct(T a, T b) {
 #if PADDOCK_TORCH_MINOR >= 208
-  if (dy_MO.is_cuda() && isLow(dy_MO)) return at::mm(dy_MO.t(), x_MI, at::kFloat);
+  if (a.is_cuda() && isLow(a)) return at::mm(a, b, at::kFloat);
 #endif
-  return wide(at::mm(dy_MO.t(), x_MI));
+  return wide(at::mm(a, b));
 }
 
-/// (dw [O,I] float32, db [O] float32 if hasBias, dx [M,I] if needDx).
+/// The weights' dtype is that of the product; x follows it. So does the result, unless it is to be float32.
+at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O, bool wideResult) {
+  const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
+  if (wideResult && !bias_O) return wideProduct(x, w.t());
+  const at::Tensor y = bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w);
+  return wideResult ? wide(y) : as(y, w_OI);
+}
+
+/// Gradients of weights are sums over rows, which are summed on over ranks: (dw [O,I] float32, db [O] float32 if hasBias, dx [M,I] if needDx).
 std::array<at::Tensor, 3> linearBackward(T dy_MO, T x_MI, T w_OI, bool needDx, bool hasBias) {
   const at::Tensor dy = operand(as(dy_MO, w_OI)), x = operand(as(x_MI, w_OI));
-  return {weightGradient(dy, x), hasBias ? at::sum(dy, 0, false, at::kFloat) : at::Tensor(),
+  return {wideProduct(dy.t(), x), hasBias ? at::sum(dy, 0, false, at::kFloat) : at::Tensor(),
           needDx ? as(at::mm(dy, operand(w_OI)), w_OI) : at::Tensor()};
 }
 

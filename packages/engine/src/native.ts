@@ -165,7 +165,7 @@ export interface Native
   resizeGrad: Resize;
 
   matmul(a: Handle, b: Handle, transposeA: boolean, transposeB: boolean): Handle;
-  linear(x: Handle, w: Handle, bias: Handle): Handle;
+  linear(x: Handle, w: Handle, bias: Handle, wideResult: boolean): Handle;
   linearBackward(dy: Handle, x: Handle, w: Handle, needDx: boolean, hasBias: boolean): ResultCount;
   layerNorm(x: Handle, gamma: Handle, beta: Handle, eps: number): ResultCount;
   layerNormBackward(dy: Handle, x: Handle, mean: Handle, rstd: Handle, gamma: Handle): ResultCount;

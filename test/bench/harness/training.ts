@@ -79,7 +79,7 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
       const deps: StepDeps = {
         async gather(side, name) {
           const vector = engine.tensorFromFlat(weights[side].get(name) as Float32Array);
-          const tensors = viewUnit(unitOf(name), vector);
+          const tensors = viewUnit(unitOf(name), vector, spec.engine.precision);
           vector.dispose();
           return { tensors, release: () => tf.dispose(Object.values(tensors)) };
         },

@@ -11,6 +11,7 @@ import {
   type ChooseSequences,
   clipCoefficient,
   flattenGradients,
+  type Precision,
   type RankBatch,
   type RankLosses,
   referenceFlatMath,
@@ -40,6 +41,8 @@ export interface StepInputs {
   readonly scalars: StepScalars;
   readonly batch: RankBatch;
   readonly chooseSequences?: ChooseSequences;
+  /** Factor on the loss, 1 by default; gradients are given without it. */
+  readonly lossScale?: number;
 }
 
 export interface StepOutcome {
@@ -52,18 +55,20 @@ export interface StepOutcome {
 
 /** One step and its update of `state`. */
 export async function runStep(state: RunState, inputs: StepInputs): Promise<StepOutcome> {
-  const { layout, spec, scalars, step, batch, chooseSequences } = inputs;
+  const { layout, spec, scalars, step, batch, chooseSequences, lossScale = 1 } = inputs;
   const grads: Vectors = new Map();
   const { losses, centers } = await trainStep({
     spec,
     layout,
     step,
     scalars,
+    lossScale,
     batches: [batch],
     centers: state.centers,
-    deps: depsOf(state, layout, grads),
+    deps: depsOf(state, layout, spec.engine.precision, grads),
     ...(chooseSequences ? { chooseSequences } : {}),
   });
+  for (const grad of grads.values()) referenceFlatMath.scale(grad, 1 / lossScale);
   state.centers = centers;
   const gradNorm = normsOf(layout, grads);
   for (const unit of layout.units) {
@@ -86,7 +91,7 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
   return { losses: losses[0] as RankLosses, grads, gradNorm };
 }
 
-function depsOf(state: RunState, layout: Layout, grads: Vectors): StepDeps {
+function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Vectors): StepDeps {
   const unitOf = (name: string) => {
     const unit = layout.units.find((candidate) => candidate.name === name);
     if (!unit) throw new RangeError(`no unit ${name}`);
@@ -95,7 +100,7 @@ function depsOf(state: RunState, layout: Layout, grads: Vectors): StepDeps {
   return {
     async gather(side, name) {
       const flat = tf.tensor1d(state[side].get(name) as Float32Array);
-      const tensors = viewUnit(unitOf(name), flat);
+      const tensors = viewUnit(unitOf(name), flat, precision);
       flat.dispose();
       return { tensors, release: () => tf.dispose(Object.values(tensors)) };
     },

@@ -35,11 +35,7 @@ export interface Head {
 }
 
 /** The head whose parameters are `<prefix>.mlp...` and `<prefix>.last_layer...`. */
-export function headOf(
-  tensors: UnitTensors,
-  prefix: string,
-  precision: Precision = "fp32",
-): Head {
+export function headOf(tensors: UnitTensors, prefix: string, precision: Precision = "fp32"): Head {
   const names = Object.keys(tensors)
     .filter((name) => name.startsWith(`${prefix}.mlp.`) && name.endsWith(".weight"))
     .map((name) => name.slice(0, -".weight".length))
@@ -112,10 +108,9 @@ export function disposeBottleneck(saved: BottleneckSaved): void {
 /** The scores [N,K] of the head for h [N,D] in float32, without backward. */
 export function headScores(head: Head, h: tf.Tensor2D): tf.Tensor2D {
   const saved = bottleneck(head, h);
-  const scores = tf.tidy(() => {
-    const low = linear(saved.unit.y, inPrecisionOf(head, weightNorm(head.g, head.v).w));
-    return head.precision === "fp32" ? low : toPrecision(low, "fp32");
-  });
+  const scores = tf.tidy(() =>
+    scoresOf(saved.unit.y, inPrecisionOf(head, weightNorm(head.g, head.v).w)),
+  );
   disposeBottleneck(saved);
   return scores;
 }
@@ -165,6 +160,11 @@ export function headLoss(
   return { rows, dh, grads };
 }
 
+/** Scores are divided by temperatures of a few hundredths: they keep all digits of the product's sums. */
+function scoresOf(z: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
+  return linear(z, w, undefined, "float32");
+}
+
 /** w itself in float32. */
 function inPrecisionOf({ precision }: Head, w: tf.Tensor2D): tf.Tensor2D {
   return precision === "fp32" ? w : toPrecision(w, precision);
@@ -212,7 +212,7 @@ function chunkLoss(
 ): { rows: tf.Tensor1D; dz: tf.Tensor2D; dw: tf.Tensor2D } {
   return tf.tidy(() => {
     const part = tf.slice(z, [rowStart + start, 0], [end - start, -1]) as tf.Tensor2D;
-    const logits = linear(part, w);
+    const logits = scoresOf(part, w);
     const index = tf.tensor1d(run.index.subarray(start, end), "int32");
     const weight = tf.tensor1d(run.weight.subarray(start, end));
     const { rows, dlogits } = crossEntropy(

@@ -24,5 +24,7 @@ export function toPrecision<T extends tf.Tensor>(x: T, precision: Precision): T 
 
 /** Whether a parameter is a weight or bias of a linear layer: an operand of a product, and nothing else. */
 export function isProductOperand(name: string): boolean {
-  return /\.(attn\.(qkv|proj)|mlp\.(fc1|fc2|w12|w3|\d+)|patch_embed\.proj)\.(weight|bias)$/.test(`.${name}`);
+  return /\.(attn\.(qkv|proj)|mlp\.(fc1|fc2|w12|w3|\d+)|patch_embed\.proj)\.(weight|bias)$/.test(
+    `.${name}`,
+  );
 }

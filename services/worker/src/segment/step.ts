@@ -131,7 +131,9 @@ export class StepRunner {
           this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
         prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
         emitGradient: (unit, rank, grads) =>
-          this.#timer.during("reduce", () => this.#reducer.emit(unit, rank, grads, scale / lossScale)),
+          this.#timer.during("reduce", () =>
+            this.#reducer.emit(unit, rank, grads, scale / lossScale),
+          ),
         sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
         phase: (name) => {
           this.#timer.enter(name);
