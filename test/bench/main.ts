@@ -1,4 +1,5 @@
-/** The benches' command line: `npm run bench -- <name> [--json] [--threads N] [--pairs N] [--case NAME]... [--profile] [--python FILE]`. */
+/** The benches' command line: `npm run bench -- <name> [--json] [--threads N] [--pairs N] [--device cpu|cuda]
+ * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE]`. */
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { dataBench } from "./data.js";
@@ -27,6 +28,9 @@ async function main(): Promise<number> {
       json: { type: "boolean", default: false },
       threads: { type: "string", default: "1" },
       pairs: { type: "string", default: String(defaultPairs) },
+      device: { type: "string", default: "cpu" },
+      precision: { type: "string", default: "fp32" },
+      batch: { type: "string", default: "8" },
       case: { type: "string", multiple: true, default: [] },
       profile: { type: "boolean", default: false },
       python: { type: "string" },
@@ -39,18 +43,30 @@ async function main(): Promise<number> {
   }
   const bench = benches.find((candidate) => candidate.name === name);
   const [threads, pairs] = [Number(values.threads), Number(values.pairs)];
-  if (!bench || !isCount(threads) || !isCount(pairs)) {
-    const expected = `expected one of ${benches.map((b) => b.name).join(", ")}, and counts of at least 1`;
+  const [batch, { precision }] = [Number(values.batch), values];
+  if (
+    !bench ||
+    !isCount(threads) ||
+    !isCount(pairs) ||
+    !isCount(batch) ||
+    (precision !== "fp32" && precision !== "bf16" && precision !== "fp16")
+  ) {
+    const expected = `expected one of ${benches.map((b) => b.name).join(", ")}, counts of at least 1, and --precision fp32, bf16 or fp16`;
     process.stderr.write(`${expected}; received ${process.argv.slice(2).join(" ")}\n`);
     return 2;
   }
   if (!values.json) {
-    print(`${name}: ${machine()}, ${threads} thread(s) a side, load ${loadavg()[0]?.toFixed(1)}`);
+    print(
+      `${name}: ${machine()}, ${threads} thread(s) a side, ${values.device}, ${precision}, batch ${batch}, load ${loadavg()[0]?.toFixed(1)}`,
+    );
     print(tableHead);
   }
   await bench.run({
     threads,
     pairs,
+    device: values.device,
+    precision,
+    batch,
     cases: values.case,
     profile: values.profile,
     python: values.python,

@@ -10,6 +10,7 @@ import {
   disposeBlock,
   dropNothing,
   initialUnit,
+  type Precision,
   type UnitTensors,
   viewUnit,
   vitConfigOf,
@@ -20,18 +21,26 @@ import { type Answer, serveCommands } from "./harness/sides.js";
 import { noiseBatch, startTraining } from "./harness/training.js";
 import { measured, residentMiB } from "./harness/usage.js";
 
-/** ViT-S/16 with the official crops, 8 images, one logical rank. */
+/** What both sides are told: see BenchContext. */
+interface Options {
+  readonly threads: number;
+  readonly device: string;
+  readonly precision: Precision;
+  readonly batch: number;
+}
+
+/** ViT-S/16 with the official crops, one logical rank. */
 function specOf(activations: "keep" | "recompute"): RunSpec {
   return parseRunSpec({
     steps: 1000,
     logicalRanks: 1,
-    batchPerRank: 8,
+    batchPerRank: options.batch,
     data: { path: "none" },
     fleet: { workers: 1 },
     model: { arch: "small" },
     loss: { centering: "softmax" },
     schedules: { learningRate: { start: 1e-4, peak: 1e-4 } },
-    engine: { activations },
+    engine: { activations, precision: options.precision },
   });
 }
 
@@ -55,16 +64,16 @@ function workOf(name: string, engine: Engine, folder: string): Work {
   }
 }
 
-/** Forward and backward of the first `depth` blocks on 8 sequences of 197 rows. Gradients are computed and dropped. */
+/** Forward and backward of the first `depth` blocks on a batch of sequences of 197 rows. Gradients are computed and dropped. */
 function blocks(spec: RunSpec, engine: Engine, depth: number): Work {
   const config = vitConfigOf(spec);
-  const groups = [{ count: 8, length: 197 }];
+  const groups = [{ count: options.batch, length: 197 }];
   const units = layoutOf(spec).units.filter(({ name }) => name.startsWith("block."));
   const layers = units.slice(0, depth).map((unit, i) => {
     return blockOf(config, unitTensors(spec, engine, unit), `backbone.blocks.${i}`);
   });
-  const x = tf.randomNormal([8 * 197, config.width]) as tf.Tensor2D;
-  const dy = tf.randomNormal([8 * 197, config.width]) as tf.Tensor2D;
+  const x = tf.randomNormal([options.batch * 197, config.width]) as tf.Tensor2D;
+  const dy = tf.randomNormal([options.batch * 197, config.width]) as tf.Tensor2D;
   const recompute = spec.engine.activations === "recompute";
   return async () => {
     let row = tf.clone(x);
@@ -94,7 +103,7 @@ const flatVectors: Float32Array[] = []; // borrowed by tensors for as long as th
 function unitTensors(spec: RunSpec, engine: Engine, unit: Unit): UnitTensors {
   const values = initialUnit(spec, unit);
   flatVectors.push(values);
-  return viewUnit(unit, engine.tensorFromFlat(values));
+  return viewUnit(unit, engine.tensorFromFlat(values), spec.engine.precision);
 }
 
 /** A training step with AdamW and EMA. Leaves parameters and inputs in `folder`, for a peer that starts from the same numbers. */
@@ -125,8 +134,9 @@ function wholeStep(spec: RunSpec, engine: Engine, folder: string): Work {
   return async () => ({ loss: await training.step([batch]) });
 }
 
-const [name = "", threads = "1", folder = ""] = process.argv.slice(2);
-const engine = await openEngine({ name: "torch", threads: Number(threads) });
+const [name = "", given = "{}", folder = ""] = process.argv.slice(2);
+const options: Options = JSON.parse(given);
+const engine = await openEngine({ name: "torch", ...options });
 tf.tidy(() => tf.matMul(tf.ones([64, 64]), tf.ones([64, 64])).dataSync());
 const baseline = residentMiB();
 let work: Work | undefined;
@@ -141,8 +151,10 @@ await serveCommands({
     let extra: Answer | undefined;
     const usage = await measured(async () => {
       extra = await work?.();
+      engine.synchronize();
     });
-    return { ...usage, ...extra, tensors: tf.memory().numTensors };
+    const deviceMiB = (engine.deviceMemory()?.peakAllocatedBytes ?? 0) / 2 ** 20;
+    return { ...usage, ...extra, deviceMiB, tensors: tf.memory().numTensors };
   },
   async profile() {
     const rows = await kernelTimes(() => work?.());

@@ -15,24 +15,24 @@ interface Case {
   readonly name: string;
   /** The peer's case to compare with; it never recomputes. */
   readonly peer: string;
-  /** What one measurement does, and how much of it: throughput is in these. */
+  /** What one measurement does, and how much of it: throughput is in these. A step does one image per image of the batch. */
   readonly unit: string;
-  readonly amount: number;
+  readonly amount?: number;
 }
 
 const cases: readonly Case[] = [
   { name: "block", peer: "block", unit: "blocks/s", amount: 1 },
   { name: "blocks", peer: "blocks", unit: "blocks/s", amount: 12 },
   { name: "blocks-recompute", peer: "blocks", unit: "blocks/s", amount: 12 },
-  { name: "step", peer: "step", unit: "images/s", amount: 8 },
-  { name: "step-recompute", peer: "step", unit: "images/s", amount: 8 },
+  { name: "step", peer: "step", unit: "images/s" },
+  { name: "step-recompute", peer: "step", unit: "images/s" },
 ];
 
 /** Fewer page faults than this are none: their ratio would say nothing. */
 const leastFaults = 1000;
 
-/** Largest relative difference of the sides' losses: float32 noise of sums in another order, after a few updates. */
-const lossTolerance = 1e-3;
+/** Largest relative difference of the sides' losses after a few updates: noise of sums in another order; of bfloat16's 8 bits. */
+const lossTolerance = { fp32: 1e-3, bf16: 1e-2, fp16: 1e-2 };
 
 const stateMiB = (parameters: number): number => (16 * parameters) / 2 ** 20;
 
@@ -50,17 +50,19 @@ export const stepBench: Bench = {
 
 async function compare(context: BenchContext, python: string, one: Case): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), "paddock-bench-"));
-  const threads = String(context.threads);
+  const { device, precision, batch } = context;
+  const amount = one.amount ?? batch;
+  const options = JSON.stringify({ threads: context.threads, device, precision, batch });
   const sides: Side[] = [];
   try {
-    const ours = openOurs("step-side.js", [one.name, threads, folder]);
+    const ours = openOurs("step-side.js", [one.name, options, folder]);
     sides.push(ours);
     const { baselineMiB: ourBaseline = 0 } = await ours.ask({ do: "setup" });
-    const peer = openPeer(python, "step.py", [one.peer, threads, folder]);
+    const peer = openPeer(python, "step.py", [one.peer, options, folder]);
     sides.push(peer);
     const { baselineMiB: peerBaseline = 0, parameters = 0 } = await peer.ask({ do: "setup" });
     const answers = await alternate(ours, peer, { do: "run" }, { pairs: context.pairs, warmup: 2 });
-    checkLosses(answers.ours, answers.peer);
+    checkLosses(answers.ours, answers.peer, lossTolerance[precision]);
     const print = (what: string, unit: string, of: (answer: Answer, isOurs: boolean) => number) =>
       context.row(
         rowOf(
@@ -71,8 +73,14 @@ async function compare(context: BenchContext, python: string, one: Case): Promis
       );
     const over = (answer: Answer, isOurs: boolean): number =>
       (answer["peakMiB"] ?? 0) - (isOurs ? ourBaseline : peerBaseline);
-    print("", one.unit, ({ ms = 0 }) => (one.amount * 1000) / ms);
-    print(", by CPU time", one.unit, ({ cpuMs = 0 }) => (one.amount * 1000) / cpuMs);
+    print("", one.unit, ({ ms = 0 }) => (amount * 1000) / ms);
+    print(", by CPU time", one.unit, ({ cpuMs = 0 }) => (amount * 1000) / cpuMs);
+    if (device !== "cpu") {
+      // What tensors took of the GPU at most.
+      print(", peak device memory", "MiB", ({ deviceMiB = 0 }) => deviceMiB);
+      if (context.profile) await profile(context, one, ours, peer);
+      return;
+    }
     print(", page faults", "thousands", ({ faults = 0 }) => Math.max(faults, leastFaults) / 1000);
     print(", peak memory over libraries", "MiB", over);
     if (one.peer === "step") {
@@ -87,13 +95,13 @@ async function compare(context: BenchContext, python: string, one: Case): Promis
   }
 }
 
-function checkLosses(ours: readonly Answer[], peer: readonly Answer[]): void {
+function checkLosses(ours: readonly Answer[], peer: readonly Answer[], tolerance: number): void {
   const [mine, theirs] = [ours[0]?.["loss"], peer[0]?.["loss"]];
   if (mine === undefined || theirs === undefined) return;
   const difference = Math.abs(mine - theirs) / Math.abs(theirs);
-  if (difference < lossTolerance) return;
+  if (difference < tolerance) return;
   throw new Error(
-    `the sides do not compute the same step: loss ${mine} here, ${theirs} there, expected within ${lossTolerance} relative`,
+    `the sides do not compute the same step: loss ${mine} here, ${theirs} there, expected within ${tolerance} relative`,
   );
 }
 

@@ -4,6 +4,12 @@ import type { Row } from "./rows.js";
 export interface BenchContext {
   /** Threads of one op, on both sides. */
   readonly threads: number;
+  /** Where both sides compute: "cpu", "cuda". */
+  readonly device: string;
+  /** Of products, on both sides; the peer by torch.autocast. */
+  readonly precision: "fp32" | "bf16" | "fp16";
+  /** Images of a step, sequences of a block. */
+  readonly batch: number;
   /** Measurements of each side; sides take turns. */
   readonly pairs: number;
   /** Cases to run; all if empty. */

@@ -14,14 +14,17 @@ from side import measured, serve, status
 from torch import nn
 from vit import Block, Model
 
-case, threads, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-torch.set_num_threads(threads)
+case, options, folder = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+torch.set_num_threads(options["threads"])
+device, batch = torch.device(options["device"]), options["batch"]
+precision = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[options["precision"]]
+autocast = lambda: torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def read(name):
     path = os.path.join(folder, name)
     size = os.path.getsize(path) // 4
-    return torch.from_file(path, shared=False, size=size, dtype=torch.float32)
+    return torch.from_file(path, shared=False, size=size, dtype=torch.float32).to(device)
 
 
 def koleo(x, eps=1e-8):
@@ -39,20 +42,20 @@ class Training:
         with open(os.path.join(folder, "run.json")) as file:
             run = json.load(file)
         self.spec = spec = run["spec"]
-        self.student, self.teacher = Model(), Model().requires_grad_(False)
+        self.student, self.teacher = Model().to(device), Model().to(device).requires_grad_(False)
         self.load(run["index"])
         B, n = spec["batchPerRank"], spec["crops"]["localCount"]
         side, small = spec["crops"]["global"]["size"], spec["crops"]["local"]["size"]
         crops = lambda name, count, s: read(name).view(count, s, s, 3).permute(0, 3, 1, 2).contiguous()
         self.globals = crops("globals.f32", 2 * B, side)
         self.locals = crops("locals.f32", n * B, small)
-        self.mask_rows = torch.tensor(run["masks"]["rows"])
-        self.mask_weights = torch.tensor(run["masks"]["weights"])
-        self.masks = torch.zeros(2 * B * 196, dtype=torch.bool)
+        self.mask_rows = torch.tensor(run["masks"]["rows"], device=device)
+        self.mask_weights = torch.tensor(run["masks"]["weights"], device=device)
+        self.masks = torch.zeros(2 * B * 196, dtype=torch.bool, device=device)
         self.masks[self.mask_rows] = True
         self.masks = self.masks.view(2 * B, 196)
         K = spec["heads"]["dino"]["prototypes"]
-        self.centers = [torch.zeros(K), torch.zeros(K)]
+        self.centers = [torch.zeros(K, device=device), torch.zeros(K, device=device)]
         self.pending = None
         self.parameters = list(self.student.parameters())
         self.teachers = list(self.teacher.parameters())
@@ -112,7 +115,8 @@ class Training:
         return loss["dino"] * dino / (pairs * B) + loss["ibot"] * ibot + loss["koleo"] * spread
 
     def __call__(self):
-        loss = self.loss(*self.targets())
+        with autocast():
+            loss = self.loss(*self.targets())
         loss.backward()
         for parameters in self.submodules:
             nn.utils.clip_grad_norm_(parameters, self.spec["optimizer"]["clipNorm"])
@@ -127,12 +131,14 @@ class Training:
 
 class Blocks:
     def __init__(self, depth):
-        self.blocks = nn.Sequential(*(Block() for _ in range(depth)))
-        self.x = torch.randn(8, 197, 384).requires_grad_()
-        self.dy = torch.randn(8, 197, 384)
+        self.blocks = nn.Sequential(*(Block() for _ in range(depth))).to(device)
+        self.x = torch.randn(batch, 197, 384, device=device).requires_grad_()
+        self.dy = torch.randn(batch, 197, 384, device=device)
 
     def __call__(self):
-        self.blocks(self.x).backward(self.dy)
+        with autocast():
+            y = self.blocks(self.x)
+        y.backward(self.dy)
         self.blocks.zero_grad(set_to_none=True)
         self.x.grad = None
         return None
@@ -148,15 +154,29 @@ def profile(work):
     return {f"{row.key} {row.input_shapes} x{row.count}": row.self_cpu_time_total / 1e3 for row in rows[:24]}
 
 
-(torch.ones(64, 64) @ torch.ones(64, 64)).sum().item()
+(torch.ones(64, 64, device=device) @ torch.ones(64, 64, device=device)).sum().item()
 baseline = status("VmRSS")
 work = None
 
 
+def finished():
+    """The work, waited for: a GPU computes on after Python is done."""
+    loss = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return loss
+
+
+def device_peak():
+    return torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else 0
+
+
 def answer(command):
     global work
-    if command["do"] != "setup":
-        return measured(work) if command["do"] == "run" else profile(work)
+    if command["do"] == "run":
+        return {**measured(finished), "deviceMiB": device_peak()}
+    if command["do"] == "profile":
+        return profile(work)
     work = Training() if case == "step" else Blocks({"block": 1, "blocks": 12}[case])
     parameters = sum(p.numel() for p in work.parameters) if case == "step" else 0
     return {"baselineMiB": baseline, "parameters": parameters}
