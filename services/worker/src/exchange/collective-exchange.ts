@@ -19,8 +19,8 @@ import { meet } from "./rendezvous.js";
 export interface CollectiveExchangeOptions extends RedisExchangeOptions {
   /** Address of this machine at which the other workers reach it. */
   readonly host: string;
-  /** Told once, when this generation's tensors go through Redis after all. */
-  readonly onFallback: (why: string) => void;
+  /** Told once: undefined when all workers are connected, else why tensors go through Redis after all. */
+  readonly onMeeting: (why: string | undefined) => void;
 }
 
 /** An exchange for one generation. The caller closes it. */
@@ -74,10 +74,11 @@ class CollectiveExchange implements Exchange {
     const group = this.#group ?? missing ?? "its exchange was closed";
     const messages = this.#redis;
     const why = await meet({ messages, generation, worker, workers, group }).catch(rethrow);
-    if (why === undefined) return;
-    this.#group?.close(why);
-    this.#group = undefined;
-    this.#o.onFallback(why);
+    if (why !== undefined) {
+      this.#group?.close(why);
+      this.#group = undefined;
+    }
+    this.#o.onMeeting(why);
   }
 
   async allToAll(

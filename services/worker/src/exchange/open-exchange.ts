@@ -11,14 +11,14 @@ export interface ExchangeSurroundings {
   readonly workers: number;
   /** Address at which the other workers reach this one. */
   readonly host: string;
-  /** Told when collectives are asked for and cannot be had. */
-  readonly onFallback: (why: string) => void;
+  /** Told where collectives are asked for: undefined when they are used, else why not. */
+  readonly onMeeting: (why: string | undefined) => void;
 }
 
 /** An exchange for one generation. The caller enters and closes it. */
 export function openExchange(
   { kind, maxInFlightBytes, timeoutSeconds }: RunSpec["exchange"],
-  { redisUrl, runId, workers, host, onFallback }: ExchangeSurroundings,
+  { redisUrl, runId, workers, host, onMeeting }: ExchangeSurroundings,
 ): Exchange {
   if (workers === 1) return createLocalExchange();
   const options = { redisUrl, runId, maxInFlightBytes, timeoutMs: timeoutSeconds * 1000 };
@@ -26,6 +26,6 @@ export function openExchange(
     case "redis":
       return createRedisExchange(options);
     case "collective":
-      return createCollectiveExchange({ ...options, host, onFallback });
+      return createCollectiveExchange({ ...options, host, onMeeting });
   }
 }

@@ -205,8 +205,10 @@ class WorkerLife {
       runId: message.runId,
       workers: assignment.workers,
       host: this.#o.host,
-      onFallback: (why) =>
-        this.#o.logger.warn({ why }, "no collectives: tensors go through Redis instead"),
+      onMeeting: (why) => {
+        if (why === undefined) this.#o.logger.info("collectives: tensors go worker to worker");
+        else this.#o.logger.warn({ why }, "no collectives: tensors go through Redis instead");
+      },
     });
     const generation = new Generation(assignment, {
       spec,
