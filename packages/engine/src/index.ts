@@ -1,4 +1,13 @@
-/** Engines: what computes the model's tensors under TF.js. */
+/** Engines: what computes the model's tensors under TF.js; and collectives: how processes exchange them. */
+export { CollectiveError, type CollectiveErrorCode } from "./collectives/errors.js";
+export { type Group, type GroupOptions, openGroup, whyNoGroups } from "./collectives/group.js";
+export {
+  allReduce,
+  type Elements,
+  type Reduction,
+  reduceScatter,
+  type SumOrder,
+} from "./collectives/reduce.js";
 export type { Engine, EngineDescription, EngineName, EngineOptions } from "./engine.js";
 export { EngineError, type EngineErrorCode } from "./errors.js";
 export type { AdamWOptions, FlatMath } from "./flat.js";

@@ -30,6 +30,8 @@ export const RunSpec = z.strictObject({
   optimizer: OptimizerSpec.prefault({}),
   exchange: z
     .strictObject({
+      /** redis: works wherever Redis is reached. collective: worker to worker through Gloo, several times as fast; falls back to redis, with a warning, where a worker has none. The same trajectory. */
+      kind: z.enum(["redis", "collective"]).default("redis"),
       /** dtype in which weights and gradients travel. fp16 halves the bytes; both give one trajectory for every W. Sums of losses and Sinkhorn are always fp32. */
       dtype: z.enum(["fp16", "fp32"]).default("fp16"),
       /**

@@ -7,6 +7,7 @@ const changeable = [
   "fleet",
   "checkpoint",
   "evaluation",
+  "exchange.kind",
   "exchange.maxInFlightBytes",
   "exchange.timeoutSeconds",
   "data.path",

@@ -97,9 +97,22 @@ export type EngineCalls = {
 
 /** Engine thread -> main thread, while a call of the above runs. */
 export type HostCalls = {
-  /** The published bytes of one unit from every peer, indexed by worker (own entry: empty). */
-  fetchUnit(a: { step: number; part: string }): Promise<Uint8Array[]>;
-  send(a: { step: number; key: string; to: number; payload: Uint8Array }): Promise<void>;
-  receive(a: { step: number; key: string; from: number }): Promise<Uint8Array>;
+  /**
+   * The published bytes of one unit from every peer, indexed by worker (own entry: empty). `everyone`: all workers ask for
+   * it at this point of their step; else this one does by itself.
+   */
+  fetchUnit(a: {
+    step: number;
+    part: string;
+    expectedBytes: readonly number[];
+    everyone: boolean;
+  }): Promise<Uint8Array[]>;
+  /** As `Exchange.allToAll`. */
+  allToAll(a: {
+    step: number;
+    key: string;
+    outgoing: readonly Uint8Array[];
+    expectedBytes: readonly number[];
+  }): Promise<Uint8Array[]>;
   phase(a: { step: number; phase: string }): void;
 };

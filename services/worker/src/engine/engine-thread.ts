@@ -51,9 +51,9 @@ const calls: EngineCalls = {
       centers: centers ?? initialCenters(runSpec),
       flat: engine.flat ?? referenceFlatMath,
       host: {
-        fetchUnit: (step, part) => host.call("fetchUnit", { step, part }),
-        send: (step, key, to, payload) => host.call("send", { step, key, to, payload }),
-        receive: (step, key, from) => host.call("receive", { step, key, from }),
+        fetchUnit: (step, request) => host.call("fetchUnit", { step, ...request }),
+        allToAll: (step, key, outgoing, expectedBytes) =>
+          host.call("allToAll", { step, key, outgoing, expectedBytes }),
         phase: (step, phase) => void host.call("phase", { step, phase }),
       },
       now: () => performance.now(),
@@ -127,7 +127,7 @@ function teacherFeatures(
   return features({
     spec: runSpec,
     layout: active.layout,
-    gather: (unit) => active.gatherer.gather("teacher", unit),
+    gather: (unit) => active.gatherer.gather("teacher", unit, "alone"),
     images,
     count,
     size: runSpec.crops.global.size,

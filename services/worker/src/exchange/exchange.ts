@@ -14,6 +14,12 @@ export interface ExchangeStats {
   readonly inFlightBytes: number;
 }
 
+/**
+ * Who reads what is published. "everyone": all workers, each part at the same point of their work (`gather`). "anyone":
+ * besides that, any worker by itself at any time (`fetch`).
+ */
+export type Readers = "everyone" | "anyone";
+
 export interface Exchange {
   /**
    * Enters a generation, once, before anything else: everything of older ones is refused from now on, wherever it would
@@ -34,11 +40,28 @@ export interface Exchange {
   /**
    * Makes named parts readable by every peer, any number of times, until retired. One ticket per peer announces all parts.
    * What was published under the same key for the step before stays readable, older ones are removed first. The bytes
-   * must stay unchanged until this resolves.
+   * must stay unchanged until this resolves, with "everyone" until it is retired.
    */
-  publish(key: ExchangeKey, parts: ReadonlyMap<string, Uint8Array>): Promise<void>;
-  /** One part that `from` published; on shared memory, the caller's. Rejects like `receive`. */
+  publish(
+    key: ExchangeKey,
+    parts: ReadonlyMap<string, Uint8Array>,
+    readers: Readers,
+  ): Promise<void>;
+  /** One part that `from` published for "anyone"; on shared memory, the caller's. Rejects like `receive`. */
   fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array>;
+  /**
+   * Sends `outgoing[w]` to every worker w and returns what each sent under the same key; own entries are empty. A
+   * collective: all workers call `allToAll` and `gather` for the same keys and parts in the same order, without waiting for
+   * one to resolve before they call the next. Rejects like `receive`, or with worker-lost.
+   * @param expectedBytes how much each worker sends here
+   */
+  allToAll(
+    key: ExchangeKey,
+    outgoing: readonly Uint8Array[],
+    expectedBytes: readonly number[],
+  ): Promise<Uint8Array[]>;
+  /** One part that everybody published; the own entry is empty. A collective, see `allToAll`. */
+  gather(key: ExchangeKey, part: string, expectedBytes: readonly number[]): Promise<Uint8Array[]>;
   /** Forgets steps before `step`: deletes what I published under them and drops what was received and never taken. */
   retire(step: number): Promise<void>;
   readonly stats: ExchangeStats;

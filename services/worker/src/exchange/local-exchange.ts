@@ -14,6 +14,8 @@ export function createLocalExchange(): Exchange {
     receive: nobody,
     publish: nobody,
     fetch: nobody,
+    allToAll: nobody,
+    gather: nobody,
     async retire() {
       // Nothing was published.
     },

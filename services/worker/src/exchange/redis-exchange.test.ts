@@ -68,7 +68,7 @@ test("tickets are references: the payload is in no job, and a receiver that come
   const parts = new Map(
     [...Array(20).keys()].map((i) => [`student/block.${i}`, sampleBytes(1000)]),
   );
-  await a.publish(at(0, "weights"), parts);
+  await a.publish(at(0, "weights"), parts, "anyone");
   const jobs = await redis.admin.keys(`bull:paddock-x-${run}-g1-w1:*-*`);
   expect(jobs).toHaveLength(2);
   for (const job of jobs) {
@@ -90,7 +90,7 @@ test("published parts can be read many times until they are retired", async () =
     ["teacher/block.0", sampleBytes(4000)],
     ["teacher/empty", sampleBytes(0)],
   ]);
-  await a.publish(at(3, "weights"), parts);
+  await a.publish(at(3, "weights"), parts, "anyone");
   for (let i = 0; i < 3; i++) {
     const part = await b.fetch(at(3, "weights"), 0, "teacher/block.0");
     expect(sameBytes(part, sampleBytes(4000))).toBe(true);
@@ -109,7 +109,7 @@ test("published parts can be read many times until they are retired", async () =
 test("publishing keeps the version before, for peers that still read it, and no older one", async () => {
   const [a, b] = await redis.pair();
   for (let step = 0; step < 5; step++) {
-    await a.publish(at(step, "weights"), new Map([["x", sampleBytes(500, step)]]));
+    await a.publish(at(step, "weights"), new Map([["x", sampleBytes(500, step)]]), "anyone");
   }
   for (const step of [3, 4]) {
     const part = await b.fetch(at(step, "weights"), 0, "x");
@@ -125,7 +125,10 @@ test("sending or publishing the same again changes nothing, also after it was re
   expect(sameBytes(await b.receive(at(1), 0), payload)).toBe(true);
   await a.send(at(1), 1, payload);
   const parts = new Map([["x", payload]]);
-  await Promise.all([a.publish(at(1, "weights"), parts), a.publish(at(1, "weights"), parts)]);
+  await Promise.all([
+    a.publish(at(1, "weights"), parts, "anyone"),
+    a.publish(at(1, "weights"), parts, "anyone"),
+  ]);
   expect(a.stats.sentBytes).toBe(4000);
   await expect.poll(() => a.stats.inFlightBytes).toBe(0);
 });

@@ -161,6 +161,19 @@ class RedisExchange implements Exchange {
     return payload;
   }
 
+  async allToAll(key: ExchangeKey, outgoing: readonly Uint8Array[]): Promise<Uint8Array[]> {
+    const { worker, workers } = this.#at(key);
+    const sends = outgoing.map((bytes, to) => to !== worker && this.send(key, to, bytes));
+    const receives = fromPeers(worker, workers, (from) => this.receive(key, from));
+    const [received] = await Promise.all([receives, ...sends]);
+    return received;
+  }
+
+  async gather(key: ExchangeKey, part: string): Promise<Uint8Array[]> {
+    const { worker, workers } = this.#at(key);
+    return await fromPeers(worker, workers, (from) => this.fetch(key, from, part));
+  }
+
   async publish(key: ExchangeKey, parts: ReadonlyMap<string, Uint8Array>): Promise<void> {
     const entered = this.#at(key);
     const { worker, workers, store } = entered;
@@ -355,6 +368,16 @@ class RedisExchange implements Exchange {
   #ackChannel({ generation }: Entered, worker: number): string {
     return `paddock:${this.#o.runId}:ack:g${generation}:w${worker}`;
   }
+}
+
+/** By worker, all at once; nothing from myself. */
+function fromPeers(
+  me: number,
+  workers: number,
+  get: (from: number) => Promise<Uint8Array>,
+): Promise<Uint8Array[]> {
+  const all = Array.from({ length: workers }, (_, from) => from);
+  return Promise.all(all.map((from) => (from === me ? new Uint8Array(0) : get(from))));
 }
 
 /** "<generation>:<step>:<key>:<from>" */

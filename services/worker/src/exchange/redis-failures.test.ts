@@ -22,9 +22,9 @@ test("a worker of an older generation is refused at Redis, also in the middle of
   const fresh = await redis.enter(run, { generation: 2, worker: 0 });
   const stale = { code: "stale-generation" };
   await expect(zombie.send(at(5), 1, sampleBytes(10))).rejects.toMatchObject(stale);
-  await expect(zombie.publish(at(5), new Map([["x", sampleBytes(10)]]))).rejects.toMatchObject(
-    stale,
-  );
+  await expect(
+    zombie.publish(at(5), new Map([["x", sampleBytes(10)]]), "anyone"),
+  ).rejects.toMatchObject(stale);
   await expect(redis.enter(run, { worker: 1 })).rejects.toMatchObject(stale);
   expect(await redis.admin.keys(`paddock:${run}:payload:*`)).toEqual([]);
   expect(zombie.stats.inFlightBytes).toBe(0);
@@ -35,7 +35,7 @@ test("a worker of an older generation is refused at Redis, also in the middle of
 test("a generation removes what an older one left behind: payloads, tickets and queues", async () => {
   const run = redis.newRun();
   const dead = await redis.enter(run, { worker: 0 });
-  await dead.publish(at(1, "weights"), new Map([["x", sampleBytes(5000)]]));
+  await dead.publish(at(1, "weights"), new Map([["x", sampleBytes(5000)]]), "anyone");
   await dead.send(at(1), 1, sampleBytes(5000));
   await dead.close();
   const left = async (): Promise<string[]> =>
@@ -125,7 +125,7 @@ test("connections that are cut again and again lose and double nothing", async (
     expect(sameBytes(payload, sampleBytes(300_000 + step, step))).toBe(true);
   }
   await Promise.all(sends);
-  await a.publish(at(30, "weights"), new Map([["x", sampleBytes(500_000)]]));
+  await a.publish(at(30, "weights"), new Map([["x", sampleBytes(500_000)]]), "anyone");
   expect(sameBytes(await b.fetch(at(30, "weights"), 0, "x"), sampleBytes(500_000))).toBe(true);
   await cuts;
 });

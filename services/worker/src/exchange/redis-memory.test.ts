@@ -41,7 +41,9 @@ test("what Redis uses stays under the stated bound, through many steps and gener
           [...Array(4).keys()].map((unit) => [`${side}/${unit}`, shard] as const),
         ),
       );
-      await Promise.all(fleet.map((x) => x.publish({ generation, step, key: "weights" }, parts)));
+      await Promise.all(
+        fleet.map((x) => x.publish({ generation, step, key: "weights" }, parts, "anyone")),
+      );
       // Twice as much as may be in flight, to each peer.
       const pairs = fleet.flatMap((x, from) =>
         fleet.flatMap((y, to) => (from === to ? [] : [{ x, y, from, to }])),
@@ -72,6 +74,7 @@ test("a full piece fits an allocation of its own size, not the next larger one",
   await x.publish(
     { generation: 1, step: 0, key: "weights" },
     new Map([["x", sampleBytes(2 ** 20 - 4096)]]),
+    "anyone",
   );
   const [key = ""] = await redis.admin.keys(`paddock:${run}:payload:*`);
   expect(await redis.admin.memory("USAGE", key)).toBeLessThan(1.05 * 2 ** 20);

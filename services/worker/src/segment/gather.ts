@@ -7,6 +7,16 @@ import type { Codec } from "./codec.js";
 
 export type Side = "student" | "teacher";
 
+/** "together": all workers gather this unit at this point of their step. "alone": this one does by itself. */
+export type GatherMode = "together" | "alone";
+
+export interface UnitRequest {
+  readonly part: string;
+  /** By worker, the own included. */
+  readonly expectedBytes: readonly number[];
+  readonly everyone: boolean;
+}
+
 export interface GatherDeps {
   readonly layout: Layout;
   readonly membership: Membership;
@@ -16,7 +26,7 @@ export interface GatherDeps {
   /** Of the weights and biases of linear layers, once they are gathered. */
   readonly precision: Precision;
   /** Bytes of a published part from every peer, indexed by worker. Not called when there is one worker. */
-  readonly fetchUnit: (part: string) => Promise<Uint8Array[]>;
+  readonly fetchUnit: (request: UnitRequest) => Promise<Uint8Array[]>;
 }
 
 export class Gatherer {
@@ -40,24 +50,24 @@ export class Gatherer {
     return peak;
   }
 
-  /** Starts to fetch a unit that will be gathered next. */
+  /** Starts to fetch a unit that will be gathered next, by all workers. */
   prefetch(side: Side, unit: string): void {
     const part = `${side}/${unit}`;
     if (this.#deps.membership.workers === 1 || this.#prefetched.has(part)) return;
     this.#count(this.#unit(unit).elements * 4);
-    const parts = this.#deps.fetchUnit(part);
+    const parts = this.#fetch(part, this.#unit(unit), "together");
     // Its rejection is reported by the gather that awaits it.
     parts.catch(() => undefined);
     this.#prefetched.set(part, parts);
   }
 
   /** The unit's tensors, as every worker sees them: rounded to the exchange dtype. The caller releases them once. */
-  async gather(side: Side, name: string): Promise<Gathered> {
+  async gather(side: Side, name: string, mode: GatherMode = "together"): Promise<Gathered> {
     const unit = this.#unit(name);
     const part = `${side}/${name}`;
     const bytes = unit.elements * 4;
     if (!this.#prefetched.has(part)) this.#count(bytes);
-    const whole = await this.#assemble(side, unit);
+    const whole = await this.#assemble(side, unit, mode);
     const tensors = viewUnit(unit, whole, this.#deps.precision);
     whole.dispose();
     let released = false;
@@ -72,13 +82,22 @@ export class Gatherer {
     };
   }
 
-  async #assemble(side: Side, unit: Unit): Promise<tf.Tensor1D> {
+  #fetch(part: string, { elements }: Unit, mode: GatherMode): Promise<Uint8Array[]> {
+    const { membership, codec, fetchUnit } = this.#deps;
+    const expectedBytes = Array.from({ length: membership.workers }, (_, worker) => {
+      const { start, end } = shardOf(elements, worker, membership.workers);
+      return (end - start) * codec.bytesPerValue;
+    });
+    return fetchUnit({ part, expectedBytes, everyone: mode === "together" });
+  }
+
+  async #assemble(side: Side, unit: Unit, mode: GatherMode): Promise<tf.Tensor1D> {
     const { membership, state, codec } = this.#deps;
     const part = `${side}/${unit.name}`;
     const peers =
       membership.workers === 1
         ? []
-        : await (this.#prefetched.get(part) ?? this.#deps.fetchUnit(part));
+        : await (this.#prefetched.get(part) ?? this.#fetch(part, unit, mode));
     this.#prefetched.delete(part);
     const vector = this.#stagingOf(unit.elements);
     for (let worker = 0; worker < membership.workers; worker++) {

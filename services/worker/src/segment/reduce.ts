@@ -28,12 +28,21 @@ export interface ReduceDeps {
   readonly membership: Membership;
   readonly codec: Codec;
   readonly flat: FlatMath;
-  readonly send: (key: string, to: number, payload: Uint8Array) => Promise<void>;
-  readonly receive: (key: string, from: number) => Promise<Uint8Array>;
+  /** As `Exchange.allToAll`, for this step. */
+  readonly allToAll: (
+    key: string,
+    outgoing: readonly Uint8Array[],
+    expectedBytes: readonly number[],
+  ) => Promise<Uint8Array[]>;
+  /** Runs what waits for peers. */
+  readonly waiting: <T>(work: () => Promise<T>) => Promise<T>;
 }
 
 /** A bucket is sent as soon as this many values have come together. */
 const bucketElements = 512 * 1024;
+
+/** What a worker sends itself. */
+const nothing = new Uint8Array(0);
 
 const nodeKey = (node: TreeNode): string => `${node.start}-${node.end}`;
 
@@ -52,8 +61,8 @@ export class Reducer {
   readonly #leaves = new Map<string, Map<number, Float32Array>>();
   /** Roots of finished units, until their bucket is sent; then own slices only. */
   readonly #ready = new Map<string, RootValue[]>();
-  readonly #sending: Promise<void>[] = [];
-  readonly #sent = new Set<string>();
+  /** What the peers send for buckets that are finished here. */
+  readonly #exchanged = new Map<string, Promise<Uint8Array[]>>();
 
   constructor(deps: ReduceDeps) {
     this.#deps = deps;
@@ -68,8 +77,7 @@ export class Reducer {
   reset(): void {
     this.#leaves.clear();
     this.#ready.clear();
-    this.#sending.length = 0;
-    this.#sent.clear();
+    this.#exchanged.clear();
   }
 
   /** Takes one local rank's gradient of a unit (and disposes its tensors), scaled by `scale` before it is rounded. */
@@ -97,7 +105,7 @@ export class Reducer {
         ),
       })),
     );
-    if (membership.workers > 1) this.#sendFinishedBuckets();
+    if (membership.workers > 1) this.#exchangeFinishedBuckets();
   }
 
   /**
@@ -105,7 +113,7 @@ export class Reducer {
    * Waits for the peers.
    */
   async collect(factor: number): Promise<Map<string, Float32Array>> {
-    const { membership, flat, codec, logicalRanks } = this.#deps;
+    const { membership, flat, codec, logicalRanks, waiting } = this.#deps;
     const { worker, workers } = membership;
     invariant(
       this.#leaves.size === 0,
@@ -114,10 +122,10 @@ export class Reducer {
     const reduced = new Map<string, Float32Array>();
     for (const bucket of this.#buckets) {
       const nodes = bucket.units.map((unit) => this.#ownNodes(unit));
-      for (let peer = 0; peer < workers; peer++) {
-        if (peer === worker) continue;
-        const payload = await this.#deps.receive(bucket.key, peer);
-        this.#decodePeer(bucket, peer, payload, nodes);
+      const payloads = await waiting(async () => this.#exchanged.get(bucket.key) ?? []);
+      invariant(workers === 1 || payloads.length === workers, `${bucket.key} was exchanged`);
+      for (const [peer, payload] of payloads.entries()) {
+        if (peer !== worker) this.#decodePeer(bucket, peer, payload, nodes);
       }
       bucket.units.forEach((unit, i) => {
         const known = nodes[i] as Map<string, Float32Array>;
@@ -131,9 +139,7 @@ export class Reducer {
         this.#ready.delete(unit.name);
       });
     }
-    await Promise.all(this.#sending);
-    this.#sending.length = 0;
-    this.#sent.clear();
+    this.#exchanged.clear();
     invariant(codec.bytesPerValue > 0 && this.#ready.size === 0, "every unit was reduced");
     return reduced;
   }
@@ -157,11 +163,15 @@ export class Reducer {
         payload.set(known.get(nodeKey(node)) as Float32Array, i * length);
       });
       const bytes = new Uint8Array(payload.buffer);
-      const peers = [...Array(workers).keys()].filter((peer) => peer !== worker);
-      const sends = peers.map((peer) => this.#deps.send(key, peer, bytes));
-      for (const peer of peers)
-        this.#readSum(key, peer, length, await this.#deps.receive(key, peer), known);
-      await Promise.all(sends);
+      const all = [...Array(workers).keys()];
+      const outgoing = all.map((peer) => (peer === worker ? nothing : bytes));
+      const expected = all.map((peer) =>
+        peer === worker ? 0 : this.#rootsOf(peer).length * length * 4,
+      );
+      const received = await this.#deps.waiting(() => this.#deps.allToAll(key, outgoing, expected));
+      for (const [peer, theirs] of received.entries()) {
+        if (peer !== worker) this.#readSum(key, peer, length, theirs, known);
+      }
     }
     return sumTree(
       { start: 0, end: logicalRanks },
@@ -185,20 +195,33 @@ export class Reducer {
     });
   }
 
-  #sendFinishedBuckets(): void {
+  #exchangeFinishedBuckets(): void {
+    const { worker, workers } = this.#deps.membership;
+    const all = [...Array(workers).keys()];
     for (const bucket of this.#buckets) {
-      if (this.#sent.has(bucket.key) || !bucket.units.every((unit) => this.#ready.has(unit.name)))
-        continue;
-      this.#sent.add(bucket.key);
-      for (let peer = 0; peer < this.#deps.membership.workers; peer++) {
-        if (peer === this.#deps.membership.worker) continue;
-        const sending = this.#deps.send(bucket.key, peer, this.#encodeFor(bucket, peer));
-        // Its rejection is reported by collect.
-        sending.catch(() => undefined);
-        this.#sending.push(sending);
-      }
-      for (const unit of bucket.units) this.#keepOwnSlice(unit);
+      const { key, units } = bucket;
+      if (this.#exchanged.has(key) || !units.every(({ name }) => this.#ready.has(name))) continue;
+      const exchanged = this.#deps.allToAll(
+        key,
+        all.map((peer) => (peer === worker ? nothing : this.#encodeFor(bucket, peer))),
+        all.map((peer) => (peer === worker ? 0 : this.#bytesFrom(bucket, peer))),
+      );
+      // Its rejection is reported by collect.
+      exchanged.catch(() => undefined);
+      this.#exchanged.set(key, exchanged);
+      for (const unit of units) this.#keepOwnSlice(unit);
     }
+  }
+
+  /** Bytes that a peer sends for a bucket: its roots, on the elements of this worker. */
+  #bytesFrom({ units }: Bucket, peer: number): number {
+    const { codec, membership } = this.#deps;
+    const { worker, workers } = membership;
+    const values = units.reduce((sum, { elements }) => {
+      const { start, end } = shardOf(elements, worker, workers);
+      return sum + end - start;
+    }, 0);
+    return values * this.#rootsOf(peer).length * codec.bytesPerValue;
   }
 
   /** A peer's slices: unit by unit, root by root, in the exchange dtype. */
@@ -249,12 +272,8 @@ export class Reducer {
     const shards = bucket.units.map((unit) =>
       shardOf(unit.elements, membership.worker, membership.workers),
     );
-    const expected = shards.reduce((sum, { start, end }) => sum + (end - start), 0);
-    expectBytes(
-      `${bucket.key} from worker ${peer}`,
-      expected * roots.length * codec.bytesPerValue,
-      payload.byteLength,
-    );
+    const expected = this.#bytesFrom(bucket, peer);
+    expectBytes(`${bucket.key} from worker ${peer}`, expected, payload.byteLength);
     bucket.units.forEach((_, i) => {
       const { start, end } = shards[i] as Range;
       for (const node of roots) {

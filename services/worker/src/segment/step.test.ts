@@ -67,6 +67,8 @@ class Mailroom {
   readonly #mail = new Map<string, Uint8Array>();
   readonly #waiting = new Map<string, (payload: Uint8Array) => void>();
   readonly published = new Map<string, Map<string, Uint8Array>>();
+  /** What each worker asked for, in its order. */
+  readonly collectives: string[][] = [];
 
   put(key: string, payload: Uint8Array): void {
     const waiting = this.#waiting.get(key);
@@ -84,16 +86,36 @@ class Mailroom {
   }
 
   hostOf(worker: number, workers: number): StepHost {
+    const collectives: string[] = [];
+    this.collectives[worker] = collectives;
+    const all = Array.from({ length: workers }, (_, peer) => peer);
+    const byPeer = async (
+      expectedBytes: readonly number[],
+      get: (peer: number) => Uint8Array | Promise<Uint8Array>,
+    ): Promise<Uint8Array[]> => {
+      const got = await Promise.all(
+        all.map((peer) => (peer === worker ? new Uint8Array(0) : get(peer))),
+      );
+      for (const peer of all) {
+        if (peer !== worker) expect(got[peer]?.byteLength).toBe(expectedBytes[peer]);
+      }
+      return got;
+    };
     return {
-      fetchUnit: async (_, part) =>
-        Array.from({ length: workers }, (__, peer) =>
-          peer === worker
-            ? new Uint8Array(0)
-            : (this.published.get(String(peer))?.get(part) as Uint8Array),
-        ),
-      send: async (step, key, to, payload) =>
-        this.put(`${step} ${key} ${worker}>${to}`, payload.slice()),
-      receive: (step, key, from) => this.take(`${step} ${key} ${from}>${worker}`),
+      fetchUnit: (step, { part, expectedBytes, everyone }) => {
+        expect(everyone).toBe(true);
+        collectives.push(`${step} ${part}`);
+        const partOf = (peer: number) => this.published.get(String(peer))?.get(part) as Uint8Array;
+        return byPeer(expectedBytes, partOf);
+      },
+      allToAll: (step, key, outgoing, expectedBytes) => {
+        collectives.push(`${step} ${key}`);
+        for (const peer of all) {
+          const payload = (outgoing[peer] as Uint8Array).slice();
+          if (peer !== worker) this.put(`${step} ${key} ${worker}>${peer}`, payload);
+        }
+        return byPeer(expectedBytes, (peer) => this.take(`${step} ${key} ${peer}>${worker}`));
+      },
       phase: () => undefined,
     };
   }
@@ -165,6 +187,8 @@ async function train(spec: RunSpec, workers: number): Promise<Outcome> {
     );
     for (const runner of runners) runner.update(step, gradNorm);
   }
+  // Collectives work only if all workers ask for the same in the same order, whatever ranks they have.
+  for (const asked of mail.collectives) expect(asked).toEqual(mail.collectives[0]);
   const whole = (kind: "student" | "teacher"): Map<string, Float32Array> =>
     new Map(
       layout.units.map((unit) => [

@@ -31,15 +31,19 @@ import {
 } from "@paddock/model";
 import type { Membership, NormRootReport, ShardState, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
-import { Gatherer } from "./gather.js";
+import { Gatherer, type UnitRequest } from "./gather.js";
 import { PartTimer } from "./part-timer.js";
 import { Reducer } from "./reduce.js";
 
-/** How a step reaches its peers; `step` is part of every key. Not used with one worker, but for `phase`. */
+/** How a step reaches its peers (see HostCalls); `step` is part of every key. Not used with one worker, but for `phase`. */
 export interface StepHost {
-  fetchUnit(step: number, part: string): Promise<Uint8Array[]>;
-  send(step: number, key: string, to: number, payload: Uint8Array): Promise<void>;
-  receive(step: number, key: string, from: number): Promise<Uint8Array>;
+  fetchUnit(step: number, request: UnitRequest): Promise<Uint8Array[]>;
+  allToAll(
+    step: number,
+    key: string,
+    outgoing: readonly Uint8Array[],
+    expectedBytes: readonly number[],
+  ): Promise<Uint8Array[]>;
   phase(step: number, phase: string): void;
 }
 
@@ -88,7 +92,7 @@ export class StepRunner {
       codec: this.#codec,
       flat,
       precision: spec.engine.precision,
-      fetchUnit: (part) => host.fetchUnit(this.#step, part),
+      fetchUnit: (request) => host.fetchUnit(this.#step, request),
     });
     this.#reducer = new Reducer({
       layout: this.layout,
@@ -96,8 +100,8 @@ export class StepRunner {
       membership,
       codec: this.#codec,
       flat,
-      send: (key, to, payload) => host.send(this.#step, key, to, payload),
-      receive: (key, from) => this.#timer.during("wait", () => host.receive(this.#step, key, from)),
+      allToAll: (key, outgoing, expected) => host.allToAll(this.#step, key, outgoing, expected),
+      waiting: (work) => this.#timer.during("wait", work),
     });
   }
 

@@ -18,7 +18,7 @@ import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from
 import { isStateKind, type Membership, type ShardState, type StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
-import type { Exchange } from "../exchange/exchange.js";
+import type { Exchange, Readers } from "../exchange/exchange.js";
 import { allocateState, stateBytes } from "../segment/state.js";
 import { loadState, saveState } from "../segment/state-io.js";
 import { Decisions } from "./decisions.js";
@@ -83,7 +83,7 @@ export class Generation {
         })
       : null;
     await engine.call("enter", { spec, membership, state, initialise: !loadCheckpoint, centers });
-    await this.#publish(startStep);
+    await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
     if (evaluateFirst) await this.#evaluate(startStep, true);
   }
 
@@ -145,7 +145,8 @@ export class Generation {
       await engine.call("skip", { step });
     }
     this.#scale = decision.scale;
-    await this.#publish(step + 1);
+    // Evaluation, and the pictures that worker 0 makes at the end, gather weights without the others.
+    await this.#publish(step + 1, decision.evaluate || decision.stop ? "anyone" : "everyone");
     this.#updateSeconds = secondsSince(updating);
     if (decision.checkpoint) await this.#checkpoint(step + 1);
     if (decision.evaluate) await this.#evaluate(step + 1, step + 1 === this.#deps.spec.steps);
@@ -183,12 +184,12 @@ export class Generation {
   }
 
   /** Makes the shards readable by the peers as weights of `step`; older ones are no longer needed by anybody. */
-  async #publish(step: number): Promise<void> {
+  async #publish(step: number, readers: Readers): Promise<void> {
     const { engine, exchange } = this.#deps;
     const { generation, workers } = this.membership;
     if (workers === 1) return;
     const parts = await engine.call("encodeWeights", {});
-    await exchange.publish({ generation, step, key: "weights" }, parts);
+    await exchange.publish({ generation, step, key: "weights" }, parts, readers);
     // A peer may still read the weights of the step that this one follows (its evaluation, a late gather).
     await exchange.retire(step - 1);
   }

@@ -16,8 +16,7 @@ import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
 import type { Exchange } from "../exchange/exchange.js";
-import { createLocalExchange } from "../exchange/local-exchange.js";
-import { createRedisExchange } from "../exchange/redis-exchange.js";
+import { openExchange } from "../exchange/open-exchange.js";
 import { startPeerService } from "../peer/peer-service.js";
 import { connectSession, type Session } from "./connection.js";
 import { Generation } from "./generation.js";
@@ -203,15 +202,16 @@ class WorkerLife {
     if (!served) throw new PaddockError("internal", "an assignment came before the welcome");
     const { spec, message, train, pool } = served;
     const engine = this.#engine;
-    const exchange: Exchange =
-      assignment.workers === 1
-        ? createLocalExchange()
-        : createRedisExchange({
-            redisUrl: message.redisUrl,
-            runId: message.runId,
-            maxInFlightBytes: spec.exchange.maxInFlightBytes,
-            timeoutMs: spec.exchange.timeoutSeconds * 1000,
-          });
+    const exchange = openExchange(spec.exchange, {
+      redisUrl: message.redisUrl,
+      runId: message.runId,
+      workers: assignment.workers,
+      host: this.#o.host,
+      onMeeting: (why) => {
+        if (why === undefined) this.#o.logger.info("collectives: tensors go worker to worker");
+        else this.#o.logger.warn({ why }, "no collectives: tensors go through Redis instead");
+      },
+    });
     const generation = new Generation(assignment, {
       spec,
       runDir: message.runDir,
@@ -312,27 +312,21 @@ class WorkerLife {
       return this.#running;
     };
     return {
-      fetchUnit: async ({ step, part }) => {
+      fetchUnit: async ({ step, part, expectedBytes, everyone }) => {
         const { exchange, generation } = current();
         const { generation: number, worker, workers } = generation.membership;
         const key = { generation: number, step, key: "weights" };
+        if (everyone) return await exchange.gather(key, part, expectedBytes);
         return await Promise.all(
           Array.from({ length: workers }, (_, peer) =>
             peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
           ),
         );
       },
-      send: ({ step, key, to, payload }) => {
+      allToAll: ({ step, key, outgoing, expectedBytes }) => {
         const { exchange, generation } = current();
-        return exchange.send(
-          { generation: generation.membership.generation, step, key },
-          to,
-          payload,
-        );
-      },
-      receive: ({ step, key, from }) => {
-        const { exchange, generation } = current();
-        return exchange.receive({ generation: generation.membership.generation, step, key }, from);
+        const { generation: number } = generation.membership;
+        return exchange.allToAll({ generation: number, step, key }, outgoing, expectedBytes);
       },
       phase: ({ step, phase }) => {
         const generation = this.#running?.generation.membership.generation;
