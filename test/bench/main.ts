@@ -8,6 +8,7 @@ import { enginesBench } from "./engines.js";
 import { exchangeBench } from "./exchange.js";
 import { type Bench, Unavailable } from "./harness/bench.js";
 import { tableHead, tableLine } from "./harness/rows.js";
+import { precisionBench } from "./precision.js";
 import { stepBench } from "./step.js";
 
 const benches: readonly Bench[] = [
@@ -16,6 +17,7 @@ const benches: readonly Bench[] = [
   enginesBench,
   exchangeBench,
   dataBench,
+  precisionBench,
 ];
 
 /** Pairs below which a median says little. */

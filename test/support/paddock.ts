@@ -7,7 +7,10 @@ import { fileURLToPath } from "node:url";
 import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
 
-const cli = fileURLToPath(new URL("../../services/cli/bin/paddock.mjs", import.meta.url));
+/** The command's file, from here or from where this is compiled to. */
+const cli = ["../../", "../../../"]
+  .map((up) => fileURLToPath(new URL(`${up}services/cli/bin/paddock.mjs`, import.meta.url)))
+  .find(existsSync) as string;
 
 export interface Finished {
   /** null when a signal ended it. */

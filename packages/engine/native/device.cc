@@ -73,6 +73,11 @@ void resetDevicePeaks(Call& call) {
 #endif
 }
 
+/// Process-wide, as in PyTorch: whether float32 products on CUDA may round their operands to 10 bits.
+void allowTf32(bool allowed) {
+  if (at::hasCUDA()) at::globalContext().setAllowTF32CuBLAS(allowed);
+}
+
 }  // namespace
 
 void defineDevice(Module& module) {
@@ -81,6 +86,7 @@ void defineDevice(Module& module) {
   module.add("synchronize", &synchronize);
   module.add("deviceMemory", &deviceMemory);
   module.add("resetDevicePeaks", &resetDevicePeaks);
+  module.add("allowTf32", &allowTf32);
 }
 
 }  // namespace paddock

@@ -29,12 +29,10 @@ at::Tensor wideProduct(T a, T b) {
   return wide(at::mm(a, b));
 }
 
-/// The weights' dtype is that of the product; x follows it. So does the result, unless it is to be float32.
-at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O, bool wideResult) {
+/// The weights' dtype is that of the product and its result; x follows it.
+at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
   const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
-  if (wideResult && !bias_O) return wideProduct(x, w.t());
-  const at::Tensor y = bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w);
-  return wideResult ? wide(y) : as(y, w_OI);
+  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
 }
 
 /// Gradients of weights are sums over rows, which are summed on over ranks: (dw [O,I] float32, db [O] float32 if hasBias, dx [M,I] if needDx).

@@ -38,6 +38,11 @@ export interface Engine {
   readonly flat: FlatMath | null;
   /** What matrix products can be computed in: fp32 everywhere, bf16 and fp16 on `torch` (kernel `PaddockToPrecision`). */
   readonly precisions: readonly Precision[];
+  /**
+   * Lets products of float32 tensors round their operands to TF32's 10 bits where that is many times faster (CUDA): for runs that
+   * chose a lower precision anyway. Off at first; the whole process's setting.
+   */
+  allowTf32(allowed: boolean): void;
   /** Live tensors and the bytes they hold, device memory included. */
   memory(): { readonly tensors: number; readonly bytes: number };
   /**

@@ -108,6 +108,8 @@ export interface Native
   /** Fills five numbers, see native/device.cc; false where this libtorch cannot tell. */
   deviceMemory(out: Float64Array): boolean;
   resetDevicePeaks(): void;
+  /** Whether float32 products on CUDA may round their operands to TF32 (10 bits). Off at first. */
+  allowTf32(allowed: boolean): void;
   parallelInfo(): string;
 
   addN(terms: ListLength): Handle;
@@ -165,7 +167,7 @@ export interface Native
   resizeGrad: Resize;
 
   matmul(a: Handle, b: Handle, transposeA: boolean, transposeB: boolean): Handle;
-  linear(x: Handle, w: Handle, bias: Handle, wideResult: boolean): Handle;
+  linear(x: Handle, w: Handle, bias: Handle): Handle;
   linearBackward(dy: Handle, x: Handle, w: Handle, needDx: boolean, hasBias: boolean): ResultCount;
   layerNorm(x: Handle, gamma: Handle, beta: Handle, eps: number): ResultCount;
   layerNormBackward(dy: Handle, x: Handle, mean: Handle, rstd: Handle, gamma: Handle): ResultCount;

@@ -9,6 +9,7 @@ type Portable = Pick<
   | "memory"
   | "tensorFromFlat"
   | "readInto"
+  | "allowTf32"
   | "synchronize"
   | "deviceMemory"
   | "close"
@@ -22,6 +23,7 @@ export function portable(backendName: string): Portable {
     memory: () => ({ tensors: tf.memory().numTensors, bytes: tf.memory().numBytes }),
     tensorFromFlat: (values) => tf.tensor1d(values.slice()),
     readInto: (tensor, out) => out.set(tensor.dataSync()),
+    allowTf32: () => undefined,
     synchronize: () => undefined,
     deviceMemory: () => null,
     close: () => {

@@ -14,8 +14,8 @@ export interface Gathered {
 }
 
 /**
- * The parameters of a unit as tensors of their own, cut out of its flat float32 vector; weights and biases of linear layers in
- * `precision`. The caller disposes them.
+ * The parameters of a unit as tensors of their own, cut out of its flat float32 vector; weights and biases of the backbone's linear layers
+ * in `precision`. The caller disposes them.
  */
 export function viewUnit(
   unit: Unit,

@@ -35,6 +35,8 @@ export interface Training {
   readonly student: Vectors;
   /** One whole step with its update. Returns the mean loss over ranks, in nats. */
   step(batches: readonly RankBatch[]): Promise<number>;
+  /** Of the last step, mean over ranks, clipped. */
+  gradients(): Vectors;
 }
 
 /** A run before its first step. */
@@ -57,6 +59,7 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
   const [m, v] = [zeros(), zeros()];
   const weights = { student, teacher };
   let centers = initialCenters(spec);
+  let lastGradients: Vectors = new Map();
   let step = 0;
 
   const add = (left: Float32Array, right: Float32Array): Float32Array => {
@@ -74,6 +77,7 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
   return {
     layout,
     student,
+    gradients: () => lastGradients,
     async step(batches) {
       const leaves = new Map<string, Float32Array[]>();
       const deps: StepDeps = {
@@ -121,6 +125,7 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
         });
       }
       centers = result.centers;
+      lastGradients = grads;
       step++;
       return result.losses.reduce((sum, { total }) => sum + total, 0) / batches.length;
     },

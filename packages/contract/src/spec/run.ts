@@ -58,7 +58,7 @@ export const RunSpec = z.strictObject({
       threads: z.number().int().positive().default(1),
       /**
        * Of matrix products and what lies between them: fp32; bf16, fp16 (torch engine): half the memory and many times the speed on
-       * GPUs, no faster on CPUs. Residual stream, norms, losses, master weights and sums of gradients stay fp32. fp16 needs the loss
+       * GPUs, no faster on CPUs. Residual stream, norms, heads (TF32 on GPUs), losses, master weights and sums of gradients stay fp32. fp16 needs the loss
        * scaled (exchange.initialScale); bf16 has fp32's range. Official: fp16 in DINO and DINOv2, bf16 in DINOv3.
        */
       precision: z.enum(["fp32", "bf16", "fp16"]).default("fp32"),

@@ -32,6 +32,7 @@ export async function openTorch(threads: number, device: string | undefined): Pr
     why: `libtorch ${stamp.version} was found (${stamp.from}) and its addon loads`,
     flat: nativeFlatMath(native),
     precisions: ["fp32", "bf16", "fp16"],
+    allowTf32: (allowed) => native.allowTf32(allowed),
     synchronize: () => native.synchronize(),
     deviceMemory: () => (chosen === "cpu" ? null : deviceMemory(native)),
     memory: () => ({ tensors: native.numTensors(), bytes: native.numBytes() }),

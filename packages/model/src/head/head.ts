@@ -7,7 +7,6 @@ import { crossEntropy } from "../ops/cross-entropy.js";
 import { gelu, geluBackward } from "../ops/gelu.js";
 import { l2Normalize, l2NormalizeBackward, type Normalized } from "../ops/l2-normalize.js";
 import { linear, linearBackward } from "../ops/linear.js";
-import { type Precision, toPrecision } from "../ops/precision.js";
 import { type WeightNormOutput, weightNorm, weightNormBackward } from "../ops/weight-norm.js";
 import { parameterOf, type UnitTensors } from "../tensors.js";
 import {
@@ -30,12 +29,10 @@ export interface Head {
   readonly name: string;
   readonly g: tf.Tensor2D;
   readonly v: tf.Tensor2D;
-  /** Of the products with the prototypes; their normalisation is float32. */
-  readonly precision: Precision;
 }
 
 /** The head whose parameters are `<prefix>.mlp...` and `<prefix>.last_layer...`. */
-export function headOf(tensors: UnitTensors, prefix: string, precision: Precision = "fp32"): Head {
+export function headOf(tensors: UnitTensors, prefix: string): Head {
   const names = Object.keys(tensors)
     .filter((name) => name.startsWith(`${prefix}.mlp.`) && name.endsWith(".weight"))
     .map((name) => name.slice(0, -".weight".length))
@@ -45,7 +42,6 @@ export function headOf(tensors: UnitTensors, prefix: string, precision: Precisio
     name: `${prefix}.last_layer`,
     g: parameterOf(tensors, `${prefix}.last_layer.weight_g`),
     v: parameterOf(tensors, `${prefix}.last_layer.weight_v`),
-    precision,
   };
 }
 
@@ -105,12 +101,10 @@ export function disposeBottleneck(saved: BottleneckSaved): void {
   tf.dispose([saved.unit.y, saved.unit.norm, ...saved.before, ...saved.inputs.slice(1)]);
 }
 
-/** The scores [N,K] of the head for h [N,D] in float32, without backward. */
+/** The scores [N,K] of the head for h [N,D], without backward. */
 export function headScores(head: Head, h: tf.Tensor2D): tf.Tensor2D {
   const saved = bottleneck(head, h);
-  const scores = tf.tidy(() =>
-    scoresOf(saved.unit.y, inPrecisionOf(head, weightNorm(head.g, head.v).w)),
-  );
+  const scores = tf.tidy(() => linear(saved.unit.y, weightNorm(head.g, head.v).w));
   disposeBottleneck(saved);
   return scores;
 }
@@ -148,9 +142,7 @@ export function headLoss(
   const grads: Grads = {};
   const saved = bottleneck(head, h);
   const prototypes = weightNorm(head.g, head.v);
-  const w = inPrecisionOf(head, prototypes.w);
-  const { rows, dz, dw } = prototypeLoss(saved.unit.y, w, targets, temperature);
-  if (w !== prototypes.w) w.dispose();
+  const { rows, dz, dw } = prototypeLoss(saved.unit.y, prototypes.w, targets, temperature);
   const { dg, dv } = weightNormBackward(dw, head.g, prototypes.direction);
   grads[`${head.name}.weight_g`] = dg;
   grads[`${head.name}.weight_v`] = dv;
@@ -158,16 +150,6 @@ export function headLoss(
   dw.dispose();
   const dh = bottleneckBackward(head, dz, saved, grads);
   return { rows, dh, grads };
-}
-
-/** Scores are divided by temperatures of a few hundredths: they keep all digits of the product's sums. */
-function scoresOf(z: tf.Tensor2D, w: tf.Tensor2D): tf.Tensor2D {
-  return linear(z, w, undefined, "float32");
-}
-
-/** w itself in float32. */
-function inPrecisionOf({ precision }: Head, w: tf.Tensor2D): tf.Tensor2D {
-  return precision === "fp32" ? w : toPrecision(w, precision);
 }
 
 function disposePrototypes({ w, direction }: WeightNormOutput): void {
@@ -212,7 +194,7 @@ function chunkLoss(
 ): { rows: tf.Tensor1D; dz: tf.Tensor2D; dw: tf.Tensor2D } {
   return tf.tidy(() => {
     const part = tf.slice(z, [rowStart + start, 0], [end - start, -1]) as tf.Tensor2D;
-    const logits = scoresOf(part, w);
+    const logits = linear(part, w);
     const index = tf.tensor1d(run.index.subarray(start, end), "int32");
     const weight = tf.tensor1d(run.weight.subarray(start, end));
     const { rows, dlogits } = crossEntropy(

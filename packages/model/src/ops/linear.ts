@@ -10,20 +10,9 @@ export interface LinearGradients {
   readonly dx?: tf.Tensor2D;
 }
 
-/**
- * The product is in w's precision, and so is its result, unless it is asked for in float32 as the sums are.
- * @param x [M,I] @param w [O,I] @param bias [O] @returns [M,O], owned by the caller.
- */
-export function linear(
-  x: tf.Tensor2D,
-  w: tf.Tensor2D,
-  bias?: tf.Tensor1D,
-  result: "float32" | "asWeights" = "asWeights",
-): tf.Tensor2D {
-  if (hasFused("PaddockLinear")) {
-    const attrs = { wideResult: result === "float32" };
-    return runFused("PaddockLinear", { x, w, bias }, attrs)[0] as tf.Tensor2D;
-  }
+/** @param x [M,I] @param w [O,I] @param bias [O] @returns [M,O], owned by the caller. */
+export function linear(x: tf.Tensor2D, w: tf.Tensor2D, bias?: tf.Tensor1D): tf.Tensor2D {
+  if (hasFused("PaddockLinear")) return runFused("PaddockLinear", { x, w, bias })[0] as tf.Tensor2D;
   return tf.tidy(() => {
     // Explicit transposes here and below: TF.js's wasm matMul is 15 times slower with its transpose flags.
     const y = tf.matMul(x, tf.transpose(w));

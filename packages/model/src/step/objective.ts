@@ -40,7 +40,7 @@ export async function objective(
   const clsCount = localRows(spec) + 2 * spec.batchPerRank;
   const ownHead = hasOwnIbotHead(spec);
   await walk("student", "dino_head", async (tensors) => {
-    const head = headOf(tensors, "dino_head", spec.engine.precision);
+    const head = headOf(tensors, "dino_head");
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
       const runs = [dinoTargets(spec, target.cls, ctx.lossScale)];
@@ -137,7 +137,7 @@ async function ibotHead(
     return;
   }
   await walk("student", "ibot_head", async (tensors) => {
-    const head = headOf(tensors, "ibot_head", spec.engine.precision);
+    const head = headOf(tensors, "ibot_head");
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
       const run = ibotTargets(ctx, student.batch, target.patches);

@@ -73,7 +73,7 @@ async function teacherHeads(
   const bounds = { dino: 0, ibot: 0 };
   const ownHead = hasOwnIbotHead(spec);
   await walk("teacher", "dino_head", async (tensors) => {
-    const head = headOf(tensors, "dino_head", spec.engine.precision);
+    const head = headOf(tensors, "dino_head");
     bounds.dino = bounds.ibot = await scoreBound(tensors, "dino_head");
     for (const [r, h] of rows.entries()) {
       const part = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
@@ -84,7 +84,7 @@ async function teacherHeads(
   });
   if (ownHead) {
     await walk("teacher", "ibot_head", async (tensors) => {
-      const head = headOf(tensors, "ibot_head", spec.engine.precision);
+      const head = headOf(tensors, "ibot_head");
       bounds.ibot = await scoreBound(tensors, "ibot_head");
       for (const [r, h] of rows.entries()) {
         if (h.shape[0] === clsCount) continue;

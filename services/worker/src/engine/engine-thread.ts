@@ -35,6 +35,7 @@ const calls: EngineCalls = {
   async enter({ spec: runSpec, membership, state, initialise, centers }) {
     invariant(engine, "open comes before enter");
     requirePrecision(engine, runSpec.engine.precision);
+    engine.allowTf32(runSpec.engine.precision !== "fp32");
     spec = runSpec;
     if (initialise) {
       for (const unit of layoutOf(runSpec).units) {

@@ -42,10 +42,8 @@ export const fusedKernels: readonly KernelConfig[] = [
   kernel<Inputs<"x">, { precision: Precision }>("PaddockToPrecision", (b, { x }, { precision }) =>
     b.wrap(b.native.toPrecision(b.handle(x), precisionNumbers[precision]), "float32", x.shape),
   ),
-  kernel<Inputs<"x" | "w"> & Optional<"bias">, { wideResult?: boolean }>(
-    "PaddockLinear",
-    (b, { x, w, bias }, { wideResult = false }) =>
-      b.wrap(b.native.linear(b.handle(x), b.handle(w), b.optional(bias), wideResult), "float32"),
+  kernel<Inputs<"x" | "w"> & Optional<"bias">>("PaddockLinear", (b, { x, w, bias }) =>
+    b.wrap(b.native.linear(b.handle(x), b.handle(w), b.optional(bias)), "float32"),
   ),
   kernel<Inputs<"dy" | "x" | "w">, { needDx: boolean; hasBias: boolean }>(
     "PaddockLinearBackward",
