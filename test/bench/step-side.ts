@@ -113,7 +113,7 @@ function wholeStep(spec: RunSpec, engine: Engine, folder: string): Work {
   if (folder) {
     const index: Record<string, unknown> = {};
     for (const unit of training.layout.units) {
-      const values = training.student.get(unit.name) as Float32Array;
+      const values = training.initial(unit);
       writeFileSync(join(folder, `${unit.name}.f32`), values);
       for (const {
         name,

@@ -43,6 +43,7 @@ napi_value init(napi_env env, napi_value exports) {
   definePooling(module);
   defineResize(module);
   defineFlat(module);
+  defineVectors(module);
   return exports;
 }
 

@@ -21,5 +21,6 @@ void defineConvolution(Module& module);
 void definePooling(Module& module);
 void defineResize(Module& module);
 void defineFlat(Module& module);
+void defineVectors(Module& module);
 
 }  // namespace paddock

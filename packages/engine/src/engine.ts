@@ -2,6 +2,7 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import type { FlatMath } from "./flat.js";
 import type { Precision } from "./native.js";
+import type { DeviceVectors } from "./torch/vectors.js";
 
 export type EngineName = "torch" | "tensorflow" | "wasm";
 
@@ -12,6 +13,8 @@ export interface EngineOptions {
   readonly threads: number;
   /** `cpu`, `cuda` or `cuda:<n>`; left out: a GPU if the engine sees one. */
   readonly device?: string;
+  /** `library`: flat vectors lie in the library's memory as on a GPU, also on a CPU. For tests of that. */
+  readonly vectors?: "library";
 }
 
 /** Bytes of a GPU as the caching allocator sees them. Peaks count since the engine was opened. */
@@ -36,6 +39,8 @@ export interface Engine {
   readonly why: string;
   /** Null where the engine has none; the caller then uses its own reference. */
   readonly flat: FlatMath | null;
+  /** Where flat vectors live on the device; null where they live on the host. */
+  readonly vectors: DeviceVectors | null;
   /** What matrix products can be computed in: fp32 everywhere, bf16 and fp16 on `torch` (kernel `PaddockToPrecision`). */
   readonly precisions: readonly Precision[];
   /**

@@ -13,3 +13,4 @@ export { EngineError, type EngineErrorCode } from "./errors.js";
 export type { AdamWOptions, FlatMath } from "./flat.js";
 export { describeEngines, openEngine } from "./open.js";
 export { threadEnvironment } from "./threads.js";
+export type { DeviceVector, DeviceVectors } from "./torch/vectors.js";

@@ -213,6 +213,38 @@ export interface Native
   flatScale(x: Float32Array, factor: number): void;
   flatSumSquares(x: Float32Array, chunk: number, out: Float64Array): void;
   flatAllFinite(x: Float32Array): boolean;
+
+  vectorAdamw(
+    param: ListLength,
+    grad: ListLength,
+    m: ListLength,
+    v: ListLength,
+    starts: ListLength,
+    counts: ListLength,
+    learningRate: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+  ): void;
+  vectorEma(
+    teacher: Handle,
+    toStart: number,
+    student: Handle,
+    fromStart: number,
+    count: number,
+    momentum: number,
+  ): void;
+  vectorCopy(to: Handle, toStart: number, from: Handle, fromStart: number, count: number): void;
+  vectorAdd(to: Handle, toStart: number, from: Handle, fromStart: number, count: number): void;
+  vectorScale(x: Handle, start: number, count: number, factor: number): void;
+  vectorRoundHalf(x: Handle, start: number, count: number): void;
+  vectorRead(x: Handle, start: number, out: Float32Array): void;
+  vectorWrite(x: Handle, start: number, values: Float32Array): void;
+  vectorEncodeHalf(x: Handle, start: number, out: Uint16Array): void;
+  vectorDecodeHalf(x: Handle, start: number, halves: Uint16Array): void;
+  vectorSumSquares(x: Handle, start: number, count: number, chunk: number, out: Float64Array): void;
 }
 
 /** What the build wrote beside the addon. */

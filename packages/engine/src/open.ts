@@ -16,7 +16,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
   tf.env().set("PROD", true); // TF.js checks every argument of every op otherwise: up to 30 % of its cost
   switch (options.name) {
     case "torch":
-      return await openTorch(options.threads, options.device);
+      return await openTorch(options);
     case "tensorflow":
       return await openTensorflow(options.threads);
     case "wasm":
@@ -28,7 +28,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 
 async function openBest(options: EngineOptions): Promise<Engine> {
   const load = loadNative();
-  if (load.kind === "loaded") return await openTorch(options.threads, options.device);
+  if (load.kind === "loaded") return await openTorch(options);
   if (installedTensorflow() !== undefined) {
     const engine = await openTensorflow(options.threads).catch(unavailable);
     if (engine !== undefined) return { ...engine, why: `${load.why}; ${engine.why}` };

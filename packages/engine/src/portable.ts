@@ -5,6 +5,7 @@ import type { Engine } from "./engine.js";
 type Portable = Pick<
   Engine,
   | "flat"
+  | "vectors"
   | "precisions"
   | "memory"
   | "tensorFromFlat"
@@ -19,6 +20,7 @@ type Portable = Pick<
 export function portable(backendName: string): Portable {
   return {
     flat: null,
+    vectors: null,
     precisions: ["fp32"],
     memory: () => ({ tensors: tf.memory().numTensors, bytes: tf.memory().numBytes }),
     tensorFromFlat: (values) => tf.tensor1d(values.slice()),

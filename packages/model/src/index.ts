@@ -39,6 +39,7 @@ export {
   updateUnit,
   weightDecayOf,
 } from "./optim/update.js";
+export { type AdamWPart, hostVectors, type VectorSpace } from "./optim/vectors.js";
 export type {
   RankBatch,
   RankLosses,
@@ -49,7 +50,7 @@ export type {
   TrainStepResult,
 } from "./step/contract.js";
 export { dinoTargets } from "./step/objective.js";
-export { flattenGradients, type Gathered, type UnitTensors, viewUnit } from "./tensors.js";
+export { flatGradient, type Gathered, type UnitTensors, viewUnit } from "./tensors.js";
 export { trainStep } from "./train-step.js";
 export { blockBackward, blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";
 export { type VitConfig, vitConfigOf } from "./vit/config.js";

@@ -42,17 +42,17 @@ export function viewUnit(
 }
 
 /**
- * The gradients of a unit as one flat vector in the order of its layout; absent gradients and padding are zero.
- * Leaves `grads` to the caller. One download.
+ * The gradients of a unit as one flat vector [elements] in the order of its layout; absent gradients and padding are zero.
+ * Leaves `grads` to the caller, who owns the result.
  */
-export async function flattenGradients(unit: Unit, grads: UnitTensors): Promise<Float32Array> {
+export function flatGradient(unit: Unit, grads: UnitTensors): tf.Tensor1D {
   const known = new Set(unit.parameters.map((parameter) => parameter.name));
   for (const name of Object.keys(grads)) {
     invariant(known.has(name), `unit ${unit.name} has no parameter ${name}`);
   }
   const present = unit.parameters.filter(({ name }) => grads[name]);
-  if (present.length === 0) return new Float32Array(unit.elements);
-  const flat = tf.tidy(() => {
+  if (present.length === 0) return tf.zeros([unit.elements]);
+  return tf.tidy(() => {
     const pieces: tf.Tensor1D[] = [];
     let end = 0;
     for (const { name, offset, elements } of present) {
@@ -68,9 +68,6 @@ export async function flattenGradients(unit: Unit, grads: UnitTensors): Promise<
     if (unit.elements > end) pieces.push(tf.zeros([unit.elements - end]));
     return tf.concat(pieces);
   });
-  const values = (await flat.data()) as Float32Array;
-  flat.dispose();
-  return values;
 }
 
 /** The parameter of that name, which a correct layout has. */

@@ -14,7 +14,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
 import {
   type Centers,
-  flattenGradients,
+  flatGradient,
   initialCenters,
   initialUnit,
   type RankBatch,
@@ -166,7 +166,7 @@ function localDeps(
       most = Math.max(most, open.size);
     },
     async emitGradient(name, rank, grads) {
-      gradients.set(`${rank} ${name}`, await flattenGradients(unitOf(name), grads));
+      gradients.set(`${rank} ${name}`, await taken(flatGradient(unitOf(name), grads)));
       tf.dispose(Object.values(grads));
     },
     sumAcrossRanks,
@@ -294,3 +294,9 @@ test("a loss that is not finite is named", async () => {
   });
   expect(firstBadTensor).toMatch(/^rank 0: /);
 });
+
+async function taken(x: tf.Tensor1D): Promise<Float32Array> {
+  const values = (await x.data()) as Float32Array;
+  x.dispose();
+  return values;
+}

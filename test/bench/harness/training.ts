@@ -16,7 +16,8 @@ import { drawMasks } from "@paddock/data";
 import type { Engine } from "@paddock/engine";
 import {
   clipCoefficient,
-  flattenGradients,
+  flatGradient,
+  hostVectors,
   initialCenters,
   initialUnit,
   type RankBatch,
@@ -24,65 +25,82 @@ import {
   type StepDeps,
   trainStep,
   updateUnit,
+  type VectorSpace,
   viewUnit,
 } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 
-type Vectors = ReadonlyMap<string, Float32Array>;
+type Vectors<V> = ReadonlyMap<string, V>;
 
 export interface Training {
   readonly layout: Layout;
-  readonly student: Vectors;
+  /** As they were before the first step. */
+  initial(unit: Unit): Float32Array;
   /** One whole step with its update. Returns the mean loss over ranks, in nats. */
   step(batches: readonly RankBatch[]): Promise<number>;
-  /** Of the last step, mean over ranks, clipped. */
-  gradients(): Vectors;
+  /** Of the last step by unit: mean over ranks, clipped. */
+  gradients(): ReadonlyMap<string, Float32Array>;
 }
 
-/** A run before its first step. */
+/** A run before its first step, its state where the engine keeps vectors: on the device, or on the host. */
 export function startTraining(spec: RunSpec, engine: Engine): Training {
+  return engine.vectors
+    ? trainingOn(engine.vectors, spec, ({ tensor }) => tf.clone(tensor))
+    : trainingOn(hostVectors(engine.flat ?? referenceFlatMath), spec, (values) =>
+        engine.tensorFromFlat(values),
+      );
+}
+
+function trainingOn<V>(
+  vectors: VectorSpace<V>,
+  spec: RunSpec,
+  asTensor: (vector: V) => tf.Tensor1D,
+): Training {
   const layout = layoutOf(spec);
-  const flat = engine.flat ?? referenceFlatMath;
   const units = new Map(layout.units.map((unit) => [unit.name, unit]));
   const unitOf = (name: string) => units.get(name) as Unit;
-  const zeros = () => mapUnits(layout, ({ elements }) => shared(elements));
-  const student = mapUnits(layout, (unit) => {
-    const values = shared(unit.elements);
-    values.set(initialUnit(spec, unit));
-    return values;
-  });
-  const teacher = mapUnits(layout, ({ name, elements }) => {
-    const values = shared(elements);
-    values.set(student.get(name) as Float32Array);
-    return values;
-  });
-  const [m, v] = [zeros(), zeros()];
+  const initial = (unit: Unit): Float32Array => initialUnit(spec, unit);
+  const filled = (of: (unit: Unit) => Float32Array | undefined) =>
+    mapUnits(layout, (unit) => {
+      const home = shared(unit.elements);
+      const values = of(unit);
+      if (values) home.set(values);
+      return vectors.from(home);
+    });
+  const [student, teacher] = [filled(initial), filled(initial)];
+  const [m, v] = [filled(() => undefined), filled(() => undefined)];
   const weights = { student, teacher };
   let centers = initialCenters(spec);
-  let lastGradients: Vectors = new Map();
+  let lastGradients: Vectors<V> = new Map();
   let step = 0;
 
-  const add = (left: Float32Array, right: Float32Array): Float32Array => {
-    flat.add(left, right);
+  const add = (left: V, right: V): V => {
+    vectors.add(left, right);
+    vectors.dispose(right);
     return left;
   };
   /** In the order of the fixed tree over ranks, the first leaf's memory being reused. */
-  const sumRanks = (leaves: readonly Float32Array[]): Float32Array =>
+  const sumRanks = <L>(leaves: readonly L[], plus: (left: L, right: L) => L): L =>
     sumTree(
       { start: 0, end: leaves.length },
       (node) => (node.end - node.start === 1 ? leaves[node.start] : undefined),
-      add,
+      plus,
     );
 
   return {
     layout,
-    student,
-    gradients: () => lastGradients,
+    initial,
+    gradients: () =>
+      mapUnits(layout, ({ name, elements }) => {
+        const values = new Float32Array(elements);
+        vectors.read(lastGradients.get(name) as V, values);
+        return values;
+      }),
     async step(batches) {
-      const leaves = new Map<string, Float32Array[]>();
+      const leaves = new Map<string, V[]>();
       const deps: StepDeps = {
         async gather(side, name) {
-          const vector = engine.tensorFromFlat(weights[side].get(name) as Float32Array);
+          const vector = asTensor(weights[side].get(name) as V);
           const tensors = viewUnit(unitOf(name), vector, spec.engine.precision);
           vector.dispose();
           return { tensors, release: () => tf.dispose(Object.values(tensors)) };
@@ -91,24 +109,28 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
           // Everything is here.
         },
         async emitGradient(name, _rank, grads) {
-          const leaf = await flattenGradients(unitOf(name), grads);
+          const flat = flatGradient(unitOf(name), grads);
           tf.dispose(Object.values(grads));
-          leaves.set(name, [...(leaves.get(name) ?? []), leaf]);
+          leaves.set(name, [...(leaves.get(name) ?? []), await vectors.adopt(flat)]);
         },
         async sumAcrossRanks(_key, perRank) {
-          return sumRanks(perRank.map((vector) => vector.slice()));
+          return sumRanks(
+            perRank.map((vector) => vector.slice()),
+            addHost,
+          );
         },
       };
       const scalars = scalarsAt(spec, step);
       const result = await trainStep({ spec, layout, step, scalars, batches, centers, deps });
+      for (const gradient of lastGradients.values()) vectors.dispose(gradient);
       const grads = mapUnits(layout, ({ name }) => {
-        const sum = sumRanks(leaves.get(name) as Float32Array[]);
-        if (batches.length > 1) flat.scale(sum, 1 / batches.length);
+        const sum = sumRanks(leaves.get(name) as V[], add);
+        if (batches.length > 1) vectors.scale(sum, 1 / batches.length);
         return sum;
       });
-      const norms = normsOf(layout, grads, flat.sumSquares);
+      const norms = normsOf(layout, grads, vectors);
       for (const unit of layout.units) {
-        const of = (vectors: Vectors) => vectors.get(unit.name) as Float32Array;
+        const of = (all: Vectors<V>) => all.get(unit.name) as V;
         const shard = {
           student: of(student),
           teacher: of(teacher),
@@ -117,7 +139,7 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
           grad: of(grads),
         };
         const norm = norms.get(unit.submodule) as number;
-        updateUnit(flat, unit, { start: 0, end: unit.elements }, shard, {
+        updateUnit(vectors, unit, { start: 0, end: unit.elements }, shard, {
           spec,
           scalars,
           step,
@@ -130,6 +152,12 @@ export function startTraining(spec: RunSpec, engine: Engine): Training {
       return result.losses.reduce((sum, { total }) => sum + total, 0) / batches.length;
     },
   };
+}
+
+// hot:
+function addHost(left: Float32Array, right: Float32Array): Float32Array {
+  for (let i = 0; i < left.length; i++) left[i] = (left[i] as number) + (right[i] as number);
+  return left;
 }
 
 /** Noise instead of images, and masks as drawn for step 0: the cost of a step does not depend on what its images show. */
@@ -151,22 +179,22 @@ export function noiseBatch(spec: RunSpec, rank: number): RankBatch {
   };
 }
 
-function normsOf(
+function normsOf<V>(
   layout: Layout,
-  grads: Vectors,
-  sumSquares: (x: Float32Array, chunk: number, out: Float64Array) => void,
+  grads: Vectors<V>,
+  vectors: VectorSpace<V>,
 ): Map<string, number> {
   const squares = new Map<string, number>();
   for (const { name, submodule, elements } of layout.units) {
     const chunks = new Float64Array(chunksIn(elements));
-    sumSquares(grads.get(name) as Float32Array, chunkElements, chunks);
+    vectors.sumSquares(grads.get(name) as V, chunkElements, chunks);
     const sum = chunks.reduce((a, b) => a + b, 0);
     squares.set(submodule, (squares.get(submodule) ?? 0) + sum);
   }
   return new Map([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
 }
 
-function mapUnits(layout: Layout, of: (unit: Unit) => Float32Array): Map<string, Float32Array> {
+function mapUnits<V>(layout: Layout, of: (unit: Unit) => V): Map<string, V> {
   return new Map(layout.units.map((unit) => [unit.name, of(unit)]));
 }
 

@@ -10,7 +10,8 @@ import {
   type Centers,
   type ChooseSequences,
   clipCoefficient,
-  flattenGradients,
+  flatGradient,
+  hostVectors,
   type Precision,
   type RankBatch,
   type RankLosses,
@@ -23,6 +24,8 @@ import {
 import * as tf from "@tensorflow/tfjs-core";
 
 type Vectors = Map<string, Float32Array>;
+
+const vectors = hostVectors(referenceFlatMath);
 
 /** Flat vectors by unit name. */
 export interface RunState {
@@ -81,7 +84,7 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       grad: of(grads).slice(),
     };
     const norm = gradNorm.get(unit.submodule) as number;
-    updateUnit(referenceFlatMath, unit, { start: 0, end: unit.elements }, shard, {
+    updateUnit(vectors, unit, { start: 0, end: unit.elements }, shard, {
       spec,
       scalars,
       step,
@@ -106,7 +109,7 @@ function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Ve
     },
     prefetch() {},
     async emitGradient(name, _rank, tensors) {
-      grads.set(name, await flattenGradients(unitOf(name), tensors));
+      grads.set(name, await vectors.adopt(flatGradient(unitOf(name), tensors)));
       tf.dispose(Object.values(tensors));
     },
     async sumAcrossRanks(_key, [vector]) {

@@ -17,5 +17,5 @@ export const testDevice = process.env["PADDOCK_TEST_DEVICE"] ?? "cpu";
 export async function torchForTests(threads = 1): Promise<Engine | undefined> {
   if (load.kind === "absent") return undefined;
   tf.env().set("PROD", true);
-  return await openTorch(threads, testDevice);
+  return await openTorch({ threads, device: testDevice, vectors: "library" });
 }

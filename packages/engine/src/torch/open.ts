@@ -1,16 +1,21 @@
 /** Opens the `torch` engine on this thread. */
 import * as tf from "@tensorflow/tfjs-core";
-import type { DeviceMemory, Engine } from "../engine.js";
+import type { DeviceMemory, Engine, EngineOptions } from "../engine.js";
 import { EngineError } from "../errors.js";
 import { nativeFlatMath } from "../flat.js";
 import { loadNative, type Native } from "../native.js";
 import { registerTorch } from "./register.js";
+import { DeviceVectors } from "./vectors.js";
 
 /**
  * The engine on `device` (a GPU if libtorch sees one, when left out), made TF.js's backend.
  * @throws EngineError `engine-unavailable` if the addon is not there or the device is not.
  */
-export async function openTorch(threads: number, device: string | undefined): Promise<Engine> {
+export async function openTorch({
+  threads,
+  device,
+  vectors,
+}: Omit<EngineOptions, "name">): Promise<Engine> {
   const load = loadNative();
   if (load.kind === "absent") throw new EngineError(load.why, { code: "engine-unavailable" });
   if (!Number.isInteger(threads) || threads < 1) {
@@ -31,6 +36,7 @@ export async function openTorch(threads: number, device: string | undefined): Pr
     version: `libtorch ${stamp.version}`,
     why: `libtorch ${stamp.version} was found (${stamp.from}) and its addon loads`,
     flat: nativeFlatMath(native),
+    vectors: chosen === "cpu" && vectors === undefined ? null : new DeviceVectors(backend),
     precisions: ["fp32", "bf16", "fp16"],
     allowTf32: (allowed) => native.allowTf32(allowed),
     synchronize: () => native.synchronize(),

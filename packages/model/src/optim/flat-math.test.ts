@@ -2,6 +2,7 @@ import { chunkElements, chunksIn, layoutOf, parseRunSpec, rngOf, shardOf } from 
 import { expect, test } from "vitest";
 import { referenceFlatMath as flat } from "./flat-math.js";
 import { clipCoefficient, type Shard, updateUnit } from "./update.js";
+import { hostVectors } from "./vectors.js";
 
 const rng = rngOf(3);
 const random = (length: number, scale = 1): Float32Array =>
@@ -140,16 +141,21 @@ test("an update gives the same values for every cut into shards, frozen layer an
   };
   const start = { student: padded(), grad: padded(), m: padded(), v: padded(), teacher: padded() };
   start.v = start.v.map(Math.abs);
-  const updated = (workers: number): Shard => {
+  const updated = (workers: number): Shard<Float32Array> => {
     const copy = Object.fromEntries(
       Object.entries(start).map(([name, values]) => [name, values.slice()]),
-    ) as unknown as Shard;
+    ) as unknown as Shard<Float32Array>;
     for (let worker = 0; worker < workers; worker++) {
       const range = shardOf(unit.elements, worker, workers);
       const shard = Object.fromEntries(
         Object.entries(copy).map(([name, x]) => [name, x.subarray(range.start, range.end)]),
-      ) as unknown as Shard;
-      updateUnit(flat, unit, range, shard, { spec, scalars, step: 4, clipCoefficient: 0.3 });
+      ) as unknown as Shard<Float32Array>;
+      updateUnit(hostVectors(flat), unit, range, shard, {
+        spec,
+        scalars,
+        step: 4,
+        clipCoefficient: 0.3,
+      });
     }
     return copy;
   };

@@ -7,16 +7,16 @@ import {
   type StepScalars,
   type Unit,
 } from "@paddock/contract";
-import type { FlatMath } from "./flat-math.js";
+import type { AdamWPart, VectorSpace } from "./vectors.js";
 
 /** One worker's part of a unit: five aligned vectors of one length. All are updated in place. */
-export interface Shard {
-  readonly student: Float32Array;
+export interface Shard<V> {
+  readonly student: V;
   /** The mean gradient over logical ranks, before clipping; clipped in place. */
-  readonly grad: Float32Array;
-  readonly m: Float32Array;
-  readonly v: Float32Array;
-  readonly teacher: Float32Array;
+  readonly grad: V;
+  readonly m: V;
+  readonly v: V;
+  readonly teacher: V;
 }
 
 /** The factor on a submodule's gradient of that norm: limit / (norm + 1e-6), at most 1 (torch). A limit of 0: never clip. */
@@ -53,29 +53,48 @@ export interface UpdateOptions {
  * Updates the elements `range` of a unit's flat vector: the optimizer step, then the EMA teacher with the new weights.
  * Frozen prototypes keep their values while their moments collect. Padding stays zero.
  */
-export function updateUnit(
-  flat: FlatMath,
+export function updateUnit<V>(
+  vectors: VectorSpace<V>,
   unit: Unit,
   range: Range,
-  shard: Shard,
+  shard: Shard<V>,
   o: UpdateOptions,
 ): void {
-  if (o.clipCoefficient < 1) flat.scale(shard.grad, o.clipCoefficient);
+  if (o.clipCoefficient < 1) vectors.scale(shard.grad, o.clipCoefficient);
   const { beta1, beta2, eps } = o.spec.optimizer;
+  for (const { learningRate, weightDecay, parts } of groupsOf(vectors, unit, range, shard, o)) {
+    vectors.adamw(parts, { learningRate, weightDecay, beta1, beta2, eps, step: o.step + 1 });
+  }
+  vectors.ema(shard.teacher, shard.student, o.scalars.momentum);
+}
+
+interface ParameterGroup<V> {
+  readonly learningRate: number;
+  readonly weightDecay: number;
+  readonly parts: AdamWPart<V>[];
+}
+
+/** The parameters that lie in `range`, cut to it, by learning rate and weight decay: on a device each group is one launch. */
+function groupsOf<V>(
+  vectors: VectorSpace<V>,
+  unit: Unit,
+  range: Range,
+  shard: Shard<V>,
+  { scalars }: UpdateOptions,
+): Iterable<ParameterGroup<V>> {
+  const groups = new Map<string, ParameterGroup<V>>();
   for (const parameter of unit.parameters) {
     const { offset, elements } = parameter;
     const part = intersect(range, { start: offset, end: offset + elements });
     if (!part) continue;
-    const cut = (x: Float32Array): Float32Array =>
-      x.subarray(part.start - range.start, part.end - range.start);
-    flat.adamw(cut(shard.student), cut(shard.grad), cut(shard.m), cut(shard.v), {
-      learningRate: learningRateOf(parameter, o.scalars),
-      weightDecay: weightDecayOf(parameter, o.scalars),
-      beta1,
-      beta2,
-      eps,
-      step: o.step + 1,
-    });
+    const cut = (x: V): V => vectors.view(x, part.start - range.start, part.end - range.start);
+    const learningRate = learningRateOf(parameter, scalars);
+    const weightDecay = weightDecayOf(parameter, scalars);
+    const key = `${learningRate} ${weightDecay}`;
+    const group = groups.get(key) ?? { learningRate, weightDecay, parts: [] };
+    groups.set(key, group);
+    const { student, grad, m, v } = shard;
+    group.parts.push({ param: cut(student), grad: cut(grad), m: cut(m), v: cut(v) });
   }
-  flat.ema(shard.teacher, shard.student, o.scalars.momentum);
+  return groups.values();
 }

@@ -9,8 +9,13 @@ export function isStateKind(kind: string): kind is StateKind {
   return (stateKinds as readonly string[]).includes(kind);
 }
 
-/** This worker's shards: for each kind and unit, the fp32 values of its range. On shared memory. */
-export type ShardState = Readonly<Record<StateKind, Readonly<Record<string, Float32Array>>>>;
+/** This worker's shards: for each kind and unit, the fp32 values of its range. */
+export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>>;
+
+/**
+ * Shards on the host's shared memory. Where the engine keeps vectors on a device they are as of the last `enter` or `syncState`.
+ */
+export type ShardState = StateOf<Float32Array>;
 
 export interface EngineFacts {
   readonly name: string;
@@ -73,6 +78,8 @@ export type EngineCalls = {
   compute(a: { step: number; scale: number; batches: readonly RankBatch[] }): Promise<StepReport>;
   /** AdamW and EMA on the shards with the gradient of the last `compute`. Returns its seconds. */
   update(a: { step: number; gradNorm: GradNorms }): Promise<number>;
+  /** Brings the shards that were given to `enter` up to date. */
+  syncState(a: Record<string, never>): Promise<void>;
   /** Drops the gradient of the last `compute`. */
   skip(a: { step: number }): Promise<void>;
   /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>". */

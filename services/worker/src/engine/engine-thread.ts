@@ -1,15 +1,19 @@
 /** The worker_thread in which all tensor math runs, so that the main thread's timers and sockets stay on time. */
 import { parentPort } from "node:worker_threads";
-import { invariant, layoutOf, PaddockError, shardOf } from "@paddock/contract";
+import { invariant, layoutOf, PaddockError, type RunSpec, shardOf } from "@paddock/contract";
 import { type Engine, openEngine } from "@paddock/engine";
 import {
   features,
+  type Gathered,
+  hostVectors,
   initialCenters,
   initialUnit,
   knn,
   type Precision,
   referenceFlatMath,
+  type VectorSpace,
 } from "@paddock/model";
+import { type ResidentState, residentState } from "../segment/resident-state.js";
 import { StepRunner } from "../segment/step.js";
 import type { EngineCalls, HostCalls } from "./calls.js";
 import { createRpc } from "./rpc.js";
@@ -17,13 +21,22 @@ import { createRpc } from "./rpc.js";
 invariant(parentPort, "engine-thread.js runs as a worker_thread");
 
 let engine: Engine | undefined;
-let runner: StepRunner | undefined;
-let spec: Parameters<EngineCalls["enter"]>[0]["spec"] | undefined;
+let run: Run | undefined;
 
-function entered(): { runner: StepRunner; spec: NonNullable<typeof spec> } {
-  if (!runner || !spec)
-    throw new PaddockError("internal", "the engine thread has not entered a generation");
-  return { runner, spec };
+/** The generation that was entered. What kind of vectors it computes on is nobody's business here. */
+interface Run {
+  readonly spec: RunSpec;
+  readonly runner: Pick<
+    StepRunner<unknown>,
+    "layout" | "centers" | "setStep" | "compute" | "update" | "skip" | "encodeWeights"
+  >;
+  gatherTeacher(unit: string): Promise<Gathered>;
+  readonly resident: Pick<ResidentState<unknown>, "sync" | "close">;
+}
+
+function entered(): Run {
+  if (!run) throw new PaddockError("internal", "the engine thread has not entered a generation");
+  return run;
 }
 
 const calls: EngineCalls = {
@@ -32,33 +45,23 @@ const calls: EngineCalls = {
     return { name: engine.name, device: engine.device, threads: engine.threads, why: engine.why };
   },
 
-  async enter({ spec: runSpec, membership, state, initialise, centers }) {
+  async enter(generation) {
     invariant(engine, "open comes before enter");
-    requirePrecision(engine, runSpec.engine.precision);
-    engine.allowTf32(runSpec.engine.precision !== "fp32");
-    spec = runSpec;
+    const { spec, membership, state, initialise } = generation;
+    requirePrecision(engine, spec.engine.precision);
+    engine.allowTf32(spec.engine.precision !== "fp32");
     if (initialise) {
-      for (const unit of layoutOf(runSpec).units) {
+      for (const unit of layoutOf(spec).units) {
         const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
-        const values = initialUnit(runSpec, unit).subarray(start, end);
+        const values = initialUnit(spec, unit).subarray(start, end);
         state.student[unit.name]?.set(values);
         state.teacher[unit.name]?.set(values);
       }
     }
-    runner = new StepRunner({
-      spec: runSpec,
-      membership,
-      state,
-      centers: centers ?? initialCenters(runSpec),
-      flat: engine.flat ?? referenceFlatMath,
-      host: {
-        fetchUnit: (step, request) => host.call("fetchUnit", { step, ...request }),
-        allToAll: (step, key, outgoing, expectedBytes) =>
-          host.call("allToAll", { step, key, outgoing, expectedBytes }),
-        phase: (step, phase) => void host.call("phase", { step, phase }),
-      },
-      now: () => performance.now(),
-    });
+    run?.resident.close();
+    run = engine.vectors
+      ? runOn(engine.vectors, generation)
+      : runOn(hostVectors(engine.flat ?? referenceFlatMath), generation);
   },
 
   compute: ({ step, scale, batches }) => entered().runner.compute(step, scale, batches),
@@ -71,6 +74,10 @@ const calls: EngineCalls = {
 
   async skip({ step }) {
     entered().runner.skip(step);
+  },
+
+  async syncState() {
+    entered().resident.sync();
   },
 
   async encodeWeights() {
@@ -109,6 +116,27 @@ const calls: EngineCalls = {
   },
 };
 
+function runOn<V>(vectors: VectorSpace<V>, generation: Parameters<EngineCalls["enter"]>[0]): Run {
+  const { spec, membership, centers } = generation;
+  const resident = residentState(vectors, generation.state);
+  const runner = new StepRunner({
+    spec,
+    membership,
+    state: resident.state,
+    centers: centers ?? initialCenters(spec),
+    vectors,
+    host: {
+      fetchUnit: (step, request) => host.call("fetchUnit", { step, ...request }),
+      allToAll: (step, key, outgoing, expectedBytes) =>
+        host.call("allToAll", { step, key, outgoing, expectedBytes }),
+      phase: (step, phase) => void host.call("phase", { step, phase }),
+    },
+    now: () => performance.now(),
+  });
+  const gatherTeacher = (unit: string) => runner.gatherer.gather("teacher", unit, "alone");
+  return { spec, runner, gatherTeacher, resident };
+}
+
 function requirePrecision({ name, precisions }: Engine, precision: Precision): void {
   if (precisions.includes(precision)) return;
   throw new PaddockError(
@@ -123,15 +151,15 @@ function teacherFeatures(
   count: number,
   withAttention: boolean,
 ) {
-  const { runner: active, spec: runSpec } = entered();
-  active.setStep(step);
+  const { runner, spec, gatherTeacher } = entered();
+  runner.setStep(step);
   return features({
-    spec: runSpec,
-    layout: active.layout,
-    gather: (unit) => active.gatherer.gather("teacher", unit, "alone"),
+    spec,
+    layout: runner.layout,
+    gather: gatherTeacher,
     images,
     count,
-    size: runSpec.crops.global.size,
+    size: spec.crops.global.size,
     withAttention,
   });
 }

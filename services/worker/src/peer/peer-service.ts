@@ -11,7 +11,9 @@ const chunkValues = 256 * 1024;
  * Elements [start, end) of what this worker holds in that generation, or undefined. May be a view of live state: each chunk
  * is copied when it is sent, so the state must rest between two updates while a peer reads it.
  */
-export type ReadShard = (request: ShardRequest) => Float32Array | undefined;
+export type ReadShard = (
+  request: ShardRequest,
+) => Promise<Float32Array | undefined> | Float32Array | undefined;
 
 export interface PeerServer {
   /** host:port */
@@ -22,7 +24,7 @@ export interface PeerServer {
 /** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
 export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
-    const values = readShard(request);
+    const values = await readShard(request);
     if (values?.length !== request.end - request.start) {
       throw new PaddockError(
         "stale-generation",

@@ -1,58 +1,58 @@
 /** Values in the exchange dtype: what a weight or a gradient looks like on its way. fp32 or IEEE half, little-endian. */
 import { invariant, type RunSpec } from "@paddock/contract";
-import type { FlatMath } from "@paddock/model";
+import type { VectorSpace } from "@paddock/model";
 
 export type ExchangeDtype = RunSpec["exchange"]["dtype"];
 
-export interface Codec {
+export interface Codec<V> {
   readonly bytesPerValue: 2 | 4;
   /** A copy of `values` in the exchange dtype, on shared memory. */
-  encode(values: Float32Array): Uint8Array;
+  encode(values: V): Uint8Array;
   /** Decodes into `out`; the sizes must agree. `bytes` may be unaligned. */
-  decode(bytes: Uint8Array, out: Float32Array): void;
+  decode(bytes: Uint8Array, out: V): void;
   /** Rounds in place to what a trip through the exchange would give. */
-  round(values: Float32Array): void;
+  round(values: V): void;
 }
 
-export function codecOf(dtype: ExchangeDtype, flat: FlatMath): Codec {
-  return dtype === "fp16" ? halfCodec(flat) : floatCodec;
+export function codecOf<V>(dtype: ExchangeDtype, vectors: VectorSpace<V>): Codec<V> {
+  return dtype === "fp16" ? halfCodec(vectors) : floatCodec(vectors);
 }
 
-const floatCodec: Codec = {
-  bytesPerValue: 4,
-  encode(values) {
-    const out = new Float32Array(new SharedArrayBuffer(values.byteLength));
-    out.set(values);
-    return new Uint8Array(out.buffer);
-  },
-  decode(bytes, out) {
-    invariant(
-      bytes.byteLength === out.byteLength,
-      `decode ${bytes.byteLength} into ${out.byteLength} bytes`,
-    );
-    new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
-  },
-  round() {
-    // fp32 travels unchanged.
-  },
-};
-
-function halfCodec(flat: FlatMath): Codec {
+function floatCodec<V>(vectors: VectorSpace<V>): Codec<V> {
   return {
-    bytesPerValue: 2,
+    bytesPerValue: 4,
     encode(values) {
-      const out = new Uint16Array(new SharedArrayBuffer(values.length * 2));
-      flat.encodeHalf(values, out);
+      const out = new Float32Array(new SharedArrayBuffer(vectors.size(values) * 4));
+      vectors.read(values, out);
       return new Uint8Array(out.buffer);
     },
     decode(bytes, out) {
-      invariant(
-        bytes.byteLength === out.length * 2,
-        `decode ${bytes.byteLength} bytes into ${out.length} values`,
-      );
-      const aligned = bytes.byteOffset % 2 === 0 ? bytes : new Uint8Array(bytes);
-      flat.decodeHalf(new Uint16Array(aligned.buffer, aligned.byteOffset, out.length), out);
+      const whole = aligned(bytes, 4, vectors.size(out));
+      vectors.write(out, new Float32Array(whole.buffer, whole.byteOffset, vectors.size(out)));
     },
-    round: (values) => flat.roundHalf(values),
+    round() {
+      // fp32 travels unchanged.
+    },
   };
+}
+
+function halfCodec<V>(vectors: VectorSpace<V>): Codec<V> {
+  return {
+    bytesPerValue: 2,
+    encode: (values) => new Uint8Array(vectors.encodeHalf(values).buffer),
+    decode(bytes, out) {
+      const whole = aligned(bytes, 2, vectors.size(out));
+      vectors.decodeHalf(new Uint16Array(whole.buffer, whole.byteOffset, vectors.size(out)), out);
+    },
+    round: (values) => vectors.roundHalf(values),
+  };
+}
+
+/** The bytes of `count` values, moved only if they do not lie on a multiple of their size. */
+function aligned(bytes: Uint8Array, width: number, count: number): Uint8Array {
+  invariant(
+    bytes.byteLength === count * width,
+    `decode ${bytes.byteLength} bytes into ${count} values`,
+  );
+  return bytes.byteOffset % width === 0 ? bytes : new Uint8Array(bytes);
 }

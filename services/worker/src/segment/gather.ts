@@ -1,8 +1,8 @@
 /** Gathers a unit's weights from all shards, counts what is gathered, frees it after use. */
 import { type Layout, PaddockError, shardOf, type Unit } from "@paddock/contract";
-import { type FlatMath, type Gathered, type Precision, viewUnit } from "@paddock/model";
-import * as tf from "@tensorflow/tfjs-core";
-import type { Membership, ShardState } from "../engine/calls.js";
+import { type Gathered, type Precision, type VectorSpace, viewUnit } from "@paddock/model";
+import type * as tf from "@tensorflow/tfjs-core";
+import type { Membership, StateOf } from "../engine/calls.js";
 import type { Codec } from "./codec.js";
 
 export type Side = "student" | "teacher";
@@ -17,28 +17,26 @@ export interface UnitRequest {
   readonly everyone: boolean;
 }
 
-export interface GatherDeps {
+export interface GatherDeps<V> {
   readonly layout: Layout;
   readonly membership: Membership;
-  readonly state: ShardState;
-  readonly codec: Codec;
-  readonly flat: FlatMath;
+  readonly state: StateOf<V>;
+  readonly codec: Codec<V>;
+  readonly vectors: VectorSpace<V>;
   /** Of the weights and biases of linear layers, once they are gathered. */
   readonly precision: Precision;
   /** Bytes of a published part from every peer, indexed by worker. Not called when there is one worker. */
   readonly fetchUnit: (request: UnitRequest) => Promise<Uint8Array[]>;
 }
 
-export class Gatherer {
-  readonly #deps: GatherDeps;
+export class Gatherer<V> {
+  readonly #deps: GatherDeps<V>;
   readonly #units: ReadonlyMap<string, Unit>;
   readonly #prefetched = new Map<string, Promise<Uint8Array[]>>();
-  /** Staging buffers by size, reused: a fresh large buffer costs more in page faults than in copying. */
-  readonly #staging = new Map<number, Float32Array>();
   #gatheredBytes = 0;
   #peakBytes = 0;
 
-  constructor(deps: GatherDeps) {
+  constructor(deps: GatherDeps<V>) {
     this.#deps = deps;
     this.#units = new Map(deps.layout.units.map((unit) => [unit.name, unit]));
   }
@@ -92,43 +90,33 @@ export class Gatherer {
   }
 
   async #assemble(side: Side, unit: Unit, mode: GatherMode): Promise<tf.Tensor1D> {
-    const { membership, state, codec } = this.#deps;
+    const { membership, state, codec, vectors } = this.#deps;
     const part = `${side}/${unit.name}`;
     const peers =
       membership.workers === 1
         ? []
         : await (this.#prefetched.get(part) ?? this.#fetch(part, unit, mode));
     this.#prefetched.delete(part);
-    const vector = this.#stagingOf(unit.elements);
-    for (let worker = 0; worker < membership.workers; worker++) {
-      const { start, end } = shardOf(unit.elements, worker, membership.workers);
-      if (start === end) continue;
-      const target = vector.subarray(start, end);
-      if (worker === membership.worker) {
-        target.set(state[side][unit.name] as Float32Array);
-        codec.round(target);
-        continue;
+    return vectors.tensor(unit.elements, (whole) => {
+      for (let worker = 0; worker < membership.workers; worker++) {
+        const { start, end } = shardOf(unit.elements, worker, membership.workers);
+        if (start === end) continue;
+        const target = vectors.view(whole, start, end);
+        if (worker === membership.worker) {
+          vectors.copy(target, state[side][unit.name] as V);
+          codec.round(target);
+          continue;
+        }
+        const bytes = peers[worker];
+        if (bytes?.byteLength !== (end - start) * codec.bytesPerValue) {
+          throw new PaddockError(
+            "exchange-corrupt",
+            `${part} from worker ${worker}: expected ${(end - start) * codec.bytesPerValue} bytes, received ${bytes?.byteLength ?? 0}; was it started with another spec?`,
+          );
+        }
+        codec.decode(bytes, target);
       }
-      const bytes = peers[worker];
-      if (bytes?.byteLength !== (end - start) * codec.bytesPerValue) {
-        throw new PaddockError(
-          "exchange-corrupt",
-          `${part} from worker ${worker}: expected ${(end - start) * codec.bytesPerValue} bytes, received ${bytes?.byteLength ?? 0}; was it started with another spec?`,
-        );
-      }
-      codec.decode(bytes, target);
-    }
-    // Copied before anything else can run: the staging buffer belongs to the next unit of this size.
-    return tf.tensor1d(vector, "float32");
-  }
-
-  #stagingOf(elements: number): Float32Array {
-    let buffer = this.#staging.get(elements);
-    if (!buffer) {
-      buffer = new Float32Array(new SharedArrayBuffer(elements * 4));
-      this.#staging.set(elements, buffer);
-    }
-    return buffer;
+    });
   }
 
   #unit(name: string): Unit {

@@ -17,17 +17,17 @@ import {
   type TreeNode,
   type Unit,
 } from "@paddock/contract";
-import { type FlatMath, flattenGradients, type UnitTensors } from "@paddock/model";
+import { flatGradient, type UnitTensors, type VectorSpace } from "@paddock/model";
 import type { Membership } from "../engine/calls.js";
 import { type Bucket, backwardOrder, bucketsOf } from "./buckets.js";
 import type { Codec } from "./codec.js";
 
-export interface ReduceDeps {
+export interface ReduceDeps<V> {
   readonly layout: Layout;
   readonly logicalRanks: number;
   readonly membership: Membership;
-  readonly codec: Codec;
-  readonly flat: FlatMath;
+  readonly codec: Codec<V>;
+  readonly vectors: VectorSpace<V>;
   /** As `Exchange.allToAll`, for this step. */
   readonly allToAll: (
     key: string,
@@ -46,25 +46,25 @@ const nothing = new Uint8Array(0);
 
 const nodeKey = (node: TreeNode): string => `${node.start}-${node.end}`;
 
-interface RootValue {
+interface RootValue<V> {
   readonly node: TreeNode;
-  readonly values: Float32Array;
+  readonly values: V;
 }
 
-export class Reducer {
-  readonly #deps: ReduceDeps;
+export class Reducer<V> {
+  readonly #deps: ReduceDeps<V>;
   readonly #ranks: Range;
   readonly #roots: readonly TreeNode[];
   readonly #buckets: readonly Bucket[];
   readonly #units: ReadonlyMap<string, Unit>;
   /** Leaves of units whose backward is under way, by unit, then rank. */
-  readonly #leaves = new Map<string, Map<number, Float32Array>>();
+  readonly #leaves = new Map<string, Map<number, V>>();
   /** Roots of finished units, until their bucket is sent; then own slices only. */
-  readonly #ready = new Map<string, RootValue[]>();
+  readonly #ready = new Map<string, RootValue<V>[]>();
   /** What the peers send for buckets that are finished here. */
   readonly #exchanged = new Map<string, Promise<Uint8Array[]>>();
 
-  constructor(deps: ReduceDeps) {
+  constructor(deps: ReduceDeps<V>) {
     this.#deps = deps;
     const { worker, workers } = deps.membership;
     this.#ranks = ranksOf(deps.logicalRanks, worker, workers);
@@ -75,6 +75,10 @@ export class Reducer {
 
   /** Forgets an unfinished step. */
   reset(): void {
+    const { vectors } = this.#deps;
+    for (const leaves of this.#leaves.values())
+      for (const leaf of leaves.values()) vectors.dispose(leaf);
+    for (const { values } of [...this.#ready.values()].flat()) vectors.dispose(values);
     this.#leaves.clear();
     this.#ready.clear();
     this.#exchanged.clear();
@@ -82,13 +86,14 @@ export class Reducer {
 
   /** Takes one local rank's gradient of a unit (and disposes its tensors), scaled by `scale` before it is rounded. */
   async emit(unitName: string, rank: number, grads: UnitTensors, scale: number): Promise<void> {
-    const { codec, flat, membership } = this.#deps;
+    const { codec, vectors, membership } = this.#deps;
     const unit = this.#unit(unitName);
-    const leaf = await flattenGradients(unit, grads);
+    const flat = flatGradient(unit, grads);
     for (const tensor of Object.values(grads)) tensor.dispose();
-    if (scale !== 1) flat.scale(leaf, scale);
+    const leaf = await vectors.adopt(flat);
+    if (scale !== 1) vectors.scale(leaf, scale);
     codec.round(leaf);
-    const leaves = this.#leaves.get(unitName) ?? new Map<number, Float32Array>();
+    const leaves = this.#leaves.get(unitName) ?? new Map<number, V>();
     this.#leaves.set(unitName, leaves);
     invariant(!leaves.has(rank), `rank ${rank} emitted ${unitName} twice`);
     leaves.set(rank, leaf);
@@ -109,17 +114,17 @@ export class Reducer {
   }
 
   /**
-   * This worker's shard of the reduced gradient of every unit: tree sum over all logical ranks times `factor`.
+   * This worker's shard of the reduced gradient of every unit: tree sum over all logical ranks times `factor`, the caller's.
    * Waits for the peers.
    */
-  async collect(factor: number): Promise<Map<string, Float32Array>> {
-    const { membership, flat, codec, logicalRanks, waiting } = this.#deps;
+  async collect(factor: number): Promise<Map<string, V>> {
+    const { membership, vectors, codec, logicalRanks, waiting } = this.#deps;
     const { worker, workers } = membership;
     invariant(
       this.#leaves.size === 0,
       `backward left ${[...this.#leaves.keys()].join(", ")} unfinished`,
     );
-    const reduced = new Map<string, Float32Array>();
+    const reduced = new Map<string, V>();
     for (const bucket of this.#buckets) {
       const nodes = bucket.units.map((unit) => this.#ownNodes(unit));
       const payloads = await waiting(async () => this.#exchanged.get(bucket.key) ?? []);
@@ -128,13 +133,13 @@ export class Reducer {
         if (peer !== worker) this.#decodePeer(bucket, peer, payload, nodes);
       }
       bucket.units.forEach((unit, i) => {
-        const known = nodes[i] as Map<string, Float32Array>;
+        const known = nodes[i] as Map<string, V>;
         const values = sumTree(
           { start: 0, end: logicalRanks },
           (node) => known.get(nodeKey(node)),
           this.#add,
         );
-        if (factor !== 1) flat.scale(values, factor);
+        if (factor !== 1) vectors.scale(values, factor);
         reduced.set(unit.name, values);
         this.#ready.delete(unit.name);
       });
@@ -226,12 +231,12 @@ export class Reducer {
 
   /** A peer's slices: unit by unit, root by root, in the exchange dtype. */
   #encodeFor(bucket: Bucket, peer: number): Uint8Array {
-    const { codec, membership } = this.#deps;
+    const { codec, membership, vectors } = this.#deps;
     const pieces: Uint8Array[] = [];
     for (const unit of bucket.units) {
       const { start, end } = shardOf(unit.elements, peer, membership.workers);
       for (const root of this.#ready.get(unit.name) ?? []) {
-        pieces.push(codec.encode(root.values.subarray(start, end)));
+        pieces.push(codec.encode(vectors.view(root.values, start, end)));
       }
     }
     const total = pieces.reduce((sum, piece) => sum + piece.byteLength, 0);
@@ -245,16 +250,17 @@ export class Reducer {
   }
 
   #keepOwnSlice(unit: Unit): void {
-    const { worker, workers } = this.#deps.membership;
-    const { start, end } = shardOf(unit.elements, worker, workers);
+    const { vectors, membership } = this.#deps;
+    const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
     const roots = this.#ready.get(unit.name) ?? [];
     this.#ready.set(
       unit.name,
-      roots.map(({ node, values }) => ({ node, values: values.slice(start, end) })),
+      roots.map(({ node, values }) => ({ node, values: vectors.slice(values, start, end) })),
     );
+    for (const { values } of roots) vectors.dispose(values);
   }
 
-  #ownNodes(unit: Unit): Map<string, Float32Array> {
+  #ownNodes(unit: Unit): Map<string, V> {
     const roots = this.#ready.get(unit.name);
     invariant(roots, `no gradient of ${unit.name}`);
     return new Map(roots.map(({ node, values }) => [nodeKey(node), values]));
@@ -264,9 +270,9 @@ export class Reducer {
     bucket: Bucket,
     peer: number,
     payload: Uint8Array,
-    nodes: readonly Map<string, Float32Array>[],
+    nodes: readonly Map<string, V>[],
   ): void {
-    const { codec, membership } = this.#deps;
+    const { codec, membership, vectors } = this.#deps;
     const roots = this.#rootsOf(peer);
     let offset = 0;
     const shards = bucket.units.map((unit) =>
@@ -278,9 +284,9 @@ export class Reducer {
       const { start, end } = shards[i] as Range;
       for (const node of roots) {
         const bytes = (end - start) * codec.bytesPerValue;
-        const values = new Float32Array(end - start);
+        const values = vectors.zeros(end - start);
         codec.decode(payload.subarray(offset, offset + bytes), values);
-        (nodes[i] as Map<string, Float32Array>).set(nodeKey(node), values);
+        (nodes[i] as Map<string, V>).set(nodeKey(node), values);
         offset += bytes;
       }
     });
@@ -292,14 +298,18 @@ export class Reducer {
     return subtreeRoots(start, end, logicalRanks);
   }
 
-  readonly #add = (left: Float32Array, right: Float32Array): Float32Array => {
-    this.#deps.flat.add(left, right);
-    this.#deps.codec.round(left);
+  /** Adds into the left one and frees the right one. */
+  readonly #add = (left: V, right: V): V => {
+    const { vectors, codec } = this.#deps;
+    vectors.add(left, right);
+    vectors.dispose(right);
+    codec.round(left);
     return left;
   };
 
+  // hot:
   readonly #addExact = (left: Float32Array, right: Float32Array): Float32Array => {
-    this.#deps.flat.add(left, right);
+    for (let i = 0; i < left.length; i++) left[i] = (left[i] as number) + (right[i] as number);
     return left;
   };
 

@@ -12,17 +12,21 @@ import {
   shardOf,
   sumTree,
 } from "@paddock/contract";
+import { type Engine, openEngine } from "@paddock/engine";
 import {
   type Centers,
+  hostVectors,
   initialCenters,
   initialUnit,
   type RankBatch,
   referenceFlatMath,
+  type VectorSpace,
 } from "@paddock/model";
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
-import { beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ShardState, type StepReport, stateKinds } from "../engine/calls.js";
+import { type ResidentState, residentState } from "./resident-state.js";
 import { allocateState, stateBytes } from "./state.js";
 import { type StepHost, StepRunner } from "./step.js";
 
@@ -144,10 +148,11 @@ interface Outcome {
 }
 
 /** Three steps on `workers` runners; what is returned must not depend on `workers`. */
-async function train(spec: RunSpec, workers: number): Promise<Outcome> {
+async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>): Promise<Outcome> {
   const layout = layoutOf(spec);
   const mail = new Mailroom();
   const states: ShardState[] = [];
+  const residents: ResidentState<V>[] = [];
   const runners = Array.from({ length: workers }, (_, worker) => {
     const membership = { generation: 1, worker, workers };
     const state = allocateState(layout, membership);
@@ -157,12 +162,14 @@ async function train(spec: RunSpec, workers: number): Promise<Outcome> {
       state.student[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
       state.teacher[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
     }
+    const resident = residentState(vectors, state);
+    residents.push(resident);
     return new StepRunner({
       spec,
       membership,
-      state,
+      state: resident.state,
       centers: initialCenters(spec),
-      flat: referenceFlatMath,
+      vectors,
       host: mail.hostOf(worker, workers),
       now: () => performance.now(),
     });
@@ -187,6 +194,10 @@ async function train(spec: RunSpec, workers: number): Promise<Outcome> {
     );
     for (const runner of runners) runner.update(step, gradNorm);
   }
+  for (const resident of residents) {
+    resident.sync();
+    resident.close();
+  }
   // Collectives work only if all workers ask for the same in the same order, whatever ranks they have.
   for (const asked of mail.collectives) expect(asked).toEqual(mail.collectives[0]);
   const whole = (kind: "student" | "teacher"): Map<string, Float32Array> =>
@@ -196,7 +207,7 @@ async function train(spec: RunSpec, workers: number): Promise<Outcome> {
         Float32Array.from(states.flatMap((state) => [...(state[kind][unit.name] as Float32Array)])),
       ]),
     );
-  const { centers } = runners[0] as StepRunner;
+  const { centers } = runners[0] as StepRunner<V>;
   return { text, centers, student: whole("student"), teacher: whole("teacher") };
 }
 
@@ -219,6 +230,8 @@ function normsOf(spec: RunSpec, reports: readonly StepReport[]): Record<string, 
   return Object.fromEntries(Object.entries(squares).map(([name, sum]) => [name, Math.sqrt(sum)]));
 }
 
+const onHost = hostVectors(referenceFlatMath);
+
 test.each([
   ["fp32", "sinkhorn"],
   ["fp16", "sinkhorn"],
@@ -227,9 +240,9 @@ test.each([
   "%s exchange, %s: 1, 2, 3 and 4 workers are bit-identical",
   async (dtype, centering) => {
     const spec = specOf(dtype, centering);
-    const one = await train(spec, 1);
+    const one = await train(spec, 1, onHost);
     for (const workers of [2, 3, 4]) {
-      const many = await train(spec, workers);
+      const many = await train(spec, workers, onHost);
       expect(many.text).toEqual(one.text);
       expect(many.student).toEqual(one.student);
       expect(many.teacher).toEqual(one.teacher);
@@ -243,10 +256,46 @@ test.each([
       centering === "softmax" ? true : undefined,
     );
     const tensors = tf.memory().numTensors;
-    await train(spec, 2);
+    await train(spec, 2, onHost);
     expect(tf.memory().numTensors).toBe(tensors);
   },
 );
+
+describe("with state in the library's memory, as on a GPU", () => {
+  let engine: Engine | undefined;
+  beforeAll(async () => {
+    const options = { name: "torch", threads: 1, device: "cpu", vectors: "library" } as const;
+    engine = await openEngine(options).catch(() => undefined);
+  });
+  afterAll(async () => {
+    await tf.setBackend("wasm");
+  });
+
+  test.each(["fp32", "fp16"] as const)("%s exchange: 1 to 4 workers agree", async (dtype) => {
+    if (!engine?.vectors) return;
+    const spec = specOf(dtype);
+    const host = await train(spec, 1, hostVectors(engine.flat ?? referenceFlatMath));
+    const one = await train(spec, 1, engine.vectors);
+    // The same arithmetic but for the order of roundings in AdamW, EMA and norms: a few float32 ulps a step.
+    for (const [unit, values] of one.student) {
+      const wanted = host.student.get(unit) as Float32Array;
+      const worst = values.reduce(
+        (most, x, i) => Math.max(most, Math.abs(x - (wanted[i] ?? 0))),
+        0,
+      );
+      expect(worst, unit).toBeLessThan(dtype === "fp32" ? 1e-4 : 2e-3);
+    }
+    for (const workers of [2, 3, 4]) {
+      const many = await train(spec, workers, engine.vectors);
+      expect(many.text).toEqual(one.text);
+      expect(many.student).toEqual(one.student);
+      expect(many.teacher).toEqual(one.teacher);
+    }
+    const tensors = tf.memory().numTensors;
+    await train(spec, 2, engine.vectors);
+    expect(tf.memory().numTensors).toBe(tensors);
+  });
+});
 
 test("a worker holds 16 bytes per parameter / W and gathers at most two units of each side", async () => {
   const spec = specOf("fp32");

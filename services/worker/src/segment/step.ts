@@ -24,12 +24,12 @@ import {
 import {
   type Centers,
   clipCoefficient,
-  type FlatMath,
   type RankBatch,
   trainStep,
   updateUnit,
+  type VectorSpace,
 } from "@paddock/model";
-import type { Membership, NormRootReport, ShardState, StepReport } from "../engine/calls.js";
+import type { Membership, NormRootReport, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
 import { PartTimer } from "./part-timer.js";
@@ -47,50 +47,50 @@ export interface StepHost {
   phase(step: number, phase: string): void;
 }
 
-export interface StepRunnerOptions {
+export interface StepRunnerOptions<V> {
   readonly spec: RunSpec;
   readonly membership: Membership;
-  readonly state: ShardState;
+  readonly state: StateOf<V>;
   readonly centers: Centers;
-  readonly flat: FlatMath;
+  readonly vectors: VectorSpace<V>;
   readonly host: StepHost;
   /** Milliseconds, monotone. */
   readonly now: () => number;
 }
 
-interface PreparedStep {
+interface PreparedStep<V> {
   readonly step: number;
   /** This worker's shard of every unit's reduced gradient. */
-  readonly gradients: ReadonlyMap<string, Float32Array>;
+  readonly gradients: ReadonlyMap<string, V>;
   /** To adopt with the update. */
   readonly centers: Centers;
 }
 
-export class StepRunner {
+export class StepRunner<V> {
   readonly layout: Layout;
-  readonly gatherer: Gatherer;
-  readonly #o: StepRunnerOptions;
-  readonly #codec: Codec;
-  readonly #reducer: Reducer;
+  readonly gatherer: Gatherer<V>;
+  readonly #o: StepRunnerOptions<V>;
+  readonly #codec: Codec<V>;
+  readonly #reducer: Reducer<V>;
   readonly #timer: PartTimer;
   #step = 0;
   #centers: Centers;
   /** What the last `compute` left for `update`. */
-  #prepared: PreparedStep | undefined;
+  #prepared: PreparedStep<V> | undefined;
 
-  constructor(options: StepRunnerOptions) {
-    const { spec, membership, state, flat, host } = options;
+  constructor(options: StepRunnerOptions<V>) {
+    const { spec, membership, state, vectors, host } = options;
     this.#o = options;
     this.layout = layoutOf(spec);
     this.#centers = options.centers;
-    this.#codec = codecOf(spec.exchange.dtype, flat);
+    this.#codec = codecOf(spec.exchange.dtype, vectors);
     this.#timer = new PartTimer(options.now);
     this.gatherer = new Gatherer({
       layout: this.layout,
       membership,
       state,
       codec: this.#codec,
-      flat,
+      vectors,
       precision: spec.engine.precision,
       fetchUnit: (request) => host.fetchUnit(this.#step, request),
     });
@@ -99,7 +99,7 @@ export class StepRunner {
       logicalRanks: spec.logicalRanks,
       membership,
       codec: this.#codec,
-      flat,
+      vectors,
       allToAll: (key, outgoing, expected) => host.allToAll(this.#step, key, outgoing, expected),
       waiting: (work) => this.#timer.during("wait", work),
     });
@@ -119,6 +119,8 @@ export class StepRunner {
     const { spec, host } = this.#o;
     this.#step = step;
     this.#reducer.reset();
+    if (this.#prepared) this.#dispose(this.#prepared);
+    this.#prepared = undefined;
     this.#timer.enter("teacher");
     // fp16 products need the scale on the loss; other gradients only where they are rounded to travel.
     const lossScale = spec.engine.precision === "fp16" ? scale : 1;
@@ -164,7 +166,7 @@ export class StepRunner {
 
   /** Clips, then AdamW and EMA on this worker's shards, in place. */
   update(step: number, gradNorm: GradNorms): void {
-    const { spec, membership, state, flat } = this.#o;
+    const { spec, membership, state, vectors } = this.#o;
     const prepared = this.#takePrepared(step);
     const scalars = scalarsAt(spec, step);
     for (const unit of this.layout.units) {
@@ -172,22 +174,23 @@ export class StepRunner {
       if (norm === undefined)
         throw new PaddockError("internal", `no gradient norm of ${unit.submodule}`);
       const shard = {
-        student: state.student[unit.name] as Float32Array,
-        m: state.m[unit.name] as Float32Array,
-        v: state.v[unit.name] as Float32Array,
-        teacher: state.teacher[unit.name] as Float32Array,
-        grad: prepared.gradients.get(unit.name) as Float32Array,
+        student: state.student[unit.name] as V,
+        m: state.m[unit.name] as V,
+        v: state.v[unit.name] as V,
+        teacher: state.teacher[unit.name] as V,
+        grad: prepared.gradients.get(unit.name) as V,
       };
       const range = shardOf(unit.elements, membership.worker, membership.workers);
       const clip = clipCoefficient(norm, spec.optimizer.clipNorm);
-      updateUnit(flat, unit, range, shard, { spec, scalars, step, clipCoefficient: clip });
+      updateUnit(vectors, unit, range, shard, { spec, scalars, step, clipCoefficient: clip });
     }
     this.#centers = prepared.centers;
+    this.#dispose(prepared);
   }
 
   /** Drops the gradient of a step whose update is skipped. */
   skip(step: number): void {
-    this.#takePrepared(step);
+    this.#dispose(this.#takePrepared(step));
   }
 
   /** This worker's shards as its peers will gather them. */
@@ -201,7 +204,11 @@ export class StepRunner {
     return parts;
   }
 
-  #takePrepared(step: number): PreparedStep {
+  #dispose({ gradients }: PreparedStep<V>): void {
+    for (const gradient of gradients.values()) this.#o.vectors.dispose(gradient);
+  }
+
+  #takePrepared(step: number): PreparedStep<V> {
     const prepared = this.#prepared;
     if (prepared?.step !== step) {
       throw new PaddockError(
@@ -214,13 +221,13 @@ export class StepRunner {
   }
 
   /** Sums of squares as roots of the fixed tree over a unit's chunks: the norm does not depend on the cut. */
-  #normRoots(gradients: ReadonlyMap<string, Float32Array>): NormRootReport[] {
-    const { membership, flat } = this.#o;
+  #normRoots(gradients: ReadonlyMap<string, V>): NormRootReport[] {
+    const { membership, vectors } = this.#o;
     return this.layout.units.flatMap((unit) => {
       const { start } = shardOf(unit.elements, membership.worker, membership.workers);
-      const values = gradients.get(unit.name) as Float32Array;
-      const sums = new Float64Array(chunksIn(values.length));
-      flat.sumSquares(values, chunkElements, sums);
+      const values = gradients.get(unit.name) as V;
+      const sums = new Float64Array(chunksIn(vectors.size(values)));
+      vectors.sumSquares(values, chunkElements, sums);
       const first = start / chunkElements;
       const leaf = (node: TreeNode): number | undefined =>
         node.end - node.start === 1 ? sums[node.start - first] : undefined;
@@ -233,11 +240,14 @@ export class StepRunner {
     });
   }
 
-  #firstBad(gradients: ReadonlyMap<string, Float32Array>): string | undefined {
-    const { membership } = this.#o;
+  #firstBad(gradients: ReadonlyMap<string, V>): string | undefined {
+    const { membership, vectors } = this.#o;
     const locate = (unit: Unit): string | undefined => {
       const { start } = shardOf(unit.elements, membership.worker, membership.workers);
-      const index = gradients.get(unit.name)?.findIndex((value) => !Number.isFinite(value)) ?? -1;
+      const gradient = gradients.get(unit.name) as V;
+      const values = new Float32Array(vectors.size(gradient));
+      vectors.read(gradient, values);
+      const index = values.findIndex((value) => !Number.isFinite(value));
       if (index < 0) return undefined;
       const at = start + index;
       return unit.parameters.findLast((parameter) => parameter.offset <= at)?.name;

@@ -104,13 +104,13 @@ export class Generation {
   }
 
   /** Live state for a peer: elements [start, end) of a unit, or undefined where another worker or generation owns them. */
-  readShard(request: {
+  async readShard(request: {
     readonly generation: number;
     readonly kind: string;
     readonly unit: string;
     readonly start: number;
     readonly end: number;
-  }): Float32Array | undefined {
+  }): Promise<Float32Array | undefined> {
     if (request.generation !== this.membership.generation || !isStateKind(request.kind))
       return undefined;
     const shard = this.state[request.kind][request.unit];
@@ -118,6 +118,7 @@ export class Generation {
     if (!shard || !unit) return undefined;
     const owned = shardOf(unit.elements, this.membership.worker, this.membership.workers);
     if (request.start < owned.start || request.end > owned.end) return undefined;
+    await this.#deps.engine.call("syncState", {});
     return shard.subarray(request.start - owned.start, request.end - owned.start);
   }
 
@@ -199,6 +200,7 @@ export class Generation {
     const { membership, layout, state } = this;
     this.#progress(step, "checkpoint");
     const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
+    await engine.call("syncState", {});
     const directory = checkpointDirectory(runDir, step);
     const file = await saveState({ directory, step, membership, layout, state, centers, spec });
     send({

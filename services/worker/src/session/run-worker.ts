@@ -336,7 +336,7 @@ class WorkerLife {
     };
   }
 
-  #readShard(request: {
+  async #readShard(request: {
     generation: number;
     kind: string;
     unit: string;

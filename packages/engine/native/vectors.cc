@@ -1,0 +1,119 @@
+// Flat float32 vectors that live on the device: shards of parameters, moments and gradients. What flat.cc does for arrays of the
+// host, in a few launches. Every vector is part of a 1-D tensor: (handle, start, count). Nothing here waits for the device but
+// what returns values to JS.
+#include "binding.h"
+#include "families.h"
+
+#include "aten.h"
+
+#include <cstring>
+
+namespace paddock {
+namespace {
+
+using T = const at::Tensor&;
+
+at::Tensor part(T x, int64_t start, int64_t count) {
+  TORCH_CHECK(x.dim() == 1 && x.scalar_type() == at::kFloat, "expected a float32 vector");
+  return x.narrow(0, start, count);
+}
+
+/// One AdamW step of several vectors, in one launch; each of p, g, m, v lies at the same start with the same count.
+void adamw(const Tensors& p, const Tensors& g, const Tensors& m, const Tensors& v, const Ints& starts,
+           const Ints& counts, double learningRate, double beta1, double beta2, double eps,
+           double weightDecay, double step) {
+  std::vector<at::Tensor> parts[4];
+  const Tensors* whole[4] = {&p, &g, &m, &v};
+  for (size_t i = 0; i < p.size(); i++) {
+    for (size_t k = 0; k < 4; k++) parts[k].push_back(part(whole[k]->at(i), starts[i], counts[i]));
+  }
+  if (p.empty()) return;
+  const at::Tensor now = at::full({}, step, p[0].options());
+  const std::vector<at::Tensor> steps(p.size(), now);
+  at::_fused_adamw_(parts[0], parts[1], parts[2], parts[3], {}, steps, learningRate, beta1, beta2,
+                    weightDecay, eps, /*amsgrad=*/false, /*maximize=*/false);
+}
+
+void ema(T teacher, int64_t toStart, T student, int64_t fromStart, int64_t count, double momentum) {
+  part(teacher, toStart, count).mul_(momentum).add_(part(student, fromStart, count), 1 - momentum);
+}
+
+void copy(T to, int64_t toStart, T from, int64_t fromStart, int64_t count) {
+  part(to, toStart, count).copy_(part(from, fromStart, count));
+}
+
+void add(T to, int64_t toStart, T from, int64_t fromStart, int64_t count) {
+  part(to, toStart, count).add_(part(from, fromStart, count));
+}
+
+void scale(T x, int64_t start, int64_t count, double factor) { part(x, start, count).mul_(factor); }
+
+void roundHalf(T x, int64_t start, int64_t count) {
+  at::Tensor values = part(x, start, count);
+  values.copy_(values.to(at::kHalf));
+}
+
+/// Copies device values of `bytes.size` bytes into the array, through pinned memory.
+void download(T values, const Bytes& out) {
+  const at::Tensor host = at::empty(values.sizes(), values.options().device(at::kCPU).pinned_memory(values.is_cuda()));
+  host.copy_(values);
+  std::memcpy(out.data, host.data_ptr(), out.size);
+}
+
+at::Tensor upload(const Bytes& values, at::ScalarType type, T like) {
+  const int64_t count = static_cast<int64_t>(values.elements);
+  at::Tensor host = at::empty({count}, at::TensorOptions(type).pinned_memory(like.is_cuda()));
+  if (count > 0) std::memcpy(host.data_ptr(), values.data, values.size);
+  return host;
+}
+
+void read(T x, int64_t start, const Bytes& out) {
+  TORCH_CHECK(out.type == napi_float32_array, "expected a Float32Array");
+  download(part(x, start, static_cast<int64_t>(out.elements)), out);
+}
+
+void write(T x, int64_t start, const Bytes& values) {
+  TORCH_CHECK(values.type == napi_float32_array, "expected a Float32Array");
+  part(x, start, static_cast<int64_t>(values.elements)).copy_(upload(values, at::kFloat, x), /*non_blocking=*/true);
+}
+
+void encodeHalf(T x, int64_t start, const Bytes& out) {
+  TORCH_CHECK(out.type == napi_uint16_array, "expected a Uint16Array");
+  download(part(x, start, static_cast<int64_t>(out.elements)).to(at::kHalf), out);
+}
+
+void decodeHalf(T x, int64_t start, const Bytes& halves) {
+  TORCH_CHECK(halves.type == napi_uint16_array, "expected a Uint16Array");
+  part(x, start, static_cast<int64_t>(halves.elements)).copy_(upload(halves, at::kHalf, x), /*non_blocking=*/true);
+}
+
+/// Sum of squares of each chunk (the last may be shorter), in doubles.
+void sumSquares(T x, int64_t start, int64_t count, int64_t chunk, const Bytes& out) {
+  const int64_t whole = count / chunk, rest = count % chunk;
+  TORCH_CHECK(out.type == napi_float64_array && static_cast<int64_t>(out.elements) == whole + (rest > 0),
+              "expected a Float64Array of one value per chunk");
+  if (count == 0) return;
+  std::vector<at::Tensor> sums;
+  const auto squares = [](T values) { return values.to(at::kDouble).square_().sum(1); };
+  if (whole > 0) sums.push_back(squares(part(x, start, whole * chunk).view({whole, chunk})));
+  if (rest > 0) sums.push_back(squares(part(x, start + whole * chunk, rest).view({1, rest})));
+  download(at::cat(sums), out);
+}
+
+}  // namespace
+
+void defineVectors(Module& module) {
+  module.add("vectorAdamw", &adamw);
+  module.add("vectorEma", &ema);
+  module.add("vectorCopy", &copy);
+  module.add("vectorAdd", &add);
+  module.add("vectorScale", &scale);
+  module.add("vectorRoundHalf", &roundHalf);
+  module.add("vectorRead", &read);
+  module.add("vectorWrite", &write);
+  module.add("vectorEncodeHalf", &encodeHalf);
+  module.add("vectorDecodeHalf", &decodeHalf);
+  module.add("vectorSumSquares", &sumSquares);
+}
+
+}  // namespace paddock

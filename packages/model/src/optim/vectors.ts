@@ -1,0 +1,93 @@
+/**
+ * Flat fp32 vectors V and their arithmetic, wherever they live: shards of parameters, moments and gradients. On the host V is a
+ * Float32Array and memory is the garbage collector's; an engine with a device brings vectors that stay there, and frees what is
+ * disposed. Views share memory and are not disposed. Elementwise results do not depend on an element's position.
+ */
+import * as tf from "@tensorflow/tfjs-core";
+import type { AdamWOptions, FlatMath } from "./flat-math.js";
+
+/** Four aligned vectors that one optimizer step changes. */
+export interface AdamWPart<V> {
+  readonly param: V;
+  readonly grad: V;
+  readonly m: V;
+  readonly v: V;
+}
+
+export interface VectorSpace<V> {
+  size(x: V): number;
+  /** Elements [start, end), sharing memory with x. */
+  view(x: V, start: number, end: number): V;
+  /** A copy of the elements [start, end). */
+  slice(x: V, start: number, end: number): V;
+  zeros(size: number): V;
+  /** A vector that starts with these values. On the host it is the array itself. */
+  from(values: Float32Array): V;
+  dispose(x: V): void;
+  copy(to: V, from: V): void;
+  read(x: V, out: Float32Array): void;
+  write(to: V, values: Float32Array): void;
+  /** The values of a tensor, which it takes. */
+  adopt(x: tf.Tensor1D): Promise<V>;
+  /** A tensor [size] of what `fill` writes into every element of the vector it is given; the caller owns it. */
+  tensor(size: number, fill: (into: V) => void): tf.Tensor1D;
+  /** As FlatMath's, on all parts at once. */
+  adamw(parts: readonly AdamWPart<V>[], options: AdamWOptions): void;
+  ema(teacher: V, student: V, momentum: number): void;
+  add(to: V, from: V): void;
+  scale(x: V, factor: number): void;
+  roundHalf(x: V): void;
+  /** Half-precision bits, on shared memory. */
+  encodeHalf(x: V): Uint16Array;
+  decodeHalf(bits: Uint16Array, to: V): void;
+  /** As FlatMath's; the order of a chunk's sum is the engine's own. */
+  sumSquares(x: V, chunk: number, out: Float64Array): void;
+}
+
+/** Vectors that are arrays of the host. */
+export function hostVectors(flat: FlatMath): VectorSpace<Float32Array> {
+  /** Reused by size: a fresh large buffer costs more in page faults than in copying. */
+  const staging = new Map<number, Float32Array>();
+  return {
+    size: (x) => x.length,
+    view: (x, start, end) => x.subarray(start, end),
+    slice: (x, start, end) => x.slice(start, end),
+    zeros: (size) => new Float32Array(size),
+    from: (values) => values,
+    dispose: () => undefined,
+    copy: (to, from) => to.set(from),
+    read: (x, out) => {
+      if (x !== out) out.set(x);
+    },
+    write: (to, values) => to.set(values),
+    async adopt(x) {
+      const values = (await x.data()) as Float32Array;
+      x.dispose();
+      return values;
+    },
+    tensor(size, fill) {
+      let buffer = staging.get(size);
+      if (!buffer) {
+        buffer = new Float32Array(new SharedArrayBuffer(size * 4));
+        staging.set(size, buffer);
+      }
+      fill(buffer);
+      // Copied before anything else can run: the buffer belongs to the next tensor of this size.
+      return tf.tensor1d(buffer, "float32");
+    },
+    adamw(parts, options) {
+      for (const { param, grad, m, v } of parts) flat.adamw(param, grad, m, v, options);
+    },
+    ema: (teacher, student, momentum) => flat.ema(teacher, student, momentum),
+    add: (to, from) => flat.add(to, from),
+    scale: (x, factor) => flat.scale(x, factor),
+    roundHalf: (x) => flat.roundHalf(x),
+    encodeHalf(x) {
+      const out = new Uint16Array(new SharedArrayBuffer(x.length * 2));
+      flat.encodeHalf(x, out);
+      return out;
+    },
+    decodeHalf: (bits, to) => flat.decodeHalf(bits, to),
+    sumSquares: (x, chunk, out) => flat.sumSquares(x, chunk, out),
+  };
+}
