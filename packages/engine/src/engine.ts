@@ -13,6 +13,8 @@ export interface EngineOptions {
   readonly threads: number;
   /** `cpu`, `cuda` or `cuda:<n>`; left out: a GPU if the engine sees one. */
   readonly device?: string;
+  /** Which of this machine's processes this is, from 0: without `device` they take the GPUs in turn. */
+  readonly localRank?: number;
   /** `library`: flat vectors lie in the library's memory as on a GPU, also on a CPU. For tests of that. */
   readonly vectors?: "library";
 }

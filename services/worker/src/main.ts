@@ -5,7 +5,7 @@ import { createLogger, listenForShutdown } from "@paddock/service-kit";
 import { runWorker } from "./session/run-worker.js";
 
 const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--device DEVICE]
-                      [--host ADDRESS]
+                      [--local-rank N] [--host ADDRESS]
 
 One worker process: owns one device, executes some of the run's logical ranks, holds its shard of the state.
 It takes its work from the coordinator and ends with it. SIGINT or SIGTERM: it leaves the fleet, the others go on from the
@@ -15,7 +15,8 @@ last checkpoint.
   --name         unique name in the fleet           (default: worker-<pid>)
   --engine       how tensors are computed           (default: auto)
   --threads      intra-op threads, must equal the run's engine.threads (default: 1)
-  --device       cpu or cuda:<n>                    (default: cuda:0 if the engine sees a GPU, else cpu)
+  --device       cpu or cuda:<n>                    (default: a GPU if the engine sees one, else cpu)
+  --local-rank   which of this machine's workers this is: they take its GPUs in turn (default: 0)
   --host         address on which peers reach this worker (default: 127.0.0.1)
 
 Example: paddock worker --coordinator 127.0.0.1:7070 --name gpu-1 --engine torch --device cuda:1`;
@@ -28,6 +29,7 @@ async function main(): Promise<number> {
       engine: { type: "string", default: "auto" },
       threads: { type: "string", default: "1" },
       device: { type: "string" },
+      "local-rank": { type: "string", default: "0" },
       host: { type: "string", default: "127.0.0.1" },
       help: { type: "boolean", default: false },
     },
@@ -49,6 +51,7 @@ async function main(): Promise<number> {
     engine,
     threads: Number(values.threads),
     device: values.device,
+    localRank: Number(values["local-rank"]),
     host: values.host,
     logger,
     signal: shutdown.signal,

@@ -14,6 +14,7 @@ import { DeviceVectors } from "./vectors.js";
 export async function openTorch({
   threads,
   device,
+  localRank = 0,
   vectors,
 }: Omit<EngineOptions, "name">): Promise<Engine> {
   const load = loadNative();
@@ -25,7 +26,8 @@ export async function openTorch({
   }
   const { native, stamp } = load;
   native.setThreads(threads);
-  const wanted = device ?? (native.cudaDevices() > 0 ? "cuda:0" : "cpu");
+  const gpus = native.cudaDevices();
+  const wanted = device ?? (gpus > 0 ? `cuda:${localRank % gpus}` : "cpu");
   const chosen = setDevice(wanted);
   const backend = registerTorch(native);
   await tf.setBackend("torch");

@@ -26,6 +26,7 @@ export function workerCommand(o: {
     args: [
       workerEntry(),
       ...["--coordinator", o.coordinator, "--name", name],
+      ...["--local-rank", String(o.slot)],
       ...["--engine", o.engine.name, "--threads", String(o.engine.threads)],
     ],
     env: { ...o.environment, ...threadEnvironment(o.engine.threads) },

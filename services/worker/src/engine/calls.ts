@@ -63,8 +63,9 @@ export type EngineCalls = {
   open(a: {
     name: RunSpec["engine"]["name"];
     threads: number;
-    /** `cpu`, `cuda:<n>`; undefined: a GPU if the engine sees one. */
+    /** `cpu`, `cuda:<n>`; undefined: the GPUs in turn by `localRank` if the engine sees any. */
     device: string | undefined;
+    localRank: number;
   }): Promise<EngineFacts>;
   /** Takes the shards of a generation; fills them from the seed when `initialise`. */
   enter(a: {

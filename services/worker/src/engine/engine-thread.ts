@@ -40,8 +40,8 @@ function entered(): Run {
 }
 
 const calls: EngineCalls = {
-  async open({ name, threads, device }) {
-    engine = await openEngine({ name, threads, ...(device === undefined ? {} : { device }) });
+  async open({ device, ...options }) {
+    engine = await openEngine(device === undefined ? options : { ...options, device });
     return { name: engine.name, device: engine.device, threads: engine.threads, why: engine.why };
   },
 

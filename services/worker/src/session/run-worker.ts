@@ -31,6 +31,8 @@ export interface WorkerOptions {
   readonly threads: number;
   /** `cpu`, `cuda:<n>`; undefined: a GPU if the engine sees one. */
   readonly device: string | undefined;
+  /** Which of this machine's workers this is, from 0: they take its GPUs in turn. */
+  readonly localRank: number;
   /** Address on which peers reach this worker. */
   readonly host: string;
   readonly logger: ReturnType<typeof createLogger>;
@@ -90,8 +92,8 @@ class WorkerLife {
   }
 
   async live(): Promise<WorkerEnd> {
-    const { coordinator, name, engine, threads, device, host, logger } = this.#o;
-    const facts = await this.#engine.call("open", { name: engine, threads, device });
+    const { coordinator, name, engine, threads, device, localRank, host, logger } = this.#o;
+    const facts = await this.#engine.call("open", { name: engine, threads, device, localRank });
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
     const peers = await startPeerService(host, (request) => this.#readShard(request));
     try {
@@ -298,10 +300,10 @@ class WorkerLife {
   }
 
   async #replaceEngine(): Promise<void> {
-    const { engine, threads, device } = this.#o;
+    const { engine, threads, device, localRank } = this.#o;
     await this.#engine.terminate(new PaddockError("stale-generation", "the step was interrupted"));
     this.#engine = startEngineThread(this.#hostCalls());
-    await this.#engine.call("open", { name: engine, threads, device });
+    await this.#engine.call("open", { name: engine, threads, device, localRank });
     this.#engineIsClean = true;
   }
 
