@@ -3,7 +3,7 @@ import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describeEngines } from "@paddock/engine";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   paddock,
   readSteps,
@@ -35,8 +35,12 @@ async function run(name: string, ...more: string[]): Promise<string> {
 }
 
 describe.skipIf(!engine?.available)(`tensorflow ${why}`, () => {
+  let one = "";
+  beforeAll(async () => {
+    one = await run("tensorflow-1", "--engine", "tensorflow", "--workers", "1");
+  });
+
   test("1 and 2 workers are bit-identical, and learn what wasm learns", async () => {
-    const one = await run("tensorflow-1", "--engine", "tensorflow", "--workers", "1");
     const two = await run("tensorflow-2", "--engine", "tensorflow", "--workers", "2");
     expect(trajectory(one)).toHaveLength(20);
     expect(trajectory(two)).toEqual(trajectory(one));
@@ -52,9 +56,11 @@ describe.skipIf(!engine?.available)(`tensorflow ${why}`, () => {
     process.kill(workerOf(started.process.pid as number), "SIGKILL");
     const { code, stderr } = await started.done;
     expect(code, stderr).toBe(0);
-    expect(trajectory(runDir)).toEqual(trajectory(join(folder.path, "tensorflow-1")));
+    expect(trajectory(runDir)).toEqual(trajectory(one));
     const log = readFileSync(join(runDir, "logs", "worker-1.log"), "utf8");
-    expect(log.match(/engine is open/g)).toHaveLength(2);
+    // One process, whose interrupted engine thread was replaced before the second generation.
+    expect(log.match(/engine is open/g)).toHaveLength(1);
+    expect(log.match(/generation begins/g)?.length).toBeGreaterThanOrEqual(2);
   });
 });
 

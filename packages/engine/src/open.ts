@@ -58,10 +58,10 @@ function describeTorch(): EngineDescription {
   const { native, stamp } = load;
   return {
     name: "torch",
+    threads: "chosen",
     available: true,
     version: `libtorch ${stamp.version}`,
     device: native.hasCuda() ? "cuda" : "cpu",
-    threads: "chosen",
     note: `found by ${stamp.from}`,
   };
 }

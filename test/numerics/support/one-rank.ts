@@ -10,6 +10,7 @@ import {
   type Centers,
   type ChooseSequences,
   clipCoefficient,
+  type FlatMath,
   flattenGradients,
   type RankBatch,
   type RankLosses,
@@ -39,6 +40,8 @@ export interface StepInputs {
   readonly step: number;
   readonly scalars: StepScalars;
   readonly batch: RankBatch;
+  /** Updates the weights; the reference by default. */
+  readonly flat?: FlatMath | null;
   readonly chooseSequences?: ChooseSequences;
 }
 
@@ -76,7 +79,7 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       grad: of(grads).slice(),
     };
     const norm = gradNorm.get(unit.submodule) as number;
-    updateUnit(referenceFlatMath, unit, { start: 0, end: unit.elements }, shard, {
+    updateUnit(inputs.flat ?? referenceFlatMath, unit, { start: 0, end: unit.elements }, shard, {
       spec,
       scalars,
       step,

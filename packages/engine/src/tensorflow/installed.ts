@@ -19,28 +19,14 @@ export type TensorflowAnswer =
   | { readonly kind: "works"; readonly version: string; readonly hasGpu: boolean }
   | { readonly kind: "fails"; readonly why: string };
 
-/** What `npm run setup:tensorflow` makes; its second to last step is the addon. */
-const setUp = fileURLToPath(
-  new URL("../../../../.tensorflow/node/node_modules/@tensorflow/tfjs-node", import.meta.url),
+/** What `npm run setup:tensorflow` makes. Its folder `lib` comes with the addon, at the end. */
+const modules = fileURLToPath(
+  new URL("../../../../.tensorflow/node/node_modules/", import.meta.url),
 );
+const setUp = path.join(modules, "@tensorflow", "tfjs-node");
 
 /** Its start takes a second; a GPU's driver and libraries have been seen to take half a minute. */
 const deadlineMs = 120_000;
-
-/** The packages of this clone: the one that was set up, then those that the user has installed, GPU first. */
-export function installedTensorflows(): readonly InstalledTensorflow[] {
-  const require = createRequire(import.meta.url);
-  const found = fs.existsSync(path.join(setUp, "lib"))
-    ? [{ path: setUp, name: "@tensorflow/tfjs-node of npm run setup:tensorflow" }]
-    : [];
-  for (const name of ["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"]) {
-    try {
-      const manifest = require.resolve(`${name}/package.json`);
-      found.push({ path: path.dirname(manifest), name: `${name} of node_modules` });
-    } catch {} // not installed
-  }
-  return found;
-}
 
 /** Loads the package in a new process and asks for its TensorFlow's version and whether that sees a GPU. Takes 1 to 2 s. */
 export function askTensorflow({ path }: InstalledTensorflow): TensorflowAnswer {
@@ -68,6 +54,21 @@ export function chooseTensorflow(
   const works = answers.filter(({ answer }) => answer.kind === "works");
   const best = works.find(({ answer }) => answer.kind === "works" && answer.hasGpu) ?? works[0];
   return best?.one ?? found[0];
+}
+
+/** The packages of this clone: the one that was set up, then those that the user has installed, GPU first. */
+function installedTensorflows(): readonly InstalledTensorflow[] {
+  const require = createRequire(import.meta.url);
+  const found = fs.existsSync(path.join(setUp, "lib"))
+    ? [{ path: setUp, name: "@tensorflow/tfjs-node of npm run setup:tensorflow" }]
+    : [];
+  for (const name of ["@tensorflow/tfjs-node-gpu", "@tensorflow/tfjs-node"]) {
+    try {
+      const manifest = require.resolve(`${name}/package.json`);
+      found.push({ path: path.dirname(manifest), name: `${name} of node_modules` });
+    } catch {} // not installed
+  }
+  return found;
 }
 
 /** Node 23 took away a function that tfjs-node 4.22 calls (tfjs issue 8609). */
