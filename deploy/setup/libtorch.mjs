@@ -6,6 +6,7 @@ import { existsSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { environment, run, tail, which } from "./command.mjs";
 import { say, timed } from "./log.mjs";
+import { compiler, compilerPackages, makeVenv, pythonPackages, venvPython } from "./toolchain.mjs";
 
 const wanted = "2.13.0";
 const cpuIndex = "https://download.pytorch.org/whl/cpu";
@@ -23,7 +24,10 @@ if spec and spec.submodule_search_locations:
 /** Where libtorch is, in words, or undefined. */
 async function findLibtorch(root) {
   if (environment.LIBTORCH) return `LIBTORCH=${environment.LIBTORCH}`;
-  for (const python of [environment.PADDOCK_PYTHON ?? "python3", venvPython(root)]) {
+  for (const python of [
+    environment.PADDOCK_PYTHON ?? "python3",
+    venvPython(join(root, ".torch")),
+  ]) {
     const { code, output } = await run(python, ["-c", locate]);
     if (code === 0 && output.trim() !== "") return output.trim();
   }
@@ -34,13 +38,10 @@ async function findLibtorch(root) {
 
 /** Debian packages that are still needed to get libtorch and to build against it. */
 export async function libtorchPackages(root) {
-  const packages = [];
+  const packages = compilerPackages();
   if (!which("cmake")) packages.push("cmake");
-  if (!which("g++", "c++", "clang++")) packages.push("g++");
   if (!which("make", "ninja")) packages.push("make");
-  if (!(await findLibtorch(root)) && !(await hasVenv())) {
-    packages.push("python3", "python3-venv", "python3-pip");
-  }
+  if (!(await findLibtorch(root))) packages.push(...(await pythonPackages()));
   return packages;
 }
 
@@ -50,6 +51,13 @@ export async function installLibtorch(root) {
   if (found) {
     say("libtorch", `found: ${found}`);
     return true;
+  }
+  if (!compiler()) {
+    say(
+      "libtorch",
+      "not installed, training will use the slow wasm engine: no C++ compiler to build with; install g++",
+    );
+    return false;
   }
   const failure = await timed("libtorch", `pip install torch==${wanted} into .torch/`, () =>
     pipInstall(root),
@@ -61,19 +69,14 @@ export async function installLibtorch(root) {
 
 /** Returns undefined, or why it failed. A half-made environment is removed. */
 async function pipInstall(root) {
-  if (!which("python3"))
-    return "python3 is not on PATH; install python3, python3-venv and python3-pip";
   const folder = join(root, ".torch");
-  const venv = await run("python3", ["-m", "venv", folder]);
-  if (venv.code !== 0) {
-    rmSync(folder, { recursive: true, force: true });
-    return `python3 -m venv failed: ${tail(venv.output, 2)}`;
-  }
-  if (!which("cmake")) await run(venvPython(root), ["-m", "pip", "install", "cmake", "ninja"]);
+  const failure = await makeVenv(folder);
+  if (failure) return failure;
+  if (!which("cmake")) await run(venvPython(folder), ["-m", "pip", "install", "cmake", "ninja"]);
   let last = "";
   for (const source of sources()) {
     const args = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", ...source];
-    const { code, output } = await run(venvPython(root), args);
+    const { code, output } = await run(venvPython(folder), args);
     if (code === 0) return undefined;
     last = tail(output, 2);
   }
@@ -94,12 +97,4 @@ function sources() {
     ["--retries", "1", "--timeout", "20", "--index-url", cpuIndex, ...cpuBuild],
     [`torch==${wanted}`],
   ];
-}
-
-async function hasVenv() {
-  return (await run("python3", ["-c", "import venv, ensurepip"])).code === 0;
-}
-
-function venvPython(root) {
-  return join(root, ".torch", "bin", "python3");
 }

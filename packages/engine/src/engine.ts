@@ -74,6 +74,8 @@ export interface EngineDescription {
   readonly available: boolean;
   readonly version: string | null;
   readonly device: string | null;
+  /** Threads of one op: `one`, or as many as it is opened with. */
+  readonly threads: "one" | "chosen";
   /** Why it is not available, or what else to know. */
   readonly note: string;
 }

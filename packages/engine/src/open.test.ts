@@ -2,8 +2,11 @@ import * as tf from "@tensorflow/tfjs-core";
 import { afterEach, describe, expect, test } from "vitest";
 import type { Engine } from "./engine.js";
 import { describeEngines, openEngine } from "./open.js";
+import { chooseTensorflow } from "./tensorflow/installed.js";
 import { skipReason } from "./testing/torch.js";
 import { threadEnvironment } from "./threads.js";
+
+const tensorflow = chooseTensorflow();
 
 let engine: Engine | undefined;
 afterEach(() => {
@@ -36,11 +39,37 @@ test("wasm runs everywhere, and can be closed and opened again", async () => {
   }
 });
 
-test("tensorflow that is not installed is an error with a remedy", async () => {
-  const opening = openEngine({ name: "tensorflow", threads: 1 });
-  await expect(opening).rejects.toMatchObject({
-    code: "engine-unavailable",
-    message: expect.stringContaining("npm install"),
+test.skipIf(tensorflow !== undefined)(
+  "tensorflow that is not installed is an error with a remedy",
+  async () => {
+    const opening = openEngine({ name: "tensorflow", threads: 1 });
+    await expect(opening).rejects.toMatchObject({
+      code: "engine-unavailable",
+      message: expect.stringContaining("npm run setup:tensorflow"),
+    });
+  },
+);
+
+const why = tensorflow ? "" : "(none is installed: npm run setup:tensorflow)";
+describe.skipIf(tensorflow === undefined)(`tensorflow ${why}`, () => {
+  test("says which TensorFlow it is and on which device, and can be closed and opened again", async () => {
+    for (let i = 0; i < 2; i++) {
+      engine = await openEngine({ name: "tensorflow", threads: 1 });
+      expect(engine).toMatchObject({ name: "tensorflow", threads: 1, flat: null });
+      expect(engine.version).toMatch(/^TensorFlow \d+\.\d+/);
+      expect(["cpu", "cuda"]).toContain(engine.device);
+      exercise(engine);
+      engine.close();
+      engine = undefined;
+    }
+  });
+
+  test("a device that TensorFlow does not take is an error that says so", async () => {
+    const opening = openEngine({ name: "tensorflow", threads: 1, device: "tpu" });
+    await expect(opening).rejects.toMatchObject({
+      code: "engine-unavailable",
+      message: expect.stringContaining("CUDA_VISIBLE_DEVICES"),
+    });
   });
 });
 

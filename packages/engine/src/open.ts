@@ -3,7 +3,8 @@ import * as tf from "@tensorflow/tfjs-core";
 import type { Engine, EngineDescription, EngineOptions } from "./engine.js";
 import { EngineError } from "./errors.js";
 import { loadNative } from "./native.js";
-import { installedTensorflow, openTensorflow } from "./tensorflow.js";
+import { askTensorflow, chooseTensorflow } from "./tensorflow/installed.js";
+import { openTensorflow } from "./tensorflow/open.js";
 import { openTorch } from "./torch/open.js";
 import { openWasm } from "./wasm.js";
 
@@ -18,7 +19,7 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
     case "torch":
       return await openTorch(options);
     case "tensorflow":
-      return await openTensorflow(options.threads);
+      return await openTensorflow(options.threads, options.device);
     case "wasm":
       return await openWasm();
     case "auto":
@@ -29,31 +30,35 @@ export async function openEngine(options: EngineOptions): Promise<Engine> {
 async function openBest(options: EngineOptions): Promise<Engine> {
   const load = loadNative();
   if (load.kind === "loaded") return await openTorch(options);
-  if (installedTensorflow() !== undefined) {
-    const engine = await openTensorflow(options.threads).catch(unavailable);
-    if (engine !== undefined) return { ...engine, why: `${load.why}; ${engine.why}` };
+  try {
+    const engine = await openTensorflow(options.threads, options.device);
+    return { ...engine, why: `${load.why}; ${engine.why}` };
+  } catch (error) {
+    if (!(error instanceof EngineError)) throw error;
+    const engine = await openWasm();
+    return { ...engine, why: `${load.why}; ${error.message}` };
   }
-  const engine = await openWasm();
-  return { ...engine, why: `${load.why}, and no tfjs-node works here` };
 }
 
-function unavailable(error: unknown): undefined {
-  if (!(error instanceof EngineError)) throw error;
-}
-
-/** What could run here, best first. Loads the addon, opens nothing. */
+/**
+ * What could run here, best first. Loads the torch addon and asks an installed TensorFlow in a process of its own (1 to 2 s);
+ * opens nothing.
+ */
 export function describeEngines(): EngineDescription[] {
   return [describeTorch(), describeTensorflow(), describeWasm()];
 }
 
+const absent = { available: false, version: null, device: null, threads: "chosen" } as const;
+
 function describeTorch(): EngineDescription {
   const load = loadNative();
   if (load.kind === "absent") {
-    return { name: "torch", available: false, version: null, device: null, note: load.why };
+    return { name: "torch", ...absent, note: load.why };
   }
   const { native, stamp } = load;
   return {
     name: "torch",
+    threads: "chosen",
     available: true,
     version: `libtorch ${stamp.version}`,
     device: devicesOf(native.cudaDevices()),
@@ -67,13 +72,25 @@ function devicesOf(cuda: number): string {
 }
 
 function describeTensorflow(): EngineDescription {
-  const name = installedTensorflow();
+  const chosen = chooseTensorflow();
+  if (chosen === undefined) {
+    return {
+      name: "tensorflow",
+      ...absent,
+      note: "no tfjs-node is installed (npm run setup:tensorflow makes one)",
+    };
+  }
+  const answer = askTensorflow(chosen);
+  if (answer.kind === "fails") {
+    return { name: "tensorflow", ...absent, note: `${chosen.name} does not load: ${answer.why}` };
+  }
   return {
     name: "tensorflow",
-    available: name !== undefined,
-    version: name ?? null,
-    device: null,
-    note: name === undefined ? "no tfjs-node package is installed" : "installed, not loaded",
+    available: true,
+    version: `TensorFlow ${answer.version}`,
+    device: answer.hasGpu ? "cuda" : "cpu",
+    threads: "chosen",
+    note: chosen.name,
   };
 }
 
@@ -83,6 +100,7 @@ function describeWasm(): EngineDescription {
     available: true,
     version: `tfjs ${tf.version_core}`,
     device: "cpu",
-    note: "one thread, an order of magnitude slower than torch",
+    threads: "one",
+    note: "an order of magnitude slower than torch",
   };
 }

@@ -24,11 +24,21 @@ export {
 } from "./loss/centering.js";
 export { koleo } from "./loss/koleo.js";
 export { type ScoresOfRanks, type SumAcrossRanks, sinkhorn } from "./loss/sinkhorn.js";
-export type { AttentionShape, SequenceGroup } from "./ops/attention.js";
+export {
+  type AttentionShape,
+  attention,
+  attentionBackward,
+  type SequenceGroup,
+} from "./ops/attention.js";
 export { crossEntropy } from "./ops/cross-entropy.js";
+export { gelu, geluBackward } from "./ops/gelu.js";
+export { l2Normalize, l2NormalizeBackward } from "./ops/l2-normalize.js";
+export { layerNorm, layerNormBackward } from "./ops/layer-norm.js";
 export { linear, linearBackward } from "./ops/linear.js";
 export { type Precision, toPrecision } from "./ops/precision.js";
-export { scaledAdd } from "./ops/scaled-add.js";
+export { gatherRows, scatterAddRows } from "./ops/rows.js";
+export { scaledAdd, scaledAddBackward } from "./ops/scaled-add.js";
+export { swiglu, swigluBackward } from "./ops/swiglu.js";
 export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
 export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";
 export {

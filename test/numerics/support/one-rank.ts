@@ -10,6 +10,7 @@ import {
   type Centers,
   type ChooseSequences,
   clipCoefficient,
+  type FlatMath,
   flatGradient,
   hostVectors,
   type Precision,
@@ -43,6 +44,8 @@ export interface StepInputs {
   readonly step: number;
   readonly scalars: StepScalars;
   readonly batch: RankBatch;
+  /** Updates the weights; the reference by default. */
+  readonly flat?: FlatMath | null;
   readonly chooseSequences?: ChooseSequences;
   /** Factor on the loss, 1 by default; gradients are given without it. */
   readonly lossScale?: number;
@@ -84,7 +87,8 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       grad: of(grads).slice(),
     };
     const norm = gradNorm.get(unit.submodule) as number;
-    updateUnit(vectors, unit, { start: 0, end: unit.elements }, shard, {
+    const flat = inputs.flat ? hostVectors(inputs.flat) : vectors;
+    updateUnit(flat, unit, { start: 0, end: unit.elements }, shard, {
       spec,
       scalars,
       step,

@@ -5,7 +5,7 @@ import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { findDemoImages, openDataset } from "@paddock/data";
-import { describeEngines } from "@paddock/engine";
+import { describeEngines, type EngineDescription } from "@paddock/engine";
 import { listenError, openRedis } from "@paddock/service-kit";
 import { count } from "../display/format.js";
 import type { Healthy } from "./check.js";
@@ -97,7 +97,10 @@ async function isIdx(folder: string): Promise<boolean> {
   return names.some((name) => name.includes("idx3-ubyte"));
 }
 
-/** Which engines there are. One always works; the advice is for when it is the slow one. */
+/**
+ * Which engine `auto` takes, on which device, with how many threads, and what else there is. One always works; the
+ * advice is for when it is the slow one.
+ */
 export async function checkEngines(): Promise<Healthy> {
   const engines = describeEngines();
   const best = engines.find(({ available }) => available);
@@ -112,11 +115,15 @@ export async function checkEngines(): Promise<Healthy> {
     best.name === "wasm" && torch
       ? `faster with torch (${torch.note}): run npm run setup`
       : undefined;
-  const version = best.version === null ? "" : ` ${best.version}`;
-  return {
-    detail: `${best.name}${version} on ${best.device ?? "unknown device"}, ${availableParallelism()} cores (${best.note})`,
-    advice: slow,
-  };
+  const others = engines.filter((engine) => engine !== best).map(inWords);
+  return { detail: [inWords(best), ...others].join("; else "), advice: slow };
+}
+
+/** E.g. `torch (libtorch 2.13.0) on cpu, engine.threads of 2 cores per worker: found by python3`. */
+function inWords({ name, available, version, device, threads, note }: EngineDescription): string {
+  if (!available) return `no ${name}: ${note}`;
+  const used = threads === "one" ? "1" : "engine.threads";
+  return `${name} (${version}) on ${device}, ${used} of ${availableParallelism()} cores per worker: ${note}`;
 }
 
 /** Whether the coordinator could listen there. */

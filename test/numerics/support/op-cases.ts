@@ -1,0 +1,215 @@
+/**
+ * Every op of the model's op layer with its gradient: one row each. Sizes are such that vector units have a remainder, sums have more
+ * than one block (64 rows), and sequences have two lengths. Rows T, S, M, N; features C, I, O, K.
+ */
+import {
+  attention,
+  attentionBackward,
+  crossEntropy,
+  gatherRows,
+  gelu,
+  geluBackward,
+  koleo,
+  l2Normalize,
+  l2NormalizeBackward,
+  layerNorm,
+  layerNormBackward,
+  linear,
+  linearBackward,
+  scaledAdd,
+  scaledAddBackward,
+  scatterAddRows,
+  swiglu,
+  swigluBackward,
+  weightNorm,
+  weightNormBackward,
+} from "@paddock/model";
+import * as tf from "@tensorflow/tfjs-core";
+import type { Roundings } from "./rounding.js";
+
+export interface OpCase {
+  readonly name: string;
+  /** Kernels of KERNELS.md that it runs on an engine that has them. */
+  readonly kernels: readonly string[];
+  /** Shapes of its inputs, the cotangent dy included: normal values. */
+  readonly inputs: Readonly<Record<string, readonly number[]>>;
+  readonly roundings: Roundings;
+  /** Values and gradients. */
+  run(x: OpInputs): Record<string, tf.Tensor | undefined>;
+}
+
+/** An input as a matrix or a vector. */
+export interface OpInputs {
+  m(name: string): tf.Tensor2D;
+  v(name: string): tf.Tensor1D;
+}
+
+const [T, S, C, O] = [131, 70, 37, 29];
+const [heads, headDim] = [3, 12];
+const width = heads * headDim;
+const shape = {
+  numHeads: heads,
+  groups: [
+    { count: 2, length: 65 }, // long enough for wasm's loop over single products
+    { count: 3, length: 8 },
+  ],
+};
+const longest = 65;
+const packed = 2 * 65 + 3 * 8;
+/** Different rows, and one of them three times. */
+const chosen = Array.from({ length: S }, (_, i) => (i * 7) % T);
+const repeated = chosen.with(3, 5).with(69, 5).with(40, 5);
+const int32 = (values: readonly number[]) => tf.tensor1d([...values], "int32");
+
+const exact: Roundings = { terms: 0, operations: 0 };
+
+export const opCases: readonly OpCase[] = [
+  {
+    name: "linear",
+    kernels: ["PaddockLinear", "PaddockLinearBackward"],
+    inputs: { x: [T, C], w: [O, C], bias: [O], dy: [T, O] },
+    roundings: { terms: T, operations: 1 },
+    run(x) {
+      const options = { needDx: true, hasBias: true };
+      const { dw, db, dx } = linearBackward(x.m("dy"), x.m("x"), x.m("w"), options);
+      return { y: linear(x.m("x"), x.m("w"), x.v("bias")), dw, db, dx };
+    },
+  },
+  {
+    name: "linear without bias, without dx",
+    kernels: ["PaddockLinear", "PaddockLinearBackward"],
+    inputs: { x: [T, C], w: [O, C], dy: [T, O] },
+    roundings: { terms: T, operations: 0 },
+    run(x) {
+      const options = { needDx: false, hasBias: false };
+      const { dw, db, dx } = linearBackward(x.m("dy"), x.m("x"), x.m("w"), options);
+      return { y: linear(x.m("x"), x.m("w")), dw, db, dx };
+    },
+  },
+  {
+    name: "GELU",
+    kernels: ["PaddockGelu", "PaddockGeluBackward"],
+    inputs: { x: [T, C], dy: [T, C] },
+    roundings: { terms: 0, operations: 9 }, // exp, erf, 3 products, a sum
+    run: (x) => ({ y: gelu(x.m("x")), dx: geluBackward(x.m("dy"), x.m("x")) }),
+  },
+  {
+    name: "layer norm",
+    kernels: ["PaddockLayerNorm", "PaddockLayerNormBackward"],
+    inputs: { x: [T, C], gamma: [C], beta: [C], dy: [T, C] },
+    roundings: { terms: C + C + T, operations: 8 }, // mean, variance, sums over rows; root, quotient, 3 products
+    run(x) {
+      const output = layerNorm(x.m("x"), x.v("gamma"), x.v("beta"), 1e-6);
+      return { ...output, ...layerNormBackward(x.m("dy"), x.m("x"), output, x.v("gamma")) };
+    },
+  },
+  {
+    name: "attention inside each of the packed sequences",
+    kernels: ["PaddockAttention", "PaddockAttentionBackward"],
+    inputs: { qkv: [packed, 3 * width], dy: [packed, width] },
+    // Scores, softmax, dp, products with dscores; exp, a quotient, 3 products.
+    roundings: { terms: 2 * headDim + 2 * longest, operations: 9 },
+    run(x) {
+      const output = attention(x.m("qkv"), shape);
+      // lse is left out: its order is the engine's own, and dqkv is made from it
+      return { y: output.out, dqkv: attentionBackward(x.m("dy"), x.m("qkv"), output, shape) };
+    },
+  },
+  {
+    name: "SwiGLU",
+    kernels: ["PaddockSwiglu", "PaddockSwigluBackward"],
+    inputs: { x: [T, 2 * C], dy: [T, C] },
+    roundings: { terms: 0, operations: 9 }, // exp, a quotient, 3 products
+    run: (x) => ({ y: swiglu(x.m("x")), dx: swigluBackward(x.m("dy"), x.m("x")) }),
+  },
+  {
+    name: "residual on all rows",
+    kernels: ["PaddockScaledAdd", "PaddockScaledAddBackward"],
+    inputs: { x: [T, C], r: [T, C], dy: [T, C] },
+    roundings: { terms: 0, operations: 1 },
+    run: (x) => ({
+      y: scaledAdd(x.m("x"), x.m("r"), {}),
+      ...scaledAddBackward(x.m("dy"), x.m("r"), {}),
+    }),
+  },
+  {
+    name: "residual on all rows with LayerScale",
+    kernels: ["PaddockScaledAdd", "PaddockScaledAddBackward"],
+    inputs: { x: [T, C], r: [T, C], gamma: [C], dy: [T, C] },
+    roundings: { terms: T, operations: 1 },
+    run(x) {
+      const options = { gamma: x.v("gamma") };
+      return {
+        y: scaledAdd(x.m("x"), x.m("r"), options),
+        ...scaledAddBackward(x.m("dy"), x.m("r"), options),
+      };
+    },
+  },
+  {
+    name: "residual on chosen rows with LayerScale and stochastic depth",
+    kernels: ["PaddockScaledAdd", "PaddockScaledAddBackward"],
+    inputs: { x: [T, C], r: [S, C], gamma: [C], rowScale: [S], dy: [T, C] },
+    roundings: { terms: S, operations: 3 },
+    run(x) {
+      const options = { gamma: x.v("gamma"), rows: int32(chosen), rowScale: x.v("rowScale") };
+      return {
+        y: scaledAdd(x.m("x"), x.m("r"), options),
+        ...scaledAddBackward(x.m("dy"), x.m("r"), options),
+      };
+    },
+  },
+  {
+    name: "gathered rows",
+    kernels: ["PaddockGatherRows"],
+    inputs: { x: [T, C] },
+    roundings: exact,
+    run: (x) => ({ y: gatherRows(x.m("x"), int32(repeated)) }),
+  },
+  {
+    name: "rows added, one of them three times, in order",
+    kernels: ["PaddockScatterAddRows"],
+    inputs: { x: [T, C], r: [S, C] },
+    roundings: exact,
+    run: (x) => ({ y: scatterAddRows(x.m("x"), x.m("r"), int32(repeated)) }),
+  },
+  {
+    name: "L2 norm",
+    kernels: ["PaddockL2Normalize", "PaddockL2NormalizeBackward"],
+    inputs: { x: [T, C], dy: [T, C] },
+    roundings: { terms: C + C, operations: 7 }, // root, 2 quotients, a product
+    run(x) {
+      const output = l2Normalize(x.m("x"), 1e-12);
+      return { ...output, dx: l2NormalizeBackward(x.m("dy"), output) };
+    },
+  },
+  {
+    name: "weight norm",
+    kernels: ["PaddockL2Normalize", "PaddockL2NormalizeBackward"],
+    inputs: { g: [O, 1], v: [O, C], dw: [O, C] },
+    roundings: { terms: C + C, operations: 7 }, // root, 2 quotients, a product
+    run(x) {
+      const { w, direction } = weightNorm(x.m("g"), x.m("v"));
+      return { w, ...weightNormBackward(x.m("dw"), x.m("g"), direction) };
+    },
+  },
+  {
+    name: "cross-entropy",
+    kernels: ["PaddockCrossEntropy"],
+    inputs: { logits: [S, 1031], target: [T, 1031], weight: [S] },
+    roundings: { terms: 1031 + 1031, operations: 10 }, // log-sum-exp, product with the target; exp, log, quotient
+    run(x) {
+      const targets = { target: x.m("target"), index: int32(repeated), weight: x.v("weight") };
+      return crossEntropy({ logits: x.m("logits"), ...targets }, 0.1);
+    },
+  },
+  {
+    name: "KoLeo",
+    kernels: ["PaddockL2Normalize", "PaddockGatherRows", "PaddockScatterAddRows"],
+    inputs: { x: [19, C] },
+    roundings: { terms: C + C + 19, operations: 12 }, // log, 2 roots, 3 quotients
+    run(x) {
+      const { loss, dx, neighbours } = koleo(x.m("x"), 0.3);
+      return { loss, dx, neighbours };
+    },
+  },
+];
