@@ -42,6 +42,7 @@ napi_value init(napi_env env, napi_value exports) {
   definePooling(module);
   defineResize(module);
   defineFlat(module);
+  defineNccl(module);
   return exports;
 }
 

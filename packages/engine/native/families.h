@@ -20,5 +20,6 @@ void defineConvolution(Module& module);
 void definePooling(Module& module);
 void defineResize(Module& module);
 void defineFlat(Module& module);
+void defineNccl(Module& module);
 
 }  // namespace paddock

@@ -143,9 +143,8 @@ class CollectiveExchange implements Exchange {
   }
 
   async #together(key: ExchangeKey, work: Promise<void>): Promise<void> {
-    const { generation, step } = key;
-    invariant(generation === this.#generation, `generation ${generation} was entered`);
-    await work.catch((thrown) => rethrow(thrown, step));
+    invariant(key.generation === this.#generation, `generation ${key.generation} was entered`);
+    await work.catch(rethrow);
   }
 
   #counted(incoming: Uint8Array[]): Uint8Array[] {
@@ -163,12 +162,10 @@ const remedies: Readonly<Record<CollectiveErrorCode, string>> = {
   "engine-unavailable": "set exchange.kind to redis",
 };
 
-function rethrow(thrown: unknown, step?: number): never {
+function rethrow(thrown: unknown): never {
   if (!(thrown instanceof CollectiveError)) throw thrown;
-  const at = step === undefined ? "" : `step ${step}: `;
-  throw new PaddockError(thrown.code, `${at}${thrown.message}; ${remedies[thrown.code]}`, {
-    cause: thrown,
-  });
+  const { code, message } = thrown;
+  throw new PaddockError(code, `${message}; ${remedies[code]}`, { cause: thrown });
 }
 
 function labelOf({ step, key }: ExchangeKey): string {
