@@ -82,7 +82,13 @@ describe.skipIf(missing !== undefined || !onCuda)("NCCL on a GPU, one rank", () 
       order: [0, 1, "add", 2, "add"],
     });
     expect(valuesOf(sum)).toEqual([0, 18]);
-    for (const handle of [out, back, whole, sum, ...addends]) native.free(handle);
+    const all = await group.allReduce("s", [out, back], {
+      contributions: [2],
+      length: 3,
+      order: [0, 1, "add"],
+    });
+    expect(valuesOf(all)).toEqual([2, 4, 6]);
+    for (const handle of [out, back, whole, sum, all, ...addends]) native.free(handle);
     expect(native.numTensors()).toBe(before);
     group.close("the test is over");
   });

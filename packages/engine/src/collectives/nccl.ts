@@ -154,6 +154,22 @@ export class NcclGroup {
     });
   }
 
+  /** The sum of all ranks' contributions, `length` float32 values, on every rank: a reduce-scatter, then an all-gather. */
+  async allReduce(
+    key: string,
+    vectors: readonly Handle[],
+    o: {
+      readonly contributions: readonly number[];
+      readonly length: number;
+      readonly order: SumOrder;
+    },
+  ): Promise<Handle> {
+    const boundary = (rank: number): number => Math.floor((o.length * rank) / this.size);
+    const lengths = o.contributions.map((_, rank) => boundary(rank + 1) - boundary(rank));
+    const sum = await this.reduceScatter(key, vectors, { ...o, lengths });
+    return await this.#freeing([sum], () => this.allGather(key, sum, lengths));
+  }
+
   /** Ends the group here; what waits rejects with `stale-generation`, and the peers' kernels end at their deadline. */
   close(reason: string): void {
     this.#break(new CollectiveError(reason, { code: "stale-generation" }));

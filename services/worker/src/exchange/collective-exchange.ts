@@ -4,6 +4,7 @@
  * What a worker does by itself (evaluation, pictures, the rendezvous) has no counterpart on the others, so it stays with
  * Redis, and so does everything where one of the workers has no Gloo. The values are the same on both ways.
  */
+import { hostname } from "node:os";
 import { invariant, PaddockError } from "@paddock/contract";
 import {
   CollectiveError,
@@ -67,8 +68,10 @@ class CollectiveExchange implements Exchange {
     this.#generation = generation;
     const missing = whyNoGroups();
     if (missing === undefined && !this.#closed) {
-      const { host, timeoutMs } = this.#o;
+      const { timeoutMs } = this.#o;
       const connectMs = timeoutMs * connectShare;
+      // Peers cannot reach "all interfaces": they are told of the one that bears this machine's name.
+      const host = /^(0\.0\.0\.0|::)$/.test(this.#o.host) ? hostname() : this.#o.host;
       this.#group = openGroup({ rank: worker, size: workers, host, timeoutMs, connectMs });
     }
     const group = this.#group ?? missing ?? "its exchange was closed";
