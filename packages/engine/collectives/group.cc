@@ -121,16 +121,16 @@ void Group::serve() {
     Job job;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [this] { return !jobs_.empty() || ending_ || (closed_ && !broken_); });
+      changed_.wait(lock, [this] { return !jobs_.empty() || ending_ || (closed_ && !released_); });
       if (jobs_.empty()) {
-        if (!broken_) {
-          broken_ = {"closed", closeReason_};
-          // Softly, between operations: what was sent last may still be on its way to the peers.
-          sentinels_.clear();
-          context_.reset();
-          continue;
-        }
-        return;
+        if (released_) return;  // the group is ending
+        if (!broken_) broken_ = {"closed", closeReason_};
+        // A soft close, if none came before: what was sent last may still be on its way to the peers.
+        sentinels_.clear();
+        context_.reset();
+        device_.reset();
+        released_ = true;
+        continue;
       }
       job = std::move(jobs_.front());
       jobs_.pop_front();

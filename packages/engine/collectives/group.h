@@ -113,6 +113,8 @@ class Group {
   int lostRank_ = -1;
   bool closed_ = false;
   std::string closeReason_;
+  /// Sockets and Gloo's thread are gone: a closed group that JS still holds costs nothing.
+  bool released_ = false;
   bool ending_ = false;
   /// Set by the first operation that failed: the connections are gone, so all later ones fail as it did.
   Failure broken_;
