@@ -182,6 +182,14 @@ export interface Native
     temperature: number,
   ): ResultCount;
 
+  ncclVersion(path: string): number;
+  ncclPath(): string;
+  ncclUniqueId(out: Uint8Array): void;
+  ncclOpen(id: Uint8Array, rank: number, size: number): number;
+  ncclPoll(communicator: number): boolean;
+  ncclAllToAll(communicator: number, outgoing: ListLength, incoming: ListLength): void;
+  ncclAbort(communicator: number): void;
+
   flatAdamw(
     param: Float32Array,
     grad: Float32Array,
@@ -202,14 +210,6 @@ export interface Native
   flatScale(x: Float32Array, factor: number): void;
   flatSumSquares(x: Float32Array, chunk: number, out: Float64Array): void;
   flatAllFinite(x: Float32Array): boolean;
-
-  ncclVersion(path: string): number;
-  ncclPath(): string;
-  ncclUniqueId(out: Uint8Array): void;
-  ncclOpen(id: Uint8Array, rank: number, size: number): number;
-  ncclPoll(communicator: number): boolean;
-  ncclAllToAll(communicator: number, outgoing: ListLength, incoming: ListLength): void;
-  ncclAbort(communicator: number): void;
 }
 
 /** What the build wrote beside the addon. */
