@@ -2,7 +2,7 @@
 # Build from the repository's root: docker build -f deploy/docker/worker.Dockerfile -t paddock-worker .
 FROM node:22-bookworm-slim AS build
 RUN apt-get update \
- && apt-get install -y --no-install-recommends cmake g++ make python3 python3-venv \
+ && apt-get install -y --no-install-recommends cmake g++ libgloo-dev make python3 python3-venv \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /paddock
 # libtorch first: it changes less often than the code.
@@ -14,7 +14,7 @@ RUN npm ci --no-audit --no-fund && npx tsc -b && npm run build:native && npm pru
 
 FROM node:22-bookworm-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends dataset-fashion-mnist python3 \
+ && apt-get install -y --no-install-recommends dataset-fashion-mnist libgloo0 python3 \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /paddock
 COPY --from=build /paddock /paddock

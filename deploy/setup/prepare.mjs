@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { canInstallPackages, installPackages } from "./apt.mjs";
 import { buildNative, compile } from "./build.mjs";
+import { buildCollectives, collectivesPackages } from "./collectives.mjs";
 import { which } from "./command.mjs";
 import { datasetPackages, installDataset } from "./dataset.mjs";
 import { installLibtorch, libtorchPackages } from "./libtorch.mjs";
@@ -27,6 +28,7 @@ export async function prepare(args, { dataset, tests }) {
     Promise.all([system, modules]).then(() => (dataset ? installDataset(root) : undefined)),
     compiled,
     Promise.all([modules, libtorch]).then(([, found]) => (found ? buildNative(root) : undefined)),
+    Promise.all([modules, system]).then(() => (wasmOnly ? undefined : buildCollectives(root))),
     system.then(() => reportRedis(args)),
   ]);
   return folder;
@@ -34,7 +36,7 @@ export async function prepare(args, { dataset, tests }) {
 
 async function installSystem(args, { dataset, tests, wasmOnly }) {
   const packages = [
-    ...(wasmOnly ? [] : await libtorchPackages(root)),
+    ...(wasmOnly ? [] : [...(await libtorchPackages(root)), ...collectivesPackages()]),
     ...redisPackages(args),
     ...(dataset ? datasetPackages() : []),
     ...(tests && !which("prometheus") ? ["prometheus"] : []),

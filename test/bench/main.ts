@@ -2,6 +2,7 @@
  * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE]`. */
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { collectivesBench } from "./collectives.js";
 import { dataBench } from "./data.js";
 import { dispatchBench } from "./dispatch.js";
 import { enginesBench } from "./engines.js";
@@ -16,6 +17,7 @@ const benches: readonly Bench[] = [
   dispatchBench,
   enginesBench,
   exchangeBench,
+  collectivesBench,
   dataBench,
   precisionBench,
 ];
@@ -40,7 +42,7 @@ async function main(): Promise<number> {
   });
   const [name] = positionals;
   if (name === undefined) {
-    for (const bench of benches) print(`${bench.name.padEnd(10)} ${bench.summary}`);
+    for (const bench of benches) print(`${bench.name.padEnd(11)} ${bench.summary}`);
     return 0;
   }
   const bench = benches.find((candidate) => candidate.name === name);

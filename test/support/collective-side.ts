@@ -16,7 +16,13 @@ export type SideCommand =
     }
   | { readonly do: "allGather"; readonly sizes: readonly number[] }
   | (ReduceCommand & { readonly do: "reduceScatter" | "allReduce" })
-  | { readonly do: "wait"; readonly bytes: number; readonly closeAfterMs?: number | undefined };
+  | {
+      readonly do: "wait";
+      readonly bytes: number;
+      readonly closeAfterMs?: number | undefined;
+      /** Says so when the first byte of the last rank's message has come. */
+      readonly sayWhenBegun?: boolean;
+    };
 
 interface ReduceCommand {
   readonly elements: number;
@@ -84,16 +90,22 @@ const run = async (command: SideCommand): Promise<string[]> => {
       return [hashOf(await allReduce(group, "s", vectorsOf(command), { ...reduction, length }))];
     }
     case "wait": {
-      const { bytes, closeAfterMs } = command;
+      const { bytes, closeAfterMs, sayWhenBegun } = command;
       if (closeAfterMs !== undefined)
         setTimeout(() => group.close("the test says so"), closeAfterMs);
-      const payloads = ranks.map(() => new Uint8Array(new SharedArrayBuffer(bytes)));
+      const payload = new Uint8Array(new SharedArrayBuffer(bytes)).fill(1);
+      const incoming = ranks.map((from) => (from === rank ? payload : new Uint8Array(bytes)));
+      const outgoing = ranks.map(() => payload);
+      const done = group.allToAll("w", outgoing, incoming);
+      // Reported where it is awaited.
+      done.catch(() => undefined);
       say({ waiting: true });
-      await group.allToAll(
-        "w",
-        payloads,
-        payloads.map((p) => new Uint8Array(p.length)),
-      );
+      if (sayWhenBegun) {
+        const last = incoming.at(-1) as Uint8Array;
+        while (last[0] === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+        say({ begun: true });
+      }
+      await done;
       return [];
     }
   }

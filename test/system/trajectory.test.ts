@@ -1,4 +1,4 @@
-/** One trajectory: losses and gradient norms do not depend on the number of workers, to the last bit. */
+/** One trajectory: losses and gradient norms do not depend on the number of workers, to the last bit. See also collective-training.test.ts. */
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { paddock, readSteps, scratch, trajectory, writeTinyRun } from "../support/paddock.js";

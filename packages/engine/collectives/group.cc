@@ -21,6 +21,9 @@ constexpr std::chrono::hours kForever(24 * 365);
 constexpr std::chrono::milliseconds kGrace(200);
 constexpr uint64_t kSentinelSlot = std::numeric_limits<uint64_t>::max();
 
+/// Messages up to this size travel with their header: a copy of so much costs less than a turn of the network.
+constexpr size_t kInline = 128 * 1024;
+
 /// Precedes every message, so that a disagreement is found before it can write past a buffer.
 struct Header {
   uint64_t sequence;
@@ -28,6 +31,9 @@ struct Header {
   uint64_t expects;
   char key[104];
 };
+
+uint64_t headerSlot(uint64_t sequence) { return 2 * sequence; }
+uint64_t messageSlot(uint64_t sequence) { return 2 * sequence + 1; }
 
 /// Peers disagree about what is to be exchanged.
 struct Mismatch : std::runtime_error {
@@ -121,16 +127,18 @@ void Group::serve() {
     Job job;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait(lock, [this] { return !jobs_.empty() || ending_ || (closed_ && !broken_); });
+      changed_.wait(lock, [this] { return !jobs_.empty() || ending_ || (closed_ && !released_); });
       if (jobs_.empty()) {
-        if (!broken_) {
-          broken_ = {"closed", closeReason_};
-          // Softly, between operations: what was sent last may still be on its way to the peers.
-          sentinels_.clear();
-          context_.reset();
-          continue;
-        }
-        return;
+        if (released_) return;  // the group is ending
+        if (!broken_) broken_ = {"closed", closeReason_};
+        // A soft close, if none came before: what was sent last may still be on its way to the peers.
+        sentinels_.clear();
+        inboxes_.clear();
+        outboxes_.clear();
+        context_.reset();
+        device_.reset();
+        released_ = true;
+        continue;
       }
       job = std::move(jobs_.front());
       jobs_.pop_front();
@@ -154,6 +162,8 @@ Failure Group::run(Job& job) {
       job.work();
     } catch (const Mismatch& mismatch) {
       failure = {"mismatch", mismatch.what()};
+      // Closing resets the connection, which may overtake the header by which the peer would see the same.
+      std::this_thread::sleep_for(kGrace);
     } catch (const Interrupted&) {
       failure = describe("in the middle of a message");
     } catch (const std::exception& error) {
@@ -203,9 +213,15 @@ void Group::watch() {
 /// Wakes the group's thread wherever it waits; `mutex_` is held.
 void Group::interrupt() {
   interrupted_ = true;
-  for (auto& buffer : buffers_) {
-    buffer->abortWaitRecv();
-    buffer->abortWaitSend();
+  const auto abort = [](UnboundBuffer& buffer) {
+    buffer.abortWaitRecv();
+    buffer.abortWaitSend();
+  };
+  for (auto& buffer : buffers_) abort(*buffer);
+  for (auto* boxes : {&inboxes_, &outboxes_}) {
+    for (Box& box : *boxes) {
+      if (box.buffer) abort(*box.buffer);
+    }
   }
   if (connecting_) {
     for (int peer = 0; peer < size_; peer++) {
@@ -263,73 +279,79 @@ void Group::doConnect(const Addresses& peers) {
   }
   throwIfInterrupted();
   Buffers sentinels;
+  std::vector<Box> inboxes(size_), outboxes(size_);
   for (int peer = 0; peer < size_; peer++) {
     if (peer == rank_) continue;
     sentinels.push_back(context_->createUnboundBuffer(nullptr, 0));
     sentinels.back()->recv(peer, kSentinelSlot);
+    for (Box* box : {&inboxes[peer], &outboxes[peer]}) {
+      box->memory.resize(sizeof(Header) + kInline);
+      box->buffer = context_->createUnboundBuffer(box->memory.data(), box->memory.size());
+    }
+    inboxes[peer].buffer->recv(peer, headerSlot(1));
   }
   std::lock_guard<std::mutex> lock(mutex_);
   sentinels_ = std::move(sentinels);
+  inboxes_ = std::move(inboxes);
+  outboxes_ = std::move(outboxes);
 }
 
 void Group::doExchange(Transfer& transfer) {
   if (sentinels_.size() + 1 != static_cast<size_t>(size_)) throw std::runtime_error("the group is not connected");
   const uint64_t sequence = ++sequence_;
-  const uint64_t headerSlot = 2 * sequence;
-  const uint64_t slot = headerSlot + 1;
-  std::vector<Header> mine(size_), theirs(size_);
-  std::vector<UnboundBuffer*> headersOut(size_), headersIn(size_), out(size_), in(size_);
+  std::vector<UnboundBuffer*> out(size_), in(size_);
   Buffers buffers;
-  const auto bufferOf = [&](void* data, size_t bytes) {
-    buffers.push_back(context_->createUnboundBuffer(data, bytes));
+  // The messages that do not travel with their headers.
+  const auto bufferOf = [&](const Span& span) -> UnboundBuffer* {
+    if (span.bytes <= kInline) return nullptr;
+    buffers.push_back(context_->createUnboundBuffer(span.data, span.bytes));
     return buffers.back().get();
   };
-  for (int peer = 0; peer < size_; peer++) {
-    if (peer == rank_) continue;
-    const auto [sends, expects] = std::pair(transfer.outgoing[peer], transfer.incoming[peer]);
-    mine[peer] = headerOf(sequence, transfer.key, sends.bytes, expects.bytes);
-    headersOut[peer] = bufferOf(&mine[peer], sizeof(Header));
-    headersIn[peer] = bufferOf(&theirs[peer], sizeof(Header));
-    out[peer] = bufferOf(sends.data, sends.bytes);
-    in[peer] = bufferOf(expects.data, expects.bytes);
-  }
+  // Each rank begins with its next one, so that not all send to the same.
+  const auto forPeers = [&](const auto& body) {
+    for (int i = 1; i < size_; i++) body((rank_ + i) % size_);
+  };
+  forPeers([&](int peer) {
+    out[peer] = bufferOf(transfer.outgoing[peer]);
+    in[peer] = bufferOf(transfer.incoming[peer]);
+  });
   {
     // From here on the watch can end the waits.
     std::lock_guard<std::mutex> lock(mutex_);
     buffers_ = std::move(buffers);
     if (interrupted_) throw Interrupted();
   }
-  try {
-    // Each rank begins with its next one, so that not all send to the same.
-    const auto forPeers = [&](const auto& body) {
-      for (int i = 1; i < size_; i++) body((rank_ + i) % size_);
-    };
-    forPeers([&](int peer) {
-      headersIn[peer]->recv(peer, headerSlot);
-      headersOut[peer]->send(peer, headerSlot);
-      // Gloo sends it when the peer is ready to receive it, and the peer is when it has seen the header.
-      if (transfer.outgoing[peer].bytes > 0) out[peer]->send(peer, slot);
-    });
-    forPeers([&](int peer) {
-      waitReceived(*headersIn[peer]);
-      check(peer, mine[peer], theirs[peer]);
-      if (transfer.incoming[peer].bytes > 0) in[peer]->recv(peer, slot);
-    });
-    forPeers([&](int peer) {
-      if (transfer.incoming[peer].bytes > 0) waitReceived(*in[peer]);
-      waitSent(*headersOut[peer]);
-      if (transfer.outgoing[peer].bytes > 0) waitSent(*out[peer]);
-    });
-  } catch (const Mismatch&) {
-    // Closing resets the connection, which may overtake the header by which the peer would see the same.
-    std::this_thread::sleep_for(kGrace);
-    closePairs();
-    throw;
-  } catch (...) {
-    // Before the headers go: they are locals, and Gloo's thread reads and writes them while connections live.
-    closePairs();
-    throw;
-  }
+  forPeers([&](int peer) {
+    const Span& message = transfer.outgoing[peer];
+    Box& outbox = outboxes_[peer];
+    const Header header = headerOf(sequence, transfer.key, message.bytes, transfer.incoming[peer].bytes);
+    std::memcpy(outbox.memory.data(), &header, sizeof(header));
+    const size_t inlined = out[peer] ? 0 : message.bytes;
+    if (inlined > 0) std::memcpy(outbox.memory.data() + sizeof(header), message.data, inlined);
+    outbox.buffer->send(peer, headerSlot(sequence), 0, sizeof(header) + inlined);
+    // Gloo sends it when the peer is ready to receive it, and the peer is when it has seen the header.
+    if (out[peer]) out[peer]->send(peer, messageSlot(sequence));
+  });
+  forPeers([&](int peer) {
+    const Span& message = transfer.incoming[peer];
+    Box& inbox = inboxes_[peer];
+    waitReceived(*inbox.buffer);
+    Header header;
+    std::memcpy(&header, inbox.memory.data(), sizeof(header));
+    const uint64_t sends = transfer.outgoing[peer].bytes;
+    check(peer, headerOf(sequence, transfer.key, sends, message.bytes), header);
+    if (in[peer]) {
+      in[peer]->recv(peer, messageSlot(sequence));
+    } else if (message.bytes > 0) {
+      std::memcpy(message.data, inbox.memory.data() + sizeof(header), message.bytes);
+    }
+    inbox.buffer->recv(peer, headerSlot(sequence + 1));
+  });
+  forPeers([&](int peer) {
+    if (in[peer]) waitReceived(*in[peer]);
+    waitSent(*outboxes_[peer].buffer);
+    if (out[peer]) waitSent(*out[peer]);
+  });
 }
 
 }  // namespace paddock

@@ -98,6 +98,14 @@ class Group {
   std::shared_ptr<gloo::transport::Context> context_;
   /// Receives that never complete, one per peer: Gloo tells them, at least, when a connection breaks.
   Buffers sentinels_;
+  /// A message's header, and its bytes if they are few. The receive for the next one is always posted, so that a small
+  /// message takes one way instead of four. By rank; the own entry is empty.
+  struct Box {
+    std::vector<char> memory;
+    std::unique_ptr<gloo::transport::UnboundBuffer> buffer;
+  };
+  std::vector<Box> inboxes_;
+  std::vector<Box> outboxes_;
   uint64_t sequence_ = 0;
 
   std::mutex mutex_;
@@ -113,6 +121,8 @@ class Group {
   int lostRank_ = -1;
   bool closed_ = false;
   std::string closeReason_;
+  /// Sockets and Gloo's thread are gone: a closed group that JS still holds costs nothing.
+  bool released_ = false;
   bool ending_ = false;
   /// Set by the first operation that failed: the connections are gone, so all later ones fail as it did.
   Failure broken_;

@@ -39,6 +39,7 @@ napi_value init(napi_env env, napi_value exports) {
   defineAttention(module);
   defineRows(module);
   defineLoss(module);
+  defineNccl(module);
   defineConvolution(module);
   definePooling(module);
   defineResize(module);

@@ -17,6 +17,7 @@ void defineActivation(Module& module);
 void defineAttention(Module& module);
 void defineRows(Module& module);
 void defineLoss(Module& module);
+void defineNccl(Module& module);
 void defineConvolution(Module& module);
 void definePooling(Module& module);
 void defineResize(Module& module);

@@ -2,6 +2,13 @@
 export { CollectiveError, type CollectiveErrorCode } from "./collectives/errors.js";
 export { type Group, type GroupOptions, openGroup, whyNoGroups } from "./collectives/group.js";
 export {
+  describeNccl,
+  type NcclFacts,
+  NcclGroup,
+  type NcclGroupOptions,
+  ncclUniqueId,
+} from "./collectives/nccl.js";
+export {
   allReduce,
   type Elements,
   type Reduction,

@@ -193,6 +193,14 @@ export interface Native
     temperature: number,
   ): ResultCount;
 
+  ncclVersion(path: string): number;
+  ncclPath(): string;
+  ncclUniqueId(out: Uint8Array): void;
+  ncclOpen(id: Uint8Array, rank: number, size: number): number;
+  ncclPoll(communicator: number): boolean;
+  ncclAllToAll(communicator: number, outgoing: ListLength, incoming: ListLength): void;
+  ncclAbort(communicator: number): void;
+
   flatAdamw(
     param: Float32Array,
     grad: Float32Array,

@@ -42,7 +42,10 @@ export interface Group {
   ): Promise<void>;
   /** Fills `incoming[r]` with rank r's `own`, on every rank. Lengths may differ between ranks. */
   allGather(key: string, own: Uint8Array, incoming: readonly Uint8Array[]): Promise<void>;
-  /** Fails what is under way and all that is asked later, soon, with `stale-generation`. Never waits. */
+  /**
+   * Fails what is under way and all that is asked later, soon, with `stale-generation`. Never waits. What a peer has not
+   * received yet may be lost to it: close in good order when all are done.
+   */
   close(reason: string): void;
 }
 

@@ -26,15 +26,20 @@ export interface Reduction {
 }
 
 /**
- * The sum of all ranks' contributions on this rank's elements, a new array.
- * @param vectors this rank's contributions, equally long on all ranks; rounded in place
+ * The sum of all ranks' contributions on this rank's elements.
+ * @param vectors this rank's contributions, equally long on all ranks; their memory is used up
  * @param owned which elements each rank gets
+ * @param out where the sum goes, if given; else a new array
  */
 export async function reduceScatter(
   group: Group,
   key: string,
   vectors: readonly Float32Array[],
-  { owned, ...reduction }: Reduction & { readonly owned: readonly Elements[] },
+  {
+    owned,
+    out,
+    ...reduction
+  }: Reduction & { readonly owned: readonly Elements[]; readonly out?: Float32Array },
 ): Promise<Float32Array> {
   const { contributions } = reduction;
   const mine = contributions[group.rank] ?? 0;
@@ -44,24 +49,28 @@ export async function reduceScatter(
     );
   }
   if (reduction.dtype === "fp16") for (const vector of vectors) reduction.flat.roundHalf(vector);
-  const wire = wireOf(reduction);
+  const scratch = new Scratch(group);
+  const wire = wireOf(reduction, scratch);
   const { start, end } = owned[group.rank] as Elements;
   const outgoing = owned.map((range, rank) =>
     rank === group.rank
-      ? new Uint8Array(0)
+      ? nothing
       : wire.encode(vectors.map((vector) => vector.subarray(range.start, range.end))),
   );
-  const incoming = contributions.map(
-    (count, rank) =>
-      new Uint8Array(rank === group.rank ? 0 : count * (end - start) * wire.bytesPerValue),
+  const incoming = contributions.map((count, rank) =>
+    rank === group.rank ? nothing : scratch.take(count * (end - start) * wire.bytesPerValue),
   );
   await group.allToAll(key, outgoing, incoming);
   const addends = incoming.flatMap((bytes, rank) =>
     rank === group.rank
-      ? vectors.map((vector) => vector.slice(start, end))
+      ? vectors.map((vector) => vector.subarray(start, end))
       : wire.decode(bytes, contributions[rank] as number, end - start),
   );
-  return sumInOrder(key, addends, reduction);
+  const sum = sumInOrder(key, addends, reduction);
+  const result = out ?? new Float32Array(sum.length);
+  result.set(sum);
+  scratch.give();
+  return result;
 }
 
 /** The sum of all ranks' contributions, on every rank: a reduce-scatter over equal ranges, then an all-gather. */
@@ -76,17 +85,17 @@ export async function allReduce(
     end: Math.floor((length * (rank + 1)) / group.size),
   }));
   const sum = await reduceScatter(group, key, vectors, { ...reduction, owned });
-  const wire = wireOf(reduction);
+  const scratch = new Scratch(group);
+  const wire = wireOf(reduction, scratch);
   const own = wire.encode([sum]);
-  const incoming = owned.map(
-    ({ start, end }) => new Uint8Array((end - start) * wire.bytesPerValue),
-  );
+  const incoming = owned.map(({ start, end }) => scratch.take((end - start) * wire.bytesPerValue));
   await group.allGather(key, own, incoming);
   const whole = new Float32Array(length);
   incoming.forEach((bytes, rank) => {
     const { start, end } = owned[rank] as Elements;
     whole.set(wire.decode(bytes, 1, end - start)[0] as Float32Array, start);
   });
+  scratch.give();
   return whole;
 }
 
@@ -114,14 +123,49 @@ function sumInOrder(
   return sum;
 }
 
+/** What a rank sends itself. */
+const nothing = new Uint8Array(0);
+
+/** Buffers of one operation, from those that earlier ones of the group left: fresh memory costs more than sending it. */
+class Scratch {
+  readonly #free: Map<number, Uint8Array[]>;
+  readonly #taken: Uint8Array[] = [];
+
+  constructor(group: Group) {
+    this.#free = left.get(group) ?? new Map();
+    left.set(group, this.#free);
+  }
+
+  take(bytes: number): Uint8Array {
+    const buffer = this.#free.get(bytes)?.pop() ?? new Uint8Array(bytes);
+    this.#taken.push(buffer);
+    return buffer;
+  }
+
+  /** Gives all back; not after a failure, when the group may still hold them. */
+  give(): void {
+    for (const buffer of this.#taken.splice(0)) {
+      const buffers = this.#free.get(buffer.byteLength) ?? [];
+      this.#free.set(buffer.byteLength, buffers);
+      buffers.push(buffer);
+    }
+  }
+}
+
+const left = new WeakMap<Group, Map<number, Uint8Array[]>>();
+
 /** Values as they travel: several vectors one after the other. */
-function wireOf({ dtype, flat }: Pick<Reduction, "dtype" | "flat">) {
+function wireOf({ dtype, flat }: Pick<Reduction, "dtype" | "flat">, scratch: Scratch) {
   const bytesPerValue = dtype === "fp16" ? 2 : 4;
   return {
     bytesPerValue,
     encode(vectors: readonly Float32Array[]): Uint8Array {
-      const length = vectors[0]?.length ?? 0;
-      const bytes = new Uint8Array(vectors.length * length * bytesPerValue);
+      const [first] = vectors;
+      const length = first?.length ?? 0;
+      if (first && vectors.length === 1 && dtype === "fp32") {
+        return new Uint8Array(first.buffer, first.byteOffset, first.byteLength);
+      }
+      const bytes = scratch.take(vectors.length * length * bytesPerValue);
       vectors.forEach((vector, i) => {
         const at = i * length * bytesPerValue;
         if (dtype === "fp16") flat.encodeHalf(vector, new Uint16Array(bytes.buffer, at, length));

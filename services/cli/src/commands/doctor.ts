@@ -2,6 +2,7 @@
 import { join, resolve } from "node:path";
 import { check, type Finding } from "../doctor/check.js";
 import {
+  checkCollectives,
   checkDataset,
   checkDisk,
   checkEngines,
@@ -26,6 +27,7 @@ export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number>
   const findings = [
     await check("node", checkNode),
     await check("engine", checkEngines),
+    await check("exchange", checkCollectives),
     await check("disk", () => checkDisk(runDir)),
     await check("redis", () => checkRedisRoute(redisUrl, join(runDir, `.doctor-${process.pid}`))),
     await check("dataset", () => checkDataset(flags.data, io.cwd)),

@@ -5,7 +5,7 @@ import { availableParallelism } from "node:os";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { findDemoImages, openDataset } from "@paddock/data";
-import { describeEngines, type EngineDescription } from "@paddock/engine";
+import { describeEngines, type EngineDescription, whyNoGroups } from "@paddock/engine";
 import { listenError, openRedis } from "@paddock/service-kit";
 import { count } from "../display/format.js";
 import type { Healthy } from "./check.js";
@@ -136,4 +136,15 @@ export async function checkPort(host: string, port: number): Promise<Healthy> {
   if (failure) throw listenError(host, port, failure);
   await new Promise((resolve) => server.close(resolve));
   return { detail: port === 0 ? `any free port of ${host}` : `${host}:${port} is free` };
+}
+
+/** What exchange.kind=collective would do here. Redis always works; the advice is for when it is the slower one. */
+export async function checkCollectives(): Promise<Healthy> {
+  const missing = whyNoGroups();
+  if (missing === undefined)
+    return { detail: "Gloo: exchange.kind=collective goes worker to worker" };
+  return {
+    detail: `none, exchange.kind=collective would go through Redis (${missing})`,
+    advice: "faster with Gloo: install libgloo-dev, then npm run setup",
+  };
 }

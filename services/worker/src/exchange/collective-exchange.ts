@@ -4,6 +4,7 @@
  * What a worker does by itself (evaluation, pictures, the rendezvous) has no counterpart on the others, so it stays with
  * Redis, and so does everything where one of the workers has no Gloo. The values are the same on both ways.
  */
+import { hostname } from "node:os";
 import { invariant, PaddockError } from "@paddock/contract";
 import {
   CollectiveError,
@@ -67,8 +68,10 @@ class CollectiveExchange implements Exchange {
     this.#generation = generation;
     const missing = whyNoGroups();
     if (missing === undefined && !this.#closed) {
-      const { host, timeoutMs } = this.#o;
+      const { timeoutMs } = this.#o;
       const connectMs = timeoutMs * connectShare;
+      // Peers cannot reach "all interfaces": they are told of the one that bears this machine's name.
+      const host = /^(0\.0\.0\.0|::)$/.test(this.#o.host) ? hostname() : this.#o.host;
       this.#group = openGroup({ rank: worker, size: workers, host, timeoutMs, connectMs });
     }
     const group = this.#group ?? missing ?? "its exchange was closed";
@@ -143,9 +146,8 @@ class CollectiveExchange implements Exchange {
   }
 
   async #together(key: ExchangeKey, work: Promise<void>): Promise<void> {
-    const { generation, step } = key;
-    invariant(generation === this.#generation, `generation ${generation} was entered`);
-    await work.catch((thrown) => rethrow(thrown, step));
+    invariant(key.generation === this.#generation, `generation ${key.generation} was entered`);
+    await work.catch(rethrow);
   }
 
   #counted(incoming: Uint8Array[]): Uint8Array[] {
@@ -163,12 +165,10 @@ const remedies: Readonly<Record<CollectiveErrorCode, string>> = {
   "engine-unavailable": "set exchange.kind to redis",
 };
 
-function rethrow(thrown: unknown, step?: number): never {
+function rethrow(thrown: unknown): never {
   if (!(thrown instanceof CollectiveError)) throw thrown;
-  const at = step === undefined ? "" : `step ${step}: `;
-  throw new PaddockError(thrown.code, `${at}${thrown.message}; ${remedies[thrown.code]}`, {
-    cause: thrown,
-  });
+  const { code, message } = thrown;
+  throw new PaddockError(code, `${message}; ${remedies[code]}`, { cause: thrown });
 }
 
 function labelOf({ step, key }: ExchangeKey): string {
