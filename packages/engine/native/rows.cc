@@ -29,7 +29,8 @@ std::optional<at::Tensor> contiguous(MaybeT tensor) {
 void checkRows(T rows, int64_t numRows) {
   TORCH_CHECK(rows.scalar_type() == at::kInt && rows.dim() == 1, "rows must be a list of int32");
   if (!rows.is_cpu()) return;  // CUDA checks on the device
-  const int32_t* row = rows.data_ptr<int32_t>();
+  const at::Tensor list = rows.contiguous();
+  const int32_t* row = list.data_ptr<int32_t>();
   for (int64_t s = 0; s < rows.numel(); s++) {
     TORCH_CHECK_INDEX(row[s] >= 0 && row[s] < numRows, "row ", row[s], " of ", numRows);
   }
