@@ -44,10 +44,19 @@ at::Tensor fromArray(Call& call, const Bytes& values, Dtype dtype, const Ints& s
   return call.state().device.is_cpu() ? tensor : tensor.to(call.state().device);
 }
 
-/// A tensor over the array's own memory on CPUs: JS writes show in the tensor. A copy on GPUs.
+/// Whether the array's memory stays: JS can hand an ordinary ArrayBuffer to another thread, which frees it.
+bool isShared(Call& call, const Bytes& values) {
+  napi_value buffer;
+  bool isOrdinary = true;
+  napi_get_typedarray_info(call.env(), values.value, nullptr, nullptr, nullptr, &buffer, nullptr);
+  napi_is_arraybuffer(call.env(), buffer, &isOrdinary);
+  return !isOrdinary;
+}
+
+/// A tensor over a SharedArrayBuffer's own memory on CPUs: JS writes show in the tensor. Else a copy.
 napi_value borrow(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
   checkSize(values, shape, dtype);
-  if (!call.state().device.is_cpu() || values.size == 0) {
+  if (!call.state().device.is_cpu() || values.size == 0 || !isShared(call, values)) {
     return To<at::Tensor>::put(call, fromArray(call, values, dtype, shape));
   }
   auto pin = std::make_unique<Pin>(Pin{call.env(), nullptr, call.state().alive});
@@ -80,6 +89,7 @@ napi_value read(Call& call, const at::Tensor& tensor, Dtype dtype) {
 }
 
 void readInto(const at::Tensor& tensor, Dtype dtype, const Bytes& out) {
+  TORCH_CHECK(tensor.scalar_type() == scalarTypeOf(dtype), "the tensor is not of the dtype asked for");
   TORCH_CHECK(out.size == tensor.nbytes(), "the tensor has ", tensor.nbytes(), " bytes, the array ",
               out.size);
   if (out.size == 0) return;
@@ -115,6 +125,8 @@ void askForReproducibleProducts() {
 double cachedBytesNow() { return static_cast<double>(cachedBytes()); }
 
 void setThreads(int64_t threads) {
+  // A thread that the system refuses would end the process, in the first op that wants it.
+  TORCH_CHECK(threads >= 1 && threads <= 1024, "expected 1 to 1024 threads, got ", threads);
   askForReproducibleProducts();
   at::set_num_threads(static_cast<int>(threads));
   try {

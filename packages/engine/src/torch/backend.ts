@@ -94,8 +94,9 @@ export class TorchBackend extends tf.KernelBackend {
   }
 
   /**
-   * A tensor over `values` itself (on a GPU: a copy). Reads see later writes to the array, and the array
-   * stays alive as long as the tensor or a view of it. For big vectors that would be costly to copy.
+   * A tensor over `values` itself where they lie in shared memory and the engine on a CPU; else a copy. Reads see
+   * later writes to the array, and the array stays alive as long as the tensor or a view of it. For big vectors
+   * that would be costly to copy. An ordinary ArrayBuffer is copied: it could be transferred away underneath.
    */
   borrow(values: Float32Array | Int32Array, shape: number[]): tf.TensorInfo {
     const dtype = values instanceof Float32Array ? "float32" : "int32";
