@@ -7,7 +7,11 @@ import { fileURLToPath } from "node:url";
 import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
 
-const cli = fileURLToPath(new URL("../../services/cli/bin/paddock.mjs", import.meta.url));
+// This file runs from its source in tests, compiled in benches.
+const test = fileURLToPath(
+  new URL(import.meta.url.includes("/dist/") ? "../.." : "..", import.meta.url),
+);
+const cli = join(test, "../services/cli/bin/paddock.mjs");
 
 export interface Finished {
   /** null when a signal ended it. */
