@@ -22,7 +22,7 @@ export interface Held {
 }
 
 /** Bytes of a tensor that is kept on purpose: a quarter of a MiB. */
-export const leakBytes = 262_144;
+const leakBytes = 262_144;
 
 /**
  * Trains for `steps` steps with one worker; `observe` is called after each. The state must stay finite.
