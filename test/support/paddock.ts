@@ -7,11 +7,10 @@ import { fileURLToPath } from "node:url";
 import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
 
-// This file runs from its source in tests, compiled in benches.
-const test = fileURLToPath(
-  new URL(import.meta.url.includes("/dist/") ? "../.." : "..", import.meta.url),
-);
-const cli = join(test, "../services/cli/bin/paddock.mjs");
+/** The command's file, from here or from where this is compiled to. */
+const cli = ["../../", "../../../"]
+  .map((up) => fileURLToPath(new URL(`${up}services/cli/bin/paddock.mjs`, import.meta.url)))
+  .find(existsSync) as string;
 
 export interface Finished {
   /** null when a signal ended it. */

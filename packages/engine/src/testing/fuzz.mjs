@@ -28,7 +28,7 @@ const signatures = signaturesOf({
   "td:V": "read",
   "tda:V": "readInto",
   "t:V": "free",
-  ":V": "freeAll numTensors numBytes cachedBytes hasCuda parallelInfo",
+  ":V": "freeAll numTensors numBytes cachedBytes hasCuda parallelInfo cudaDevices synchronize resetDevicePeaks",
   "i:V": "setThreads",
   "s:V": "setDevice",
   "h:H": "addN",
@@ -36,7 +36,7 @@ const signatures = signaturesOf({
   "tnn:H": "clip",
   "tn:H": "leakyRelu step",
   "ttt:H": "select scatterUpdate scatterAddRows l2NormalizeBackward",
-  "ti:H": "argMax argMin softmax logSoftmax",
+  "ti:H": "argMax argMin softmax logSoftmax toPrecision",
   "tl:H": "reshape permute broadcastTo tile flip",
   "tii:H": "selectAt",
   "tll:H": "slice",
@@ -51,6 +51,7 @@ const signatures = signaturesOf({
   "ttl:H": "scatterNd",
   "tinnd:H": "oneHot",
   "ti:R": "topK",
+  "b:V": "allowTf32",
   "ttb:H": "searchSorted",
   "toib:H": "bincount",
   "sh:H": "einsum",
@@ -61,7 +62,7 @@ const signatures = signaturesOf({
   "ttllll:H": "averagePoolGrad maxPoolGrad",
   "tiibbb:H": "resize resizeGrad",
   "ttbb:H": "matmul",
-  "tto:H": "linear",
+  "ttob:H": "linear",
   "tttbb:R": "linearBackward",
   "tttn:R": "layerNorm",
   "ttttt:R": "layerNormBackward",
@@ -74,7 +75,7 @@ const signatures = signaturesOf({
   "aaaannnnnn:V": "flatAdamw",
   "aan:V": "flatEma",
   "aa:V": "flatEncodeHalf flatDecodeHalf flatAdd",
-  "a:V": "flatRoundHalf flatAllFinite",
+  "a:V": "flatRoundHalf flatAllFinite deviceMemory",
   "an:V": "flatScale",
   "aia:V": "flatSumSquares",
 });
@@ -117,7 +118,7 @@ const recipes = {
   ],
   resize: [f(1, 4, 4, 2), 3, 5, true, false, false],
   resizeGrad: [f(1, 3, 5, 2), 4, 4, true, false, false],
-  linear: [f(6, 12), f(4, 12), f(4)],
+  linear: [f(6, 12), f(4, 12), f(4), false],
   linearBackward: [f(6, 4), f(6, 12), f(4, 12), true, true],
   layerNorm: [f(6, 12), f(12), f(12), 1e-6],
   layerNormBackward: [f(6, 12), f(6, 12), f(6), f(6), f(12)],
@@ -203,6 +204,10 @@ function makeTensors() {
     keep(view("broadcastTo", tensorOf([1, 4], dtype), [3, 4]));
     keep(view("stridedSlice", tensorOf([12], dtype), [0], [12], [5]));
     keep(native.selectAt(tensorOf([6, 12], dtype), 1, 3));
+    // Low precision, where the build has it.
+    for (const shape of dtype === 0 && native.toPrecision ? shapes : []) {
+      keep(native.toPrecision(tensorOf(shape, dtype), 1 + below(2)));
+    }
   }
 }
 
