@@ -78,6 +78,13 @@ const signatures = signaturesOf({
   "a:V": "flatRoundHalf flatAllFinite deviceMemory",
   "an:V": "flatScale",
   "aia:V": "flatSumSquares",
+  "hhhhllnnnnnn:V": "vectorAdamw",
+  "titiin:V": "vectorEma",
+  "titii:V": "vectorCopy vectorAdd",
+  "tiin:V": "vectorScale",
+  "tii:V": "vectorRoundHalf",
+  "tia:V": "vectorRead vectorWrite vectorEncodeHalf vectorDecodeHalf",
+  "tiiia:V": "vectorSumSquares",
 });
 
 function signaturesOf(table) {
