@@ -23,6 +23,7 @@ function must(program, args, options = {}) {
 must(execPath, [path.join(here, "build.mjs"), "--sanitize", "--strict"]);
 fs.rmSync(copy, { recursive: true, force: true });
 fs.cpSync(path.join(here, "src"), path.join(copy, "src"), { recursive: true });
+fs.rmSync(path.join(copy, "src", "prebuilt.test.ts")); // it packs this folder, not the copy
 fs.cpSync(path.join(here, "package.json"), path.join(copy, "package.json"));
 fs.mkdirSync(path.join(copy, "build"));
 for (const file of ["paddock_engine.node", "stamp.json"]) {
