@@ -1,7 +1,9 @@
 // biome-ignore-all lint/style/noProcessEnv: a script, its environment is its input
 /**
  * Finds libtorch and builds the engine's addon into build/. Prints one line and succeeds where it cannot:
- * Paddock then runs on `wasm`. `--strict` makes that a failure, `--verbose` shows the compiler's output.
+ * Paddock then runs on `wasm`. `--strict` makes that a failure, `--verbose` shows the compiler's output, `--sanitize` builds into
+ * build/asan with AddressSanitizer (see test-asan.mjs). PADDOCK_PREBUILT, the path or URL of a tarball of package-addon.mjs, is
+ * taken instead of compiling where it fits; its hash is PADDOCK_PREBUILT_SHA256 or lies beside it.
  */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -11,10 +13,12 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { env } from "node:process";
 import { fileURLToPath } from "node:url";
+import { takePrebuilt, thisPlatform } from "./prebuilt.mjs";
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const repository = path.join(here, "..", "..");
-const buildDir = path.join(here, "build");
+const sanitize = process.argv.includes("--sanitize");
+const buildDir = path.join(here, "build", ...(sanitize ? ["asan"] : []));
 const addonPath = path.join(buildDir, "paddock_engine.node");
 const stampPath = path.join(buildDir, "stamp.json");
 const verbose = process.argv.includes("--verbose");
@@ -22,7 +26,7 @@ const verbose = process.argv.includes("--verbose");
 /** A reason not to build that is no bug: told in one line. */
 class Unavailable extends Error {}
 
-function main() {
+async function main() {
   const torch = findTorch();
   if (torch === undefined) {
     throw new Unavailable(
@@ -33,6 +37,16 @@ function main() {
   if (fs.existsSync(addonPath) && readText(stampPath) === plan.stamp) {
     say(`addon is up to date (libtorch ${torch.version} from ${torch.from})`);
     return;
+  }
+  const prebuilt = sanitize ? undefined : env.PADDOCK_PREBUILT;
+  if (prebuilt) {
+    const expected = env.PADDOCK_PREBUILT_SHA256;
+    const reason = await takePrebuilt(prebuilt, expected, { torch, ...plan }, buildDir);
+    if (reason === undefined) {
+      say(`prebuilt addon taken from ${prebuilt} (libtorch ${torch.version} from ${torch.from})`);
+      return;
+    }
+    say(`prebuilt addon not taken from ${prebuilt}: ${reason}`);
   }
   requireTools();
   const startedAt = Date.now();
@@ -113,9 +127,12 @@ function planBuild(torch) {
     PADDOCK_NODE_API: nodeApi,
     PADDOCK_CPU_FLAGS: flags.join(";"),
     PADDOCK_ABI: torch.abi,
+    ...(sanitize ? { PADDOCK_SANITIZE: "address" } : {}),
   };
-  const stamp = JSON.stringify({ torch, defines, sources: hashSources() }, undefined, 2);
-  return { defines, stamp };
+  const sources = hashSources();
+  const platform = thisPlatform();
+  const stamp = JSON.stringify({ platform, torch, defines, sources }, undefined, 2);
+  return { defines, flags, sources, stamp };
 }
 
 function nodeApiHeaders() {
@@ -164,6 +181,8 @@ function build({ defines, stamp }) {
   const args = Object.entries(defines).map(([name, value]) => `-D${name}=${value}`);
   cmake(["-S", here, "-B", work, ...args]);
   cmake(["--build", work, "--parallel", String(jobs())]);
+  // Links of a prebuilt addon that was here: it would find its libtorch, not ours.
+  for (const link of ["torch", "torch.libs"]) fs.rmSync(path.join(buildDir, link), { force: true });
   // A rename replaces the file for later loads and leaves processes that mapped the old one alone.
   const fresh = `${addonPath}.${process.pid}`;
   fs.copyFileSync(path.join(work, "paddock_engine.node"), fresh);
@@ -205,7 +224,7 @@ function say(line) {
 }
 
 try {
-  main();
+  await main();
 } catch (error) {
   const reason = error instanceof Unavailable ? error.message : (error.stack ?? String(error));
   say(`no torch addon, wasm will be used: ${reason}`);

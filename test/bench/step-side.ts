@@ -101,7 +101,8 @@ function blocks(spec: RunSpec, engine: Engine, depth: number): Work {
 const flatVectors: Float32Array[] = []; // borrowed by tensors for as long as this process lives
 
 function unitTensors(spec: RunSpec, engine: Engine, unit: Unit): UnitTensors {
-  const values = initialUnit(spec, unit);
+  const values = new Float32Array(new SharedArrayBuffer(4 * unit.elements)); // read in place
+  values.set(initialUnit(spec, unit));
   flatVectors.push(values);
   return viewUnit(unit, engine.tensorFromFlat(values), spec.engine.precision);
 }

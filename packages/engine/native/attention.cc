@@ -35,11 +35,13 @@ struct Group {
 
 std::vector<Group> groupsOf(T qkv_T3C, int64_t heads, const Ints& runs) {
   const int64_t width = qkv_T3C.size(1) / 3;
-  TORCH_CHECK(heads > 0 && width * 3 == qkv_T3C.size(1) && width % heads == 0, "rows of ",
+  TORCH_CHECK(heads > 0 && width > 0 && width * 3 == qkv_T3C.size(1) && width % heads == 0, "rows of ",
               qkv_T3C.size(1), " do not hold q, k and v of ", heads, " heads");
   std::vector<Group> groups;
   int64_t row = 0;
   for (size_t i = 0; i + 1 < runs.size(); i += 2) {
+    TORCH_CHECK(runs[i] >= 0 && runs[i + 1] >= 0, "a run of ", runs[i], " sequences of ", runs[i + 1]);
+    if (runs[i] == 0 || runs[i + 1] == 0) continue;  // flash attention divides by both
     groups.push_back({runs[i], runs[i + 1], heads, width / heads, row});
     row += groups.back().rows();
   }

@@ -168,6 +168,12 @@ void describeArgument(std::string& text, const Tensors& tensors) {
   for (const at::Tensor& tensor : tensors) describeArgument(text, tensor);
 }
 
+template <>
+void describeArgument(std::string& text, const Ints& list) {
+  if (!text.empty()) text += ", ";
+  text += c10::str("[", c10::Join(",", list.values), "]");
+}
+
 void throwToJs(Call& call, const std::string& given) {
   const char* code = "engine-op";
   std::string what;

@@ -186,7 +186,7 @@ struct To<std::array<at::Tensor, N>> {
   }
 };
 
-/// Describes tensor arguments for an error message; says nothing about other parameters.
+/// Describes tensors and lists for an error message; says nothing about other parameters.
 std::string describe(const at::Tensor& tensor);
 template <class T>
 void describeArgument(std::string&, const T&) {}
@@ -196,6 +196,8 @@ template <>
 void describeArgument(std::string& text, const std::optional<at::Tensor>& tensor);
 template <>
 void describeArgument(std::string& text, const Tensors& tensors);
+template <>
+void describeArgument(std::string& text, const Ints& list);
 
 /// Throws the JS error for the exception being handled. `given` describes the op's tensors.
 void throwToJs(Call& call, const std::string& given);

@@ -24,6 +24,7 @@ at::Tensor filters(T w, bool depthwise) {
 
 /// (before, after) per dimension, last dimension first, as constant_pad_nd takes them.
 c10::SmallVector<int64_t, 8> padding(const Ints& before, const Ints& after) {
+  TORCH_CHECK(before.size() == after.size(), "expected padding before and after of equally many axes");
   c10::SmallVector<int64_t, 8> result;
   for (size_t d = before.size(); d-- > 0;) {
     result.push_back(before[d]);
@@ -62,6 +63,8 @@ at::Tensor convolution(T x, T w, const Ints& stride, const Ints& before, const I
 at::Tensor convolutionGradInput(T dy, T w, const Ints& stride, const Ints& before, const Ints& after,
                                 const Ints& dilation, const Ints& inputShape, bool depthwise) {
   const Window window{stride, before, after, dilation, depthwise};
+  TORCH_CHECK(inputShape.size() == before.size() + 2 && before.size() == after.size(),
+              "the input's shape and the padding are not of one rank");
   // Only its shape matters: what convolution_backward reads of it belongs to the filters' gradient.
   c10::SmallVector<int64_t, 8> paddedShape{inputShape[0], inputShape[inputShape.size() - 1]};
   for (size_t d = 0; d < before.size(); d++) paddedShape.push_back(inputShape[d + 1] + before[d] + after[d]);

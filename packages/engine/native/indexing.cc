@@ -25,6 +25,8 @@ void checkGather(const State& state, T indices, int64_t size) {
 
 /// x taken at `indices` along `axis`; the first `batchDims` axes of both run in parallel.
 at::Tensor gather(Call& call, T x, T indices, int64_t axis, int64_t batchDims) {
+  TORCH_CHECK(0 <= batchDims && batchDims <= axis && axis < x.dim() && batchDims <= indices.dim(),
+              "axis ", axis, " after ", batchDims, " batch axes is not one of ", x.dim());
   if (batchDims == 0) {
     checkGather(call.state(), indices, x.size(axis));
     auto shape = x.sizes().slice(0, axis).vec();

@@ -18,6 +18,10 @@ std::array<at::Tensor, 3> layerNorm(T x_MC, T gamma_C, T beta_C, double eps) {
 
 /// (dx [M,C] as x, dgamma [C], dbeta [C]).
 std::array<at::Tensor, 3> layerNormBackward(T dy_MC, T x_MC, T mean_M, T rstd_M, T gamma_C) {
+  // ATen checks none of these before it reads.
+  TORCH_CHECK(dy_MC.sizes() == x_MC.sizes() && mean_M.numel() == x_MC.size(0) &&
+                  rstd_M.numel() == x_MC.size(0) && gamma_C.numel() == x_MC.size(1),
+              "dy must be like x, mean and rstd have a value per row, gamma one per feature");
   auto [dx, dgamma, dbeta] =
       at::native_layer_norm_backward(as(dy_MC, x_MC).contiguous(), x_MC.contiguous(), {x_MC.size(1)},
                                      mean_M.reshape({-1, 1}), rstd_M.reshape({-1, 1}), gamma_C,

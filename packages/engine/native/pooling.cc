@@ -13,6 +13,7 @@ namespace {
 using T = const at::Tensor&;
 
 c10::SmallVector<int64_t, 8> padding(const Ints& before, const Ints& after) {
+  TORCH_CHECK(before.size() == after.size(), "expected padding before and after of equally many axes");
   c10::SmallVector<int64_t, 8> result;
   for (size_t d = before.size(); d-- > 0;) {
     result.push_back(before[d]);

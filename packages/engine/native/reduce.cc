@@ -72,6 +72,7 @@ at::Tensor argMin(T x, int64_t axis) { return at::argmin(withoutNan(x, kInfinity
 
 template <class Scan>
 at::Tensor scan(T x, int64_t axis, bool exclusive, bool reverse, double start, Scan run) {
+  TORCH_CHECK(axis >= 0 && axis < x.dim(), "axis ", axis, " of ", x.dim());
   at::Tensor values = reverse ? at::flip(x, {axis}) : x.alias();
   if (exclusive && x.size(axis) > 0) {
     auto head = x.sizes().vec();

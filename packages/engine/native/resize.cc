@@ -18,6 +18,7 @@ struct Rule {
 
 /// Weights [out, in] of one axis.
 at::Tensor axisWeights(int64_t in, int64_t out, const Rule& rule) {
+  TORCH_CHECK(in > 0 && out >= 0, "an axis of ", in, " cannot be resized to ", out);
   const bool corners = rule.alignCorners && out > 1;
   const double ratio = static_cast<double>(corners ? in - 1 : in) / static_cast<double>(corners ? out - 1 : out);
   at::Tensor weights = at::zeros({out, in}, at::kFloat);

@@ -16,8 +16,16 @@ at::Tensor tile(T x, const Ints& repeats) { return x.repeat(repeats); }
 at::Tensor flip(T x, const Ints& axes) { return at::flip(x, axes); }
 at::Tensor select(T x, int64_t axis, int64_t index) { return x.select(axis, index); }
 
+/// ATen checks what a list says, not that it is there for every axis.
+void checkPerAxis(T x, const Ints& list) {
+  TORCH_CHECK(static_cast<int64_t>(list.size()) == x.dim(), "expected one number for each of ", x.dim(),
+              " axes, got ", list.size());
+}
+
 /// A view of `size[d]` elements from `begin[d]` on along every axis d.
 at::Tensor slice(T x, const Ints& begin, const Ints& size) {
+  checkPerAxis(x, begin);
+  checkPerAxis(x, size);
   at::Tensor view = x.alias();
   for (int64_t d = 0; d < x.dim(); d++) {
     if (begin[d] != 0 || size[d] != x.size(d)) view = view.narrow(d, begin[d], size[d]);
@@ -28,9 +36,11 @@ at::Tensor slice(T x, const Ints& begin, const Ints& size) {
 /// Every `stride`-th element of [begin, end) along each axis. ATen has no negative strides: such an
 /// axis is copied in reverse, from the last element taken to the first.
 at::Tensor stridedSlice(T x, const Ints& begin, const Ints& end, const Ints& stride) {
+  for (const Ints* list : {&begin, &end, &stride}) checkPerAxis(x, *list);
   at::Tensor view = x.alias();
   c10::SmallVector<int64_t, 8> reversed;
   for (int64_t d = 0; d < x.dim(); d++) {
+    TORCH_CHECK(stride[d] != 0, "the stride of axis ", d, " is 0");
     if (stride[d] > 0) {
       view = view.slice(d, begin[d], std::max(begin[d], end[d]), stride[d]);
       continue;
@@ -53,6 +63,8 @@ at::Tensor pad(T x, const Ints& padding, double value) {
 
 /// Reflection with (symmetric) or without (reflect) the border element, axis by axis.
 at::Tensor mirrorPad(T x, const Ints& before, const Ints& after, bool symmetric) {
+  checkPerAxis(x, before);
+  checkPerAxis(x, after);
   at::Tensor result = x.alias();
   const int64_t offset = symmetric ? 0 : 1;
   for (int64_t d = 0; d < x.dim(); d++) {

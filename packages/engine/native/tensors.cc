@@ -59,10 +59,19 @@ int32_t fromArray(Call& call, const Bytes& values, Dtype dtype, const Ints& shap
   return handle;
 }
 
-/// A tensor over the array's own memory on CPUs: JS writes show in the tensor. A copy on GPUs.
+/// Whether the array's memory stays: JS can hand an ordinary ArrayBuffer to another thread, which frees it.
+bool isShared(Call& call, const Bytes& values) {
+  napi_value buffer;
+  bool isOrdinary = true;
+  napi_get_typedarray_info(call.env(), values.value, nullptr, nullptr, nullptr, &buffer, nullptr);
+  napi_is_arraybuffer(call.env(), buffer, &isOrdinary);
+  return !isOrdinary;
+}
+
+/// A tensor over a SharedArrayBuffer's own memory on CPUs: JS writes show in the tensor. Else a copy.
 napi_value borrow(Call& call, const Bytes& values, Dtype dtype, const Ints& shape) {
   checkSize(values, shape, dtype);
-  if (!call.state().device.is_cpu() || values.size == 0) {
+  if (!call.state().device.is_cpu() || values.size == 0 || !isShared(call, values)) {
     return toJs(call.env(), fromArray(call, values, dtype, shape));
   }
   auto pin = std::make_unique<Pin>(Pin{call.env(), nullptr, call.state().alive});
@@ -99,7 +108,10 @@ napi_value read(Call& call, const at::Tensor& tensor, Dtype dtype) {
 }
 
 void readInto(const at::Tensor& tensor, Dtype dtype, const Bytes& out) {
-  const size_t bytes = tensor.numel() * at::elementSize(scalarTypeOf(dtype));
+  const at::ScalarType type = scalarTypeOf(dtype);
+  TORCH_CHECK(tensor.scalar_type() == type || (isLow(tensor) && type == at::kFloat),
+              "the tensor is not of the dtype asked for");
+  const size_t bytes = tensor.numel() * at::elementSize(type);
   TORCH_CHECK(out.size == bytes, "the tensor has ", bytes, " bytes, the array ", out.size);
   if (out.size == 0) return;
   if (tensor.is_cpu() && (isLow(tensor) || !tensor.is_contiguous())) {  // one pass instead of two
@@ -134,6 +146,8 @@ void askForReproducibleProducts() {
 double cachedBytesNow() { return static_cast<double>(cachedBytes()); }
 
 void setThreads(int64_t threads) {
+  // A thread that the system refuses would end the process, in the first op that wants it.
+  TORCH_CHECK(threads >= 1 && threads <= 1024, "expected 1 to 1024 threads, got ", threads);
   askForReproducibleProducts();
   at::set_num_threads(static_cast<int>(threads));
   try {

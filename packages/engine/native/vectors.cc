@@ -89,6 +89,7 @@ void decodeHalf(T x, int64_t start, const Bytes& halves) {
 
 /// Sum of squares of each chunk (the last may be shorter), in doubles.
 void sumSquares(T x, int64_t start, int64_t count, int64_t chunk, const Bytes& out) {
+  TORCH_CHECK(chunk > 0 && count >= 0, "expected chunks of at least one value");
   const int64_t whole = count / chunk, rest = count % chunk;
   TORCH_CHECK(out.type == napi_float64_array && static_cast<int64_t>(out.elements) == whole + (rest > 0),
               "expected a Float64Array of one value per chunk");

@@ -53,8 +53,8 @@ export interface Engine {
   /** Live tensors and the bytes they hold, device memory included. */
   memory(): { readonly tensors: number; readonly bytes: number };
   /**
-   * A tensor [length] over a flat vector, which may be a view of a SharedArrayBuffer. On `torch` on a CPU
-   * it reads the array's own memory: nothing is copied, later writes show, and slices and reshapes of it
+   * A tensor [length] over a flat vector. On `torch` on a CPU it reads the memory of a view of a
+   * SharedArrayBuffer in place: nothing is copied, later writes show, and slices and reshapes of it
    * cost nothing either. Elsewhere it is a copy. The caller disposes it.
    */
   tensorFromFlat(values: Float32Array): tf.Tensor1D;

@@ -11,7 +11,7 @@ export const skipReason = load.kind === "absent" ? load.why : undefined;
 
 /** Where the tests run: `cpu`, or `cuda` on a machine that has a GPU. */
 // biome-ignore lint/style/noProcessEnv: which device the tests use is the caller's choice
-export const testDevice = process.env["PADDOCK_TEST_DEVICE"] ?? "cpu";
+const testDevice = process.env["PADDOCK_TEST_DEVICE"] ?? "cpu";
 
 /** The engine on `testDevice`, or undefined where the addon is not built. */
 export async function torchForTests(threads = 1): Promise<Engine | undefined> {

@@ -7,17 +7,39 @@ import * as tf from "@tensorflow/tfjs-core";
 import { EngineError } from "../errors.js";
 import { dtypeNumbers, type Handle, type Native, type NativeDtype, resultInts } from "../native.js";
 
-interface Entry {
+/**
+ * What lies behind a data id. Ids that this backend makes are their own entries: looking one up costs nothing, where a
+ * WeakMap would cost a tenth of an op. Ids that TF.js makes lead to theirs through `DataStorage`.
+ */
+class Entry {
   /** -1 for strings, which stay in JS. */
   readonly handle: Handle;
   readonly dtype: tf.DataType;
-  refCount: number;
   readonly strings: Uint8Array[] | undefined;
+  refCount: number;
+  /** Undefined once the data is gone, disposed or moved to another backend. */
+  owner: TorchBackend | undefined;
+
+  constructor(
+    owner: TorchBackend,
+    handle: Handle,
+    dtype: tf.DataType,
+    refCount: number,
+    strings?: Uint8Array[],
+  ) {
+    this.owner = owner;
+    this.handle = handle;
+    this.dtype = dtype;
+    this.refCount = refCount;
+    this.strings = strings;
+  }
 }
 
 export class TorchBackend extends tf.KernelBackend {
   readonly native: Native;
+  /** Of ids that are not their own entries. */
   readonly #data: tf.DataStorage<Entry>;
+  #numDataIds = 0;
   readonly #shared: Int32Array;
   #listEnd = resultInts;
   #disposed = false;
@@ -31,7 +53,7 @@ export class TorchBackend extends tf.KernelBackend {
 
   /** The tensor behind a TF.js tensor; moves it here if another backend holds it. */
   handle(x: tf.TensorInfo): Handle {
-    const { handle, dtype } = this.#data.get(x.dataId);
+    const { handle, dtype } = this.#entryOf(x.dataId);
     if (handle < 0)
       throw new EngineError(`torch has no kernel for ${dtype} tensors here`, { code: "engine-op" });
     return handle;
@@ -65,8 +87,8 @@ export class TorchBackend extends tf.KernelBackend {
 
   /** Gives TF.js the tensor an op has just returned; its shape is the one left in the shared array. */
   wrap(handle: Handle, dtype: tf.DataType, shape?: number[]): tf.TensorInfo {
-    const dataId = {};
-    this.#data.set(dataId, { handle, dtype, refCount: 1, strings: undefined });
+    this.#numDataIds++;
+    const dataId = new Entry(this, handle, dtype, 1);
     return { dataId, shape: shape ?? this.#shapeAt(1), dtype };
   }
 
@@ -94,8 +116,9 @@ export class TorchBackend extends tf.KernelBackend {
   }
 
   /**
-   * A tensor over `values` itself (on a GPU: a copy). Reads see later writes to the array, and the array
-   * stays alive as long as the tensor or a view of it. For big vectors that would be costly to copy.
+   * A tensor over `values` itself where they lie in shared memory and the engine on a CPU; else a copy. Reads see
+   * later writes to the array, and the array stays alive as long as the tensor or a view of it. For big vectors
+   * that would be costly to copy. An ordinary ArrayBuffer is copied: it could be transferred away underneath.
    */
   borrow(values: Float32Array | Int32Array, shape: number[]): tf.TensorInfo {
     const dtype = values instanceof Float32Array ? "float32" : "int32";
@@ -109,25 +132,24 @@ export class TorchBackend extends tf.KernelBackend {
   }
 
   override refCount(dataId: object): number {
-    return this.#data.has(dataId) ? this.#data.get(dataId).refCount : 0;
+    return this.#find(dataId)?.refCount ?? 0;
   }
 
   override incRef(dataId: object): void {
-    this.#data.get(dataId).refCount++;
+    this.#entryOf(dataId).refCount++;
   }
 
   decRef(dataId: object): void {
-    if (this.#data.has(dataId)) this.#data.get(dataId).refCount--;
+    const entry = this.#find(dataId);
+    if (entry) entry.refCount--;
   }
 
   override numDataIds(): number {
-    return this.#data.numDataIds();
+    return this.#numDataIds;
   }
 
   override write(values: tf.BackendValues | null, shape: number[], dtype: tf.DataType): object {
-    const dataId = {};
-    this.move(dataId, values, shape, dtype, 1);
-    return dataId;
+    return this.#take(values, shape, dtype, 1);
   }
 
   override move(
@@ -137,17 +159,11 @@ export class TorchBackend extends tf.KernelBackend {
     dtype: tf.DataType,
     refCount: number,
   ): void {
-    if (dtype === "string") {
-      this.#data.set(dataId, { handle: -1, dtype, refCount, strings: values as Uint8Array[] });
-      return;
-    }
-    const array = typedArray(values, shape, dtype);
-    const handle = this.native.fromArray(array, nativeDtype(dtype), this.list(shape));
-    this.#data.set(dataId, { handle, dtype, refCount, strings: undefined });
+    this.#data.set(dataId, this.#take(values, shape, dtype, refCount));
   }
 
   override readSync(dataId: object): tf.BackendValues {
-    const { handle, dtype, strings } = this.#data.get(dataId);
+    const { handle, dtype, strings } = this.#entryOf(dataId);
     if (strings !== undefined) return strings;
     const bytes = this.native.read(handle, nativeDtype(dtype));
     if (dtype === "float32") return new Float32Array(bytes);
@@ -159,12 +175,14 @@ export class TorchBackend extends tf.KernelBackend {
   }
 
   override disposeData(dataId: object, force = false): boolean {
-    if (!this.#data.has(dataId)) return true;
-    const entry = this.#data.get(dataId);
+    const entry = this.#find(dataId);
+    if (entry === undefined) return true;
     entry.refCount--;
     if (!force && entry.refCount > 0) return false;
     if (entry.handle >= 0 && !this.#disposed) this.native.free(entry.handle);
-    this.#data.delete(dataId);
+    this.#numDataIds--;
+    entry.owner = undefined;
+    if (entry !== dataId) this.#data.delete(dataId);
     return true;
   }
 
@@ -198,6 +216,37 @@ export class TorchBackend extends tf.KernelBackend {
   override dispose(): void {
     this.#disposed = true;
     this.native.freeAll();
+  }
+
+  /** The entry, moved here first if another backend holds the data. */
+  #entryOf(dataId: object): Entry {
+    return dataId instanceof Entry && dataId.owner === this ? dataId : this.#data.get(dataId);
+  }
+
+  /** The entry, if the data is here. */
+  #find(dataId: object): Entry | undefined {
+    if (dataId instanceof Entry && dataId.owner === this) return dataId;
+    return this.#data.has(dataId) ? this.#data.get(dataId) : undefined;
+  }
+
+  /** An entry with a copy of the values; without values it is zeros. */
+  #take(
+    values: tf.BackendValues | null,
+    shape: number[],
+    dtype: tf.DataType,
+    refCount: number,
+  ): Entry {
+    const strings = dtype === "string" ? (values as Uint8Array[]) : undefined;
+    const handle =
+      strings === undefined
+        ? this.native.fromArray(
+            typedArray(values, shape, dtype),
+            nativeDtype(dtype),
+            this.list(shape),
+          )
+        : -1;
+    this.#numDataIds++;
+    return new Entry(this, handle, dtype, refCount, strings);
   }
 
   #shapeAt(at: number): number[] {
