@@ -2,12 +2,13 @@
 import { parseRunSpec } from "@paddock/contract";
 import {
   applyPending,
-  batchMeans,
   type Centers,
   centredSoftmax,
   crossEntropy,
   dinoTargets,
   koleo,
+  launchMeans,
+  readMeans,
   type ScoreTargets,
   sinkhorn,
 } from "@paddock/model";
@@ -39,9 +40,8 @@ describe.each(engines)("losses on $name", ({ use }) => {
       const used = centers.dino as Float32Array;
       expectClose("centre", used, golden.f32(`outputs.step${step}.center_used`), asProbability);
       const soft = centredSoftmax(scores, used, temperature);
-      const means = await batchMeans(
-        [scores],
-        undefined,
+      const means = await readMeans(
+        launchMeans([scores], []),
         { dino: prototypes as number, ibot: 0, logicalRanks: 1 },
         alone,
       );
@@ -68,7 +68,7 @@ describe.each(engines)("losses on $name", ({ use }) => {
       expectClose("centre", used, golden.f32(`outputs.step${step}.center_used`), asProbability);
       const soft = centredSoftmax(scores, used, temperature);
       const sizes = { dino: 1, ibot: prototypes as number, logicalRanks: 1 };
-      const means = await batchMeans([zeros], [scores], sizes, alone);
+      const means = await readMeans(launchMeans([zeros], [scores]), sizes, alone);
       centers = { ...centers, pendingIbot: means.ibot };
       const assigned = await sinkhornOf(scores, temperature);
       checkTargets(golden, step, soft, assigned);

@@ -22,6 +22,12 @@ at::Tensor part(T x, int64_t start, int64_t count) {
 void adamw(const Tensors& p, const Tensors& g, const Tensors& m, const Tensors& v, const Ints& starts,
            const Ints& counts, double learningRate, double beta1, double beta2, double eps,
            double weightDecay, double step) {
+  for (const size_t size : {g.size(), m.size(), v.size(), starts.size(), counts.size()}) {
+    TORCH_CHECK(size == p.size(), "expected as many of each list");
+  }
+  for (const size_t size : {g.size(), m.size(), v.size(), starts.size(), counts.size()}) {
+    TORCH_CHECK(size == p.size(), "expected as many of each list");
+  }
   std::vector<at::Tensor> parts[4];
   const Tensors* whole[4] = {&p, &g, &m, &v};
   for (size_t i = 0; i < p.size(); i++) {
@@ -87,18 +93,24 @@ void decodeHalf(T x, int64_t start, const Bytes& halves) {
   part(x, start, static_cast<int64_t>(halves.elements)).copy_(upload(halves, at::kHalf, x), /*non_blocking=*/true);
 }
 
-/// Sum of squares of each chunk (the last may be shorter), in doubles.
-void sumSquares(T x, int64_t start, int64_t count, int64_t chunk, const Bytes& out) {
-  TORCH_CHECK(chunk > 0 && count >= 0, "expected chunks of at least one value");
-  const int64_t whole = count / chunk, rest = count % chunk;
-  TORCH_CHECK(out.type == napi_float64_array && static_cast<int64_t>(out.elements) == whole + (rest > 0),
-              "expected a Float64Array of one value per chunk");
-  if (count == 0) return;
+/// Sum of squares of each chunk of each vector (a vector's last may be shorter), in doubles, one vector after the other. Waits
+/// for the device once.
+void sumSquares(const Tensors& x, const Ints& starts, const Ints& counts, int64_t chunk, const Bytes& out) {
+  TORCH_CHECK(chunk > 0, "expected chunks of at least one value");
+  TORCH_CHECK(starts.size() == x.size() && counts.size() == x.size(), "expected a range of every vector");
   std::vector<at::Tensor> sums;
+  int64_t total = 0;
   const auto squares = [](T values) { return values.to(at::kDouble).square_().sum(1); };
-  if (whole > 0) sums.push_back(squares(part(x, start, whole * chunk).view({whole, chunk})));
-  if (rest > 0) sums.push_back(squares(part(x, start + whole * chunk, rest).view({1, rest})));
-  download(at::cat(sums), out);
+  for (size_t i = 0; i < x.size(); i++) {
+    const at::Tensor values = part(x[i], starts[i], counts[i]);
+    const int64_t whole = counts[i] / chunk, rest = counts[i] % chunk;
+    if (whole > 0) sums.push_back(squares(values.narrow(0, 0, whole * chunk).view({whole, chunk})));
+    if (rest > 0) sums.push_back(squares(values.narrow(0, whole * chunk, rest).view({1, rest})));
+    total += whole + (rest > 0);
+  }
+  TORCH_CHECK(out.type == napi_float64_array && static_cast<int64_t>(out.elements) == total,
+              "expected a Float64Array of one value per chunk, ", total);
+  if (total > 0) download(at::cat(sums), out);
 }
 
 }  // namespace

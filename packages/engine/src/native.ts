@@ -252,7 +252,13 @@ export interface Native
   vectorWrite(x: Handle, start: number, values: Float32Array): void;
   vectorEncodeHalf(x: Handle, start: number, out: Uint16Array): void;
   vectorDecodeHalf(x: Handle, start: number, halves: Uint16Array): void;
-  vectorSumSquares(x: Handle, start: number, count: number, chunk: number, out: Float64Array): void;
+  vectorSumSquares(
+    x: ListLength,
+    starts: ListLength,
+    counts: ListLength,
+    chunk: number,
+    out: Float64Array,
+  ): void;
 }
 
 /** What the build wrote beside the addon. */

@@ -17,10 +17,11 @@ export { initialUnit } from "./init.js";
 export { type KnnArgs, knn } from "./knn.js";
 export {
   applyPending,
-  batchMeans,
   type Centers,
   centredSoftmax,
   initialCenters,
+  launchMeans,
+  readMeans,
 } from "./loss/centering.js";
 export { koleo } from "./loss/koleo.js";
 export { type ScoresOfRanks, type SumAcrossRanks, sinkhorn } from "./loss/sinkhorn.js";

@@ -26,6 +26,7 @@ import { chooseSequencesOf } from "./vit/stochastic-depth.js";
 export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
   const { spec, step, scalars, batches, deps } = args;
   const config = vitConfigOf(spec);
+  const held = makeHeld();
   const ctx: StepContext = {
     spec,
     config,
@@ -35,19 +36,21 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     deps,
     chooseSequences: args.chooseSequences ?? chooseSequencesOf(spec.seed, step),
     walk: walkUnits(deps, visitsOf(spec, config.depth)),
-    held: makeHeld(),
+    held,
+    globalPatches: held.hold([]),
   };
   try {
     deps.phase?.("teacher");
     const scores = await teacherForward(ctx);
     deps.phase?.("loss");
-    const { targets, centers } = await targetsOf(ctx, scores, args.centers);
+    const { targets, centers: readCenters } = await targetsOf(ctx, scores, args.centers);
     deps.phase?.("student");
     const students = await studentForward(ctx);
     deps.phase?.("loss");
     const outcome = await objective(ctx, students, targets);
     deps.phase?.("backward");
     await studentBackward(ctx, students, outcome.dh);
+    const centers = await readCenters();
     const losses = await readLosses(ctx, outcome);
     return { losses, centers, ...firstBad(losses) };
   } catch (error) {

@@ -4,7 +4,6 @@
  */
 import {
   chunkElements,
-  chunksIn,
   type Layout,
   layoutOf,
   type RunSpec,
@@ -44,6 +43,7 @@ export interface Training {
 
 /** A run before its first step, its state where the engine keeps vectors: on the device, or on the host. */
 export function startTraining(spec: RunSpec, engine: Engine): Training {
+  engine.allowTf32(spec.engine.precision !== "fp32");
   return engine.vectors
     ? trainingOn(engine.vectors, spec, ({ tensor }) => tf.clone(tensor))
     : trainingOn(hostVectors(engine.flat ?? referenceFlatMath), spec, (values) =>
@@ -185,10 +185,12 @@ function normsOf<V>(
   vectors: VectorSpace<V>,
 ): Map<string, number> {
   const squares = new Map<string, number>();
-  for (const { name, submodule, elements } of layout.units) {
-    const chunks = new Float64Array(chunksIn(elements));
-    vectors.sumSquares(grads.get(name) as V, chunkElements, chunks);
-    const sum = chunks.reduce((a, b) => a + b, 0);
+  const sums = vectors.sumSquares(
+    layout.units.map(({ name }) => grads.get(name) as V),
+    chunkElements,
+  );
+  for (const [i, { submodule }] of layout.units.entries()) {
+    const sum = (sums[i] as Float64Array).reduce((a, b) => a + b, 0);
     squares.set(submodule, (squares.get(submodule) ?? 0) + sum);
   }
   return new Map([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));

@@ -86,7 +86,7 @@ const signatures = signaturesOf({
   "tiin:V": "vectorScale",
   "tii:V": "vectorRoundHalf",
   "tia:V": "vectorRead vectorWrite vectorEncodeHalf vectorDecodeHalf",
-  "tiiia:V": "vectorSumSquares",
+  "hllia:V": "vectorSumSquares",
 });
 
 function signaturesOf(table) {

@@ -137,8 +137,22 @@ export class DeviceVectors {
     this.#native.vectorDecodeHalf(this.#handle(to), to.start, bits);
   }
 
-  sumSquares(x: DeviceVector, chunk: number, out: Float64Array): void {
-    this.#native.vectorSumSquares(this.#handle(x), x.start, x.size, chunk, out);
+  sumSquares(vectors: readonly DeviceVector[], chunk: number): Float64Array[] {
+    const chunks = vectors.map(({ size }) => Math.ceil(size / chunk));
+    const sums = new Float64Array(chunks.reduce((a, b) => a + b, 0));
+    const backend = this.#backend;
+    this.#native.vectorSumSquares(
+      backend.list(vectors.map((x) => this.#handle(x))),
+      backend.append(vectors.map(({ start }) => start)),
+      backend.append(vectors.map(({ size }) => size)),
+      chunk,
+      sums,
+    );
+    let end = 0;
+    return chunks.map((count) => {
+      end += count;
+      return sums.subarray(end - count, end);
+    });
   }
 
   get #native() {

@@ -57,29 +57,50 @@ export function centredSoftmax(
   return tf.tidy(() => tf.softmax(tf.div(tf.sub(scores, tf.tensor1d(center)), temperature)));
 }
 
-/**
- * The means of the step's teacher scores over all logical ranks, to be folded in at the next step. DINO: over all rows
- * (every rank has as many). iBOT: the mean over a rank's masked patches, then the unweighted mean over the ranks that have
- * any; null if none has. Leaves the scores to the caller.
- */
-export async function batchMeans(
+/** Column means of a step's teacher scores by local rank, computed but not read: reading waits for a device. */
+export interface LaunchedMeans {
+  /** [K] of all rows. */
+  readonly dino: readonly tf.Tensor[];
+  /** [K] of the masked patches; undefined for a rank without any, or without iBOT. */
+  readonly ibot: readonly (tf.Tensor | undefined)[];
+}
+
+/** Leaves the scores to the caller, who owns the result until `readMeans`. */
+export function launchMeans(
   dino: readonly tf.Tensor2D[],
-  ibot: readonly (tf.Tensor2D | undefined)[] | undefined,
+  ibot: readonly (tf.Tensor2D | undefined)[],
+): LaunchedMeans {
+  return {
+    dino: dino.map(columnMeans),
+    ibot: dino.map((_, rank) => {
+      const patches = ibot[rank];
+      return patches && columnMeans(patches);
+    }),
+  };
+}
+
+/**
+ * The means over all logical ranks, to be folded into the centres at the next step. DINO: over all rows (every rank has as many).
+ * iBOT: the mean over a rank's masked patches, then the unweighted mean over the ranks that have any; null if none has.
+ * Disposes `means`.
+ */
+export async function readMeans(
+  means: LaunchedMeans,
   sizes: { readonly dino: number; readonly ibot: number; readonly logicalRanks: number },
   sum: SumAcrossRanks,
 ): Promise<{ readonly dino: Float32Array; readonly ibot: Float32Array | null }> {
-  const perRank = await Promise.all(
-    dino.map(async (scores, i) => {
-      const packed = new Float32Array(sizes.dino + sizes.ibot + 1);
-      packed.set(await columnMeans(scores));
-      const patches = ibot?.[i];
-      if (patches) {
-        packed.set(await columnMeans(patches), sizes.dino);
-        packed[sizes.dino + sizes.ibot] = 1;
-      }
-      return packed;
-    }),
-  );
+  const perRank: Float32Array[] = [];
+  for (const [rank, dino] of means.dino.entries()) {
+    const packed = new Float32Array(sizes.dino + sizes.ibot + 1);
+    packed.set((await dino.data()) as Float32Array);
+    const patches = means.ibot[rank];
+    if (patches) {
+      packed.set((await patches.data()) as Float32Array, sizes.dino);
+      packed[sizes.dino + sizes.ibot] = 1;
+    }
+    tf.dispose(patches ? [dino, patches] : dino);
+    perRank.push(packed);
+  }
   const total = await sum("centers", perRank);
   const ranksWithPatches = total[sizes.dino + sizes.ibot] as number;
   return {
@@ -90,12 +111,9 @@ export async function batchMeans(
   };
 }
 
-async function columnMeans(scores: tf.Tensor2D): Promise<Float32Array> {
-  const means = tf.tidy(() => {
+function columnMeans(scores: tf.Tensor2D): tf.Tensor {
+  return tf.tidy(() => {
     const rows = scores.shape[0];
     return tf.div(tf.matMul(tf.ones([1, rows]), scores), rows);
   });
-  const values = (await means.data()) as Float32Array;
-  means.dispose();
-  return values;
 }

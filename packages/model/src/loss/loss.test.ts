@@ -2,7 +2,7 @@ import { rngOf } from "@paddock/contract";
 import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
-import { applyPending, batchMeans, initialCenters } from "./centering.js";
+import { applyPending, initialCenters, launchMeans, readMeans } from "./centering.js";
 import { koleo } from "./koleo.js";
 import { sinkhorn } from "./sinkhorn.js";
 
@@ -128,9 +128,9 @@ test("iBOT's batch mean is the mean over ranks of their own means, without ranks
   const dino = [tf.tensor2d([[1], [3]]), tf.tensor2d([[5], [7]]), tf.tensor2d([[9], [11]])];
   const ibot = [tf.tensor2d([[2]]), undefined, tf.tensor2d([[4], [6], [8]])];
   const sizes = { dino: 1, ibot: 1, logicalRanks: 3 };
-  const means = await batchMeans(dino, ibot, sizes, sumOf);
+  const means = await readMeans(launchMeans(dino, ibot), sizes, sumOf);
   expect(means.dino).toEqual(Float32Array.of(6));
   expect(means.ibot).toEqual(Float32Array.of(4));
   const nothing = [undefined, undefined, undefined];
-  expect((await batchMeans(dino, nothing, sizes, sumOf)).ibot).toBeNull();
+  expect((await readMeans(launchMeans(dino, nothing), sizes, sumOf)).ibot).toBeNull();
 });

@@ -40,8 +40,8 @@ export interface VectorSpace<V> {
   /** Half-precision bits, on shared memory. */
   encodeHalf(x: V): Uint16Array;
   decodeHalf(bits: Uint16Array, to: V): void;
-  /** As FlatMath's; the order of a chunk's sum is the engine's own. */
-  sumSquares(x: V, chunk: number, out: Float64Array): void;
+  /** For each vector its chunks' sums of squares, as FlatMath's; the order of a chunk's sum is the engine's own. */
+  sumSquares(vectors: readonly V[], chunk: number): Float64Array[];
 }
 
 /** Vectors that are arrays of the host. */
@@ -88,6 +88,11 @@ export function hostVectors(flat: FlatMath): VectorSpace<Float32Array> {
       return out;
     },
     decodeHalf: (bits, to) => flat.decodeHalf(bits, to),
-    sumSquares: (x, chunk, out) => flat.sumSquares(x, chunk, out),
+    sumSquares: (vectors, chunk) =>
+      vectors.map((x) => {
+        const out = new Float64Array(Math.ceil(x.length / chunk));
+        flat.sumSquares(x, chunk, out);
+        return out;
+      }),
   };
 }

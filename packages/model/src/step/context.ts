@@ -18,6 +18,8 @@ export interface StepContext {
   readonly chooseSequences: ChooseSequences;
   readonly walk: Walk;
   readonly held: Held;
+  /** Each rank's global crops cut into patches, from the teacher's pass to the student's backward: images are uploaded once. */
+  readonly globalPatches: tf.Tensor2D[];
 }
 
 /** Runs `use` with a unit's parameters gathered, the next unit being prefetched meanwhile. */

@@ -39,8 +39,9 @@ export interface StudentRank {
 /** Runs all local ranks up to the normed rows `h`. */
 export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
   const { spec, config, batches, walk, held } = ctx;
-  const ranks = batches.map((batch): StudentRank => {
-    const groups = cropGroups(spec, batch, spec.loss.ibot > 0);
+  const ranks = batches.map((batch, r): StudentRank => {
+    const [global, ...local] = cropGroups(spec, batch, spec.loss.ibot > 0) as [CropGroup];
+    const groups = [{ ...global, patches: ctx.globalPatches[r] as tf.Tensor2D }, ...local];
     return held.hold({ batch, groups, sequences: sequencesOf(config, groups), blocks: [] });
   });
   await walk("student", "embed", (tensors) => {

@@ -1,11 +1,17 @@
 /** Teacher forward: global crops only, evaluation mode, no masks; then its scores become targets. */
 import * as tf from "@tensorflow/tfjs-core";
 import { headOf, headScores } from "../head/head.js";
-import { applyPending, batchMeans, type Centers, centredSoftmax } from "../loss/centering.js";
+import {
+  applyPending,
+  type Centers,
+  centredSoftmax,
+  launchMeans,
+  readMeans,
+} from "../loss/centering.js";
 import { sinkhorn } from "../loss/sinkhorn.js";
 import { parameterOf, type UnitTensors } from "../tensors.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.js";
-import { embed, sequencesOf } from "../vit/embed.js";
+import { type CropGroup, embed, patchify, sequencesOf } from "../vit/embed.js";
 import { clsRows, output, patchRows } from "../vit/output.js";
 import { cropGroups, hasOwnIbotHead, maskedRows, type StepContext } from "./context.js";
 
@@ -19,7 +25,7 @@ interface RankScores {
 
 export interface TeacherScores {
   readonly ranks: readonly RankScores[];
-  /** Upper bounds of the scores: the largest magnitude of a prototype. */
+  /** Upper bounds of the scores: the largest magnitude of a prototype. Only Sinkhorn needs them. */
   readonly bounds: { dino: number; ibot: number };
 }
 
@@ -37,7 +43,11 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
   const sequences = groups.map((ofRank) => sequencesOf(config, ofRank));
   const rows: tf.Tensor2D[] = held.hold([]);
   await walk("teacher", "embed", (tensors) => {
-    for (const ofRank of groups) rows.push(tf.tidy(() => embed(config, tensors, ofRank).x));
+    for (const [global] of groups as [CropGroup][]) {
+      const patches = patchify(config, global);
+      ctx.globalPatches.push(patches);
+      rows.push(tf.tidy(() => embed(config, tensors, [{ ...global, patches }]).x));
+    }
   });
   for (let i = 0; i < config.depth; i++) {
     await walk("teacher", `block.${i}`, (tensors) => {
@@ -72,9 +82,10 @@ async function teacherHeads(
   const ranks: RankScores[] = held.hold(rows.map(() => ({})));
   const bounds = { dino: 0, ibot: 0 };
   const ownHead = hasOwnIbotHead(spec);
+  const bounded = spec.loss.centering === "sinkhorn"; // reading them waits for a device
   await walk("teacher", "dino_head", async (tensors) => {
     const head = headOf(tensors, "dino_head");
-    bounds.dino = bounds.ibot = await scoreBound(tensors, "dino_head");
+    if (bounded) bounds.dino = bounds.ibot = await scoreBound(tensors, "dino_head");
     for (const [r, h] of rows.entries()) {
       const part = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
       const scores = headScores(head, part);
@@ -85,7 +96,7 @@ async function teacherHeads(
   if (ownHead) {
     await walk("teacher", "ibot_head", async (tensors) => {
       const head = headOf(tensors, "ibot_head");
-      bounds.ibot = await scoreBound(tensors, "ibot_head");
+      if (bounded) bounds.ibot = await scoreBound(tensors, "ibot_head");
       for (const [r, h] of rows.entries()) {
         if (h.shape[0] === clsCount) continue;
         const part = tf.slice(h, clsCount);
@@ -98,19 +109,25 @@ async function teacherHeads(
   return { ranks, bounds };
 }
 
-/** Targets of each local rank, and the centres to adopt. Takes ownership of the scores. */
+/**
+ * Targets of each local rank, and what reads the centres to adopt: late, so that a device does not stand still for it. All
+ * workers call it at one point of their step. Takes ownership of the scores.
+ */
 export async function targetsOf(
   ctx: StepContext,
   { ranks, bounds }: TeacherScores,
   centers: Centers,
-): Promise<{ readonly targets: readonly RankTargets[]; readonly centers: Centers }> {
+): Promise<{
+  readonly targets: readonly RankTargets[];
+  readonly centers: () => Promise<Centers>;
+}> {
   const { spec } = ctx;
   const cls = ranks.map((rank) => rank.cls as tf.Tensor2D);
   const patches = ranks.map((rank) => rank.patches);
   const outcome =
     spec.loss.centering === "sinkhorn"
-      ? { ...(await sinkhornTargets(ctx, cls, patches, bounds)), centers }
-      : await centredTargets(ctx, cls, patches, centers);
+      ? { ...(await sinkhornTargets(ctx, cls, patches, bounds)), centers: async () => centers }
+      : centredTargets(ctx, cls, patches, centers);
   return {
     targets: ctx.held.hold(
       outcome.cls.map((target, r) => ({ cls: target, patches: outcome.patches[r] })),
@@ -144,12 +161,12 @@ async function sinkhornTargets(
   return { cls: dinoTargets as tf.Tensor2D[], patches: ibotTargets ?? [] };
 }
 
-async function centredTargets(
+function centredTargets(
   ctx: StepContext,
   cls: readonly tf.Tensor2D[],
   patches: readonly (tf.Tensor2D | undefined)[],
   before: Centers,
-): Promise<Targets & { readonly centers: Centers }> {
+): Targets & { readonly centers: () => Promise<Centers> } {
   const { spec, scalars, deps } = ctx;
   const used = applyPending(before, spec.loss.centerMomentum);
   const soften = (scores: tf.Tensor2D, center: Float32Array | null): tf.Tensor2D =>
@@ -164,12 +181,17 @@ async function centredTargets(
     ibot: withIbot ? (spec.heads.ibot ?? spec.heads.dino).prototypes : 0,
     logicalRanks: spec.logicalRanks,
   };
-  const means = await batchMeans(cls, withIbot ? patches : undefined, sizes, (key, perRank) =>
-    deps.sumAcrossRanks(key, perRank),
-  );
+  const launched = ctx.held.hold(launchMeans(cls, withIbot ? patches : []));
   tf.dispose([...cls, ...patches.filter((scores) => scores !== undefined)]);
-  const centers = { ...used, pendingDino: means.dino, pendingIbot: means.ibot };
-  return { ...targets, centers };
+  return {
+    ...targets,
+    async centers() {
+      const means = await readMeans(launched, sizes, (key, perRank) =>
+        deps.sumAcrossRanks(key, perRank),
+      );
+      return { ...used, pendingDino: means.dino, pendingIbot: means.ibot };
+    },
+  };
 }
 
 /** Replaces each rank's rows by their successor and disposes them. */

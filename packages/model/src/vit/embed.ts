@@ -21,6 +21,8 @@ export interface CropGroup {
   readonly width: number;
   /** Flat patch indices i * P + p to replace by the mask token, if any. */
   readonly maskRows?: Int32Array;
+  /** `patchify` of the crops, where it has been done before; `embed` takes it into what it saves. */
+  readonly patches?: tf.Tensor2D;
 }
 
 /** What `embedBackward` needs; disposed by whoever holds it. */
@@ -53,7 +55,7 @@ export function embed(
 ): { readonly x: tf.Tensor2D; readonly saved: EmbedSaved } {
   return tf.tidy(() => {
     const saved = groups.map((group) => {
-      const patches = patchify(config, group);
+      const patches = group.patches ?? patchify(config, group);
       const mask = group.maskRows?.length
         ? { mask: maskColumn(group.maskRows, patches.shape[0]) }
         : {};
@@ -90,8 +92,8 @@ export function embedBackward(
   return addUp(perGroup);
 }
 
-/** [n * P, C * p * p] in the order of a convolution's weight (channel, row, column). */
-function patchify(config: VitConfig, group: CropGroup): tf.Tensor2D {
+/** The crops' patches [n * P, C * p * p] in the order of a convolution's weight (channel, row, column). */
+export function patchify(config: VitConfig, group: CropGroup): tf.Tensor2D {
   const { patchSize: p } = config;
   const { height, width } = patchGrid(config, group);
   const channels = group.pixels.length / (group.count * group.height * group.width);

@@ -223,11 +223,14 @@ export class StepRunner<V> {
   /** Sums of squares as roots of the fixed tree over a unit's chunks: the norm does not depend on the cut. */
   #normRoots(gradients: ReadonlyMap<string, V>): NormRootReport[] {
     const { membership, vectors } = this.#o;
-    return this.layout.units.flatMap((unit) => {
+    const { units } = this.layout;
+    const sumsOf = vectors.sumSquares(
+      units.map(({ name }) => gradients.get(name) as V),
+      chunkElements,
+    );
+    return units.flatMap((unit, i) => {
       const { start } = shardOf(unit.elements, membership.worker, membership.workers);
-      const values = gradients.get(unit.name) as V;
-      const sums = new Float64Array(chunksIn(vectors.size(values)));
-      vectors.sumSquares(values, chunkElements, sums);
+      const sums = sumsOf[i] as Float64Array;
       const first = start / chunkElements;
       const leaf = (node: TreeNode): number | undefined =>
         node.end - node.start === 1 ? sums[node.start - first] : undefined;
