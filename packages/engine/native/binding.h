@@ -171,6 +171,15 @@ struct To<at::Tensor> {
     return toJs(call.env(), Results(call).put(std::move(value)));
   }
 };
+/// As many tensors as there are: the JS result is their number.
+template <>
+struct To<Tensors> {
+  static napi_value put(Call& call, Tensors values) {
+    Results results(call);
+    for (at::Tensor& value : values) results.put(std::move(value));
+    return toJs(call.env(), static_cast<int32_t>(values.size()));
+  }
+};
 /// Several tensors: the JS result is their number. An undefined tensor is left out.
 template <size_t N>
 struct To<std::array<at::Tensor, N>> {

@@ -113,9 +113,46 @@ void sumSquares(const Tensors& x, const Ints& starts, const Ints& counts, int64_
   if (total > 0) download(at::cat(sums), out);
 }
 
+/// The vector cut into tensors, which share its memory: tensor i has rank ranks[i], its sizes lie in `sizes` one after the other,
+/// and begins at starts[i]. Where precisions[i] (see toPrecision) is not 0 it is a copy of that precision.
+Tensors cut(T x, const Ints& starts, const Ints& ranks, const Ints& sizes, const Ints& precisions) {
+  TORCH_CHECK(ranks.size() == starts.size() && precisions.size() == starts.size(), "expected as many of each list");
+  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
+  Tensors tensors;
+  size_t used = 0;
+  for (size_t i = 0; i < starts.size(); i++) {
+    TORCH_CHECK(ranks[i] >= 0 && used + ranks[i] <= sizes.size() && precisions[i] >= 0 && precisions[i] < 3,
+                "tensor ", i, " has no such rank or precision");
+    const at::IntArrayRef shape = at::IntArrayRef(sizes).slice(used, ranks[i]);
+    used += ranks[i];
+    int64_t count = 1;
+    for (const int64_t size : shape) {
+      TORCH_CHECK(size >= 0 && (size == 0 || count <= x.numel() / size), "tensor ", i, " is larger than the vector");
+      count *= size;
+    }
+    tensors.push_back(part(x, starts[i], count).view(shape).to(types[precisions[i]]));
+  }
+  return tensors;
+}
+
+/// A vector of `size` values with the tensors' laid end to end from starts[i] on; zeros elsewhere.
+at::Tensor join(const Tensors& tensors, const Ints& starts, int64_t size) {
+  TORCH_CHECK(!tensors.empty() && starts.size() == tensors.size(), "expected a start of every tensor");
+  int64_t total = 0;
+  for (T tensor : tensors) total += tensor.numel();
+  const auto options = tensors[0].options().dtype(at::kFloat);
+  at::Tensor vector = total == size ? at::empty({size}, options) : at::zeros({size}, options);
+  for (size_t i = 0; i < tensors.size(); i++) {
+    part(vector, starts[i], tensors[i].numel()).view(tensors[i].sizes()).copy_(tensors[i]);
+  }
+  return vector;
+}
+
 }  // namespace
 
 void defineVectors(Module& module) {
+  module.add("cut", &cut);
+  module.add("join", &join);
   module.add("vectorAdamw", &adamw);
   module.add("vectorEma", &ema);
   module.add("vectorCopy", &copy);

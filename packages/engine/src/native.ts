@@ -222,6 +222,14 @@ export interface Native
   flatSumSquares(x: Float32Array, chunk: number, out: Float64Array): void;
   flatAllFinite(x: Float32Array): boolean;
 
+  cut(
+    x: Handle,
+    starts: ListLength,
+    ranks: ListLength,
+    sizes: ListLength,
+    precisions: ListLength,
+  ): ResultCount;
+  join(tensors: ListLength, starts: ListLength, size: number): Handle;
   vectorAdamw(
     param: ListLength,
     grad: ListLength,

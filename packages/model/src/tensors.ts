@@ -1,6 +1,7 @@
 /** Units as named tensors: views into a gathered flat vector, and flat gradients back. */
 import { invariant, type Unit } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
+import { hasFused, runFused } from "./ops/fused.js";
 import { isProductOperand, type Precision, toPrecision } from "./ops/precision.js";
 
 /** Tensors by full parameter name ("backbone.blocks.0.attn.qkv.weight"), shaped as in the layout. */
@@ -26,19 +27,35 @@ export function viewUnit(
     flat.size === unit.elements,
     `unit ${unit.name}: expected ${unit.elements} elements, received ${flat.size}`,
   );
+  const precisionOf = (name: string): Precision => (isProductOperand(name) ? precision : "fp32");
+  const tensors: Record<string, tf.Tensor> = {};
+  if (hasFused("PaddockCut")) {
+    const parts = runFused("PaddockCut", { x: flat }, cutsOf(unit, precisionOf));
+    unit.parameters.forEach(({ name }, i) => {
+      tensors[name] = parts[i] as tf.Tensor;
+    });
+    return tensors;
+  }
   // TF.js's wasm slice reads its whole input every time; its memory is the host's anyway.
   const host = tf.getBackend() === "wasm" ? flat.dataSync() : undefined;
   return tf.tidy(() => {
-    const tensors: Record<string, tf.Tensor> = {};
     for (const { name, offset, elements, shape } of unit.parameters) {
       const values = host
         ? tf.tensor(host.subarray(offset, offset + elements), [...shape])
         : tf.reshape(tf.slice(flat, [offset], [elements]), [...shape]);
-      const isLow = precision !== "fp32" && isProductOperand(name);
-      tensors[name] = isLow ? toPrecision(values, precision) : values;
+      const low = precisionOf(name);
+      tensors[name] = low === "fp32" ? values : toPrecision(values, low);
     }
     return tensors;
   });
+}
+
+function cutsOf({ parameters }: Unit, precisionOf: (name: string) => Precision) {
+  return {
+    starts: parameters.map(({ offset }) => offset),
+    shapes: parameters.map(({ shape }) => shape),
+    precisions: parameters.map(({ name }) => precisionOf(name)),
+  };
 }
 
 /**
@@ -52,17 +69,25 @@ export function flatGradient(unit: Unit, grads: UnitTensors): tf.Tensor1D {
   }
   const present = unit.parameters.filter(({ name }) => grads[name]);
   if (present.length === 0) return tf.zeros([unit.elements]);
+  for (const { name, elements } of present) {
+    const size = grads[name]?.size;
+    invariant(
+      size === elements,
+      `gradient of ${name}: expected ${elements} elements, received ${size}`,
+    );
+  }
+  if (hasFused("PaddockJoin")) {
+    const tensors = Object.fromEntries(present.map(({ name }) => [name, grads[name]]));
+    const starts = present.map(({ offset }) => offset);
+    const [flat] = runFused("PaddockJoin", tensors, { starts, size: unit.elements });
+    return flat as tf.Tensor1D;
+  }
   return tf.tidy(() => {
     const pieces: tf.Tensor1D[] = [];
     let end = 0;
     for (const { name, offset, elements } of present) {
       if (offset > end) pieces.push(tf.zeros([offset - end]));
-      const gradient = grads[name] as tf.Tensor;
-      invariant(
-        gradient.size === elements,
-        `gradient of ${name}: expected ${elements} elements, received ${gradient.size}`,
-      );
-      pieces.push(tf.reshape(gradient, [elements]));
+      pieces.push(tf.reshape(grads[name] as tf.Tensor, [elements]));
       end = offset + elements;
     }
     if (unit.elements > end) pieces.push(tf.zeros([unit.elements - end]));

@@ -2,10 +2,12 @@
  * Every op of the model's op layer with its gradient: one row each. Sizes are such that vector units have a remainder, sums have more
  * than one block (64 rows), and sequences have two lengths. Rows T, S, M, N; features C, I, O, K.
  */
+import type { Parameter, Unit } from "@paddock/contract";
 import {
   attention,
   attentionBackward,
   crossEntropy,
+  flatGradient,
   gatherRows,
   gelu,
   geluBackward,
@@ -21,6 +23,7 @@ import {
   scatterAddRows,
   swiglu,
   swigluBackward,
+  viewUnit,
   weightNorm,
   weightNormBackward,
 } from "@paddock/model";
@@ -62,6 +65,23 @@ const repeated = chosen.with(3, 5).with(69, 5).with(40, 5);
 const int32 = (values: readonly number[]) => tf.tensor1d([...values], "int32");
 
 const exact: Roundings = { terms: 0, operations: 0 };
+
+/** Three parameters with gaps between them; b has no gradient. */
+const unit: Unit = {
+  name: "unit",
+  submodule: "backbone",
+  elements: O * C + 40 + C + 19,
+  parameters: [
+    parameter("a", 0, [O, C]),
+    parameter("b", O * C + 3, [2, 1, 5]),
+    parameter("c", O * C + 40, [C]),
+  ],
+};
+
+function parameter(name: string, offset: number, shape: readonly number[]): Parameter {
+  const elements = shape.reduce((a, b) => a * b);
+  return { name, offset, shape, elements, lrMultiplier: 1, wdMultiplier: 1, isLastLayer: false };
+}
 
 export const opCases: readonly OpCase[] = [
   {
@@ -200,6 +220,16 @@ export const opCases: readonly OpCase[] = [
     run(x) {
       const targets = { target: x.m("target"), index: int32(repeated), weight: x.v("weight") };
       return crossEntropy({ logits: x.m("logits"), ...targets }, 0.1);
+    },
+  },
+  {
+    name: "a unit cut into its parameters, and gradients laid into one vector",
+    kernels: ["PaddockCut", "PaddockJoin"],
+    inputs: { flat: [unit.elements], a: [O, C], c: [C] },
+    roundings: exact,
+    run(x) {
+      const tensors = viewUnit(unit, x.v("flat"));
+      return { ...tensors, gradient: flatGradient(unit, { a: x.m("a"), c: x.v("c") }) };
     },
   },
   {

@@ -87,6 +87,8 @@ const signatures = signaturesOf({
   "tii:V": "vectorRoundHalf",
   "tia:V": "vectorRead vectorWrite vectorEncodeHalf vectorDecodeHalf",
   "hllia:V": "vectorSumSquares",
+  "tllll:R": "cut",
+  "hli:H": "join",
 });
 
 function signaturesOf(table) {

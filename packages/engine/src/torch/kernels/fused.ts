@@ -17,6 +17,13 @@ interface AttentionAttrs {
   readonly groups: readonly { readonly count: number; readonly length: number }[];
 }
 
+/** Tensors inside a vector: where each begins, its shape, and its precision. */
+interface CutAttrs {
+  readonly starts: readonly number[];
+  readonly shapes: readonly (readonly number[])[];
+  readonly precisions: readonly Precision[];
+}
+
 const runsOf = ({ groups }: AttentionAttrs) =>
   groups.flatMap(({ count, length }) => [count, length]);
 
@@ -49,6 +56,24 @@ export const fusedKernels: readonly KernelConfig[] = [
     "PaddockLinearBackward",
     (b, { dy, x, w }, { needDx, hasBias }) =>
       b.wrapAll(b.native.linearBackward(b.handle(dy), b.handle(x), b.handle(w), needDx, hasBias)),
+  ),
+  kernel<Inputs<"x">, CutAttrs>("PaddockCut", (b, { x }, { starts, shapes, precisions }) =>
+    b.wrapAll(
+      b.native.cut(
+        b.handle(x),
+        b.list(starts),
+        b.append(shapes.map((shape) => shape.length)),
+        b.append(shapes.flat()),
+        b.append(precisions.map((precision) => precisionNumbers[precision])),
+      ),
+    ),
+  ),
+  kernel<Record<string, TensorInfo>, { starts: readonly number[]; size: number }>(
+    "PaddockJoin",
+    (b, tensors, { starts, size }) => {
+      const handles = Object.values(tensors).map((tensor) => b.handle(tensor));
+      return b.wrap(b.native.join(b.list(handles), b.append(starts), size), "float32", [size]);
+    },
   ),
   likeInput("PaddockGelu", "gelu"),
   likeGradient("PaddockGeluBackward", "geluBackward"),
