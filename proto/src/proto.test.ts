@@ -23,6 +23,9 @@ const prepared: Prepared = {
   firstBadTensor: "backbone.norm.weight",
   eventLoopP99Ms: 3.5,
   badImages: 0,
+  deviceAllocatedBytes: 2 ** 37,
+  devicePeakBytes: 2 ** 38,
+  deviceReservedBytes: 0,
 };
 
 /** The same protocol as another minor version declares it. */

@@ -197,6 +197,10 @@ export interface Prepared {
   readonly eventLoopP99Ms: number;
   /** Images replaced because they could not be decoded, so far. */
   readonly badImages: number;
+  /** Device memory that tensors hold, held at most so far, and that is reserved for them; bytes. 0 on CPUs. */
+  readonly deviceAllocatedBytes: number;
+  readonly devicePeakBytes: number;
+  readonly deviceReservedBytes: number;
 }
 export declare const Prepared: Generated<Prepared>;
 

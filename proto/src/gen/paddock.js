@@ -2573,6 +2573,9 @@ export const paddock = $root.paddock = (() => {
             Prepared.prototype.firstBadTensor = "";
             Prepared.prototype.eventLoopP99Ms = 0;
             Prepared.prototype.badImages = 0;
+            Prepared.prototype.deviceAllocatedBytes = 0;
+            Prepared.prototype.devicePeakBytes = 0;
+            Prepared.prototype.deviceReservedBytes = 0;
 
             Prepared.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2610,6 +2613,12 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(97).double(message.eventLoopP99Ms);
                 if (message.badImages != null && $Object.hasOwnProperty.call(message, "badImages") && (typeof message.badImages === "object" ? message.badImages.low || message.badImages.high : message.badImages !== 0))
                     writer.uint32(104).uint64(message.badImages);
+                if (message.deviceAllocatedBytes != null && $Object.hasOwnProperty.call(message, "deviceAllocatedBytes") && (typeof message.deviceAllocatedBytes === "object" ? message.deviceAllocatedBytes.low || message.deviceAllocatedBytes.high : message.deviceAllocatedBytes !== 0))
+                    writer.uint32(112).uint64(message.deviceAllocatedBytes);
+                if (message.devicePeakBytes != null && $Object.hasOwnProperty.call(message, "devicePeakBytes") && (typeof message.devicePeakBytes === "object" ? message.devicePeakBytes.low || message.devicePeakBytes.high : message.devicePeakBytes !== 0))
+                    writer.uint32(120).uint64(message.devicePeakBytes);
+                if (message.deviceReservedBytes != null && $Object.hasOwnProperty.call(message, "deviceReservedBytes") && (typeof message.deviceReservedBytes === "object" ? message.deviceReservedBytes.low || message.deviceReservedBytes.high : message.deviceReservedBytes !== 0))
+                    writer.uint32(128).uint64(message.deviceReservedBytes);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2785,6 +2794,33 @@ export const paddock = $root.paddock = (() => {
                                 delete message.badImages;
                             continue;
                         }
+                    case 14: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.deviceAllocatedBytes = value;
+                            else
+                                delete message.deviceAllocatedBytes;
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.devicePeakBytes = value;
+                            else
+                                delete message.devicePeakBytes;
+                            continue;
+                        }
+                    case 16: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.deviceReservedBytes = value;
+                            else
+                                delete message.deviceReservedBytes;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2914,6 +2950,36 @@ export const paddock = $root.paddock = (() => {
                             message.badImages = object.badImages;
                         else if (typeof object.badImages === "object")
                             message.badImages = new $util.LongBits(object.badImages.low >>> 0, object.badImages.high >>> 0).toNumber(true);
+                if (object.deviceAllocatedBytes != null)
+                    if (typeof object.deviceAllocatedBytes === "object" ? object.deviceAllocatedBytes.low || object.deviceAllocatedBytes.high : $Number(object.deviceAllocatedBytes) !== 0)
+                        if ($util.Long)
+                            message.deviceAllocatedBytes = $util.Long.fromValue(object.deviceAllocatedBytes, true);
+                        else if (typeof object.deviceAllocatedBytes === "string")
+                            message.deviceAllocatedBytes = $parseInt(object.deviceAllocatedBytes, 10);
+                        else if (typeof object.deviceAllocatedBytes === "number")
+                            message.deviceAllocatedBytes = object.deviceAllocatedBytes;
+                        else if (typeof object.deviceAllocatedBytes === "object")
+                            message.deviceAllocatedBytes = new $util.LongBits(object.deviceAllocatedBytes.low >>> 0, object.deviceAllocatedBytes.high >>> 0).toNumber(true);
+                if (object.devicePeakBytes != null)
+                    if (typeof object.devicePeakBytes === "object" ? object.devicePeakBytes.low || object.devicePeakBytes.high : $Number(object.devicePeakBytes) !== 0)
+                        if ($util.Long)
+                            message.devicePeakBytes = $util.Long.fromValue(object.devicePeakBytes, true);
+                        else if (typeof object.devicePeakBytes === "string")
+                            message.devicePeakBytes = $parseInt(object.devicePeakBytes, 10);
+                        else if (typeof object.devicePeakBytes === "number")
+                            message.devicePeakBytes = object.devicePeakBytes;
+                        else if (typeof object.devicePeakBytes === "object")
+                            message.devicePeakBytes = new $util.LongBits(object.devicePeakBytes.low >>> 0, object.devicePeakBytes.high >>> 0).toNumber(true);
+                if (object.deviceReservedBytes != null)
+                    if (typeof object.deviceReservedBytes === "object" ? object.deviceReservedBytes.low || object.deviceReservedBytes.high : $Number(object.deviceReservedBytes) !== 0)
+                        if ($util.Long)
+                            message.deviceReservedBytes = $util.Long.fromValue(object.deviceReservedBytes, true);
+                        else if (typeof object.deviceReservedBytes === "string")
+                            message.deviceReservedBytes = $parseInt(object.deviceReservedBytes, 10);
+                        else if (typeof object.deviceReservedBytes === "number")
+                            message.deviceReservedBytes = object.deviceReservedBytes;
+                        else if (typeof object.deviceReservedBytes === "object")
+                            message.deviceReservedBytes = new $util.LongBits(object.deviceReservedBytes.low >>> 0, object.deviceReservedBytes.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -2966,6 +3032,21 @@ export const paddock = $root.paddock = (() => {
                         object.badImages = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.badImages = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.deviceAllocatedBytes = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.deviceAllocatedBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.devicePeakBytes = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.devicePeakBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.deviceReservedBytes = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.deviceReservedBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -3036,6 +3117,27 @@ export const paddock = $root.paddock = (() => {
                         object.badImages = options.longs === $String ? $String(message.badImages) : message.badImages;
                     else
                         object.badImages = options.longs === $String ? $util.Long.prototype.toString.call(message.badImages) : options.longs === $Number ? new $util.LongBits(message.badImages.low >>> 0, message.badImages.high >>> 0).toNumber(true) : message.badImages;
+                if (message.deviceAllocatedBytes != null && $Object.hasOwnProperty.call(message, "deviceAllocatedBytes"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.deviceAllocatedBytes = typeof message.deviceAllocatedBytes === "number" ? $BigInt(message.deviceAllocatedBytes) : $util.Long.fromBits(message.deviceAllocatedBytes.low >>> 0, message.deviceAllocatedBytes.high >>> 0, true).toBigInt();
+                    else if (typeof message.deviceAllocatedBytes === "number")
+                        object.deviceAllocatedBytes = options.longs === $String ? $String(message.deviceAllocatedBytes) : message.deviceAllocatedBytes;
+                    else
+                        object.deviceAllocatedBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.deviceAllocatedBytes) : options.longs === $Number ? new $util.LongBits(message.deviceAllocatedBytes.low >>> 0, message.deviceAllocatedBytes.high >>> 0).toNumber(true) : message.deviceAllocatedBytes;
+                if (message.devicePeakBytes != null && $Object.hasOwnProperty.call(message, "devicePeakBytes"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.devicePeakBytes = typeof message.devicePeakBytes === "number" ? $BigInt(message.devicePeakBytes) : $util.Long.fromBits(message.devicePeakBytes.low >>> 0, message.devicePeakBytes.high >>> 0, true).toBigInt();
+                    else if (typeof message.devicePeakBytes === "number")
+                        object.devicePeakBytes = options.longs === $String ? $String(message.devicePeakBytes) : message.devicePeakBytes;
+                    else
+                        object.devicePeakBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.devicePeakBytes) : options.longs === $Number ? new $util.LongBits(message.devicePeakBytes.low >>> 0, message.devicePeakBytes.high >>> 0).toNumber(true) : message.devicePeakBytes;
+                if (message.deviceReservedBytes != null && $Object.hasOwnProperty.call(message, "deviceReservedBytes"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.deviceReservedBytes = typeof message.deviceReservedBytes === "number" ? $BigInt(message.deviceReservedBytes) : $util.Long.fromBits(message.deviceReservedBytes.low >>> 0, message.deviceReservedBytes.high >>> 0, true).toBigInt();
+                    else if (typeof message.deviceReservedBytes === "number")
+                        object.deviceReservedBytes = options.longs === $String ? $String(message.deviceReservedBytes) : message.deviceReservedBytes;
+                    else
+                        object.deviceReservedBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.deviceReservedBytes) : options.longs === $Number ? new $util.LongBits(message.deviceReservedBytes.low >>> 0, message.deviceReservedBytes.high >>> 0).toNumber(true) : message.deviceReservedBytes;
                 return object;
             };
 

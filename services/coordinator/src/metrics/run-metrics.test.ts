@@ -28,6 +28,7 @@ const expected = {
   paddock_state_bytes: "gauge",
   paddock_peak_gathered_bytes: "gauge",
   paddock_event_loop_delay_p99_seconds: "gauge",
+  paddock_device_memory_bytes: "gauge",
   paddock_bad_images_total: "counter",
   paddock_skipped_steps_total: "counter",
   paddock_stale_messages_total: "counter",

@@ -212,7 +212,27 @@ function workerMetrics(registry: Registry): Set[] {
       "99th percentile of the event-loop delay of a worker's main thread in its last step.",
       (worker) => worker.eventLoopP99Ms / 1000,
     ),
+    deviceMemory(registry),
   ];
+}
+
+/** One series per worker and kind; none for workers without a device of its own memory. */
+function deviceMemory(registry: Registry): Set {
+  const name = "paddock_device_memory_bytes";
+  const help =
+    "Device memory of a worker: allocated (held by tensors), peak (held at most) and reserved by the caching allocator.";
+  const metric = gauge(registry, name, help, "worker", "kind");
+  return ({ workers, active }) => {
+    metric.reset();
+    for (const [index, id] of (active?.members ?? []).entries()) {
+      const worker = workers.find((known) => known.id === id);
+      if (!worker?.deviceReservedBytes) continue;
+      const labels = (kind: string) => ({ worker: String(index), kind });
+      metric.set(labels("allocated"), worker.deviceAllocatedBytes);
+      metric.set(labels("peak"), worker.devicePeakBytes);
+      metric.set(labels("reserved"), worker.deviceReservedBytes);
+    }
+  };
 }
 
 function gauge(registry: Registry, name: string, help: string, ...labelNames: string[]): Gauge {

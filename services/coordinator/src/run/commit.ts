@@ -54,6 +54,9 @@ export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): v
     peakGatheredBytes: prepared.peakGatheredBytes,
     eventLoopP99Ms: prepared.eventLoopP99Ms,
     badImages: prepared.badImages,
+    deviceAllocatedBytes: prepared.deviceAllocatedBytes,
+    devicePeakBytes: prepared.devicePeakBytes,
+    deviceReservedBytes: prepared.deviceReservedBytes,
   });
   updateActive(turn, { prepared: active.prepared.with(index, prepared) });
   decideIfPrepared(turn);

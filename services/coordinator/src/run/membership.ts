@@ -35,6 +35,9 @@ export function join(turn: Turn, info: WorkerInfo): void {
     peakGatheredBytes: 0,
     eventLoopP99Ms: 0,
     badImages: 0,
+    deviceAllocatedBytes: 0,
+    devicePeakBytes: 0,
+    deviceReservedBytes: 0,
   };
   update(turn, { workers: [...state.workers, worker] });
   log(turn, "info", "worker joined", { worker: info.name, host: info.host, pid: info.pid });

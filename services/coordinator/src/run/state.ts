@@ -37,6 +37,10 @@ export interface WorkerState extends WorkerInfo {
   readonly eventLoopP99Ms: number;
   /** Images it replaced because they could not be decoded, so far. */
   readonly badImages: number;
+  /** Device memory that its tensors hold, held at most, and that is reserved for them; of its last Prepared; 0 on CPUs. */
+  readonly deviceAllocatedBytes: number;
+  readonly devicePeakBytes: number;
+  readonly deviceReservedBytes: number;
 }
 
 /** A checkpoint that some worker still owes its file for. */

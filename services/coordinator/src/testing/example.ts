@@ -72,6 +72,9 @@ export function examplePrepared(
     firstBadTensor: "",
     eventLoopP99Ms: 2,
     badImages: 0,
+    deviceAllocatedBytes: 3000,
+    devicePeakBytes: 4000,
+    deviceReservedBytes: 5000,
   };
 }
 

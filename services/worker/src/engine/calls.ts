@@ -58,6 +58,13 @@ export interface StepReport {
   readonly peakGatheredBytes: number;
 }
 
+/** Bytes of a GPU's memory: held by tensors, held at most so far, reserved for them. Zeros on CPUs. */
+export interface DeviceBytes {
+  readonly deviceAllocatedBytes: number;
+  readonly devicePeakBytes: number;
+  readonly deviceReservedBytes: number;
+}
+
 /** Main thread -> engine thread. */
 export type EngineCalls = {
   open(a: {
@@ -76,7 +83,11 @@ export type EngineCalls = {
     centers: Centers | null;
   }): Promise<void>;
   /** Forward, backward and reduce-scatter of one step: the state is not touched. */
-  compute(a: { step: number; scale: number; batches: readonly RankBatch[] }): Promise<StepReport>;
+  compute(a: {
+    step: number;
+    scale: number;
+    batches: readonly RankBatch[];
+  }): Promise<StepReport & DeviceBytes>;
   /** AdamW and EMA on the shards with the gradient of the last `compute`. Returns its seconds. */
   update(a: { step: number; gradNorm: GradNorms }): Promise<number>;
   /** Brings the shards that were given to `enter` up to date. */

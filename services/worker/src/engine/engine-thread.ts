@@ -64,7 +64,16 @@ const calls: EngineCalls = {
       : runOn(hostVectors(engine.flat ?? referenceFlatMath), generation);
   },
 
-  compute: ({ step, scale, batches }) => entered().runner.compute(step, scale, batches),
+  async compute({ step, scale, batches }) {
+    const report = await entered().runner.compute(step, scale, batches);
+    const memory = engine?.deviceMemory();
+    return {
+      ...report,
+      deviceAllocatedBytes: memory?.allocatedBytes ?? 0,
+      devicePeakBytes: memory?.peakAllocatedBytes ?? 0,
+      deviceReservedBytes: memory?.reservedBytes ?? 0,
+    };
+  },
 
   async update({ step, gradNorm }) {
     const start = performance.now();

@@ -15,7 +15,13 @@ import {
 import type { BatchPool } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
-import { isStateKind, type Membership, type ShardState, type StepReport } from "../engine/calls.js";
+import {
+  type DeviceBytes,
+  isStateKind,
+  type Membership,
+  type ShardState,
+  type StepReport,
+} from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
@@ -154,7 +160,7 @@ export class Generation {
     return decision.stop;
   }
 
-  #reportPrepared(step: number, report: StepReport, dataSeconds: number): void {
+  #reportPrepared(step: number, report: StepReport & DeviceBytes, dataSeconds: number): void {
     const { spec, exchange, send } = this.#deps;
     const sentBytes = exchange.stats.sentBytes;
     send({
@@ -179,6 +185,9 @@ export class Generation {
         firstBadTensor: report.firstBadTensor,
         eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
         badImages: this.#deps.badImages(),
+        deviceAllocatedBytes: report.deviceAllocatedBytes,
+        devicePeakBytes: report.devicePeakBytes,
+        deviceReservedBytes: report.deviceReservedBytes,
       },
     });
     this.#sentBytes = sentBytes;
