@@ -37,17 +37,21 @@ export interface Training {
   initial(unit: Unit): Float32Array;
   /** One whole step with its update. Returns the mean loss over ranks, in nats. */
   step(batches: readonly RankBatch[]): Promise<number>;
-  /** Of the last step by unit: mean over ranks, clipped. */
-  gradients(): ReadonlyMap<string, Float32Array>;
 }
 
+/** Takes a step's gradients by unit: mean over ranks, clipped. */
+type OnGradients = (gradients: ReadonlyMap<string, Float32Array>) => void;
+
 /** A run before its first step, its state where the engine keeps vectors: on the device, or on the host. */
-export function startTraining(spec: RunSpec, engine: Engine): Training {
+export function startTraining(spec: RunSpec, engine: Engine, onGradients?: OnGradients): Training {
   engine.allowTf32(spec.engine.precision !== "fp32");
   return engine.vectors
-    ? trainingOn(engine.vectors, spec, ({ tensor }) => tf.clone(tensor))
-    : trainingOn(hostVectors(engine.flat ?? referenceFlatMath), spec, (values) =>
-        engine.tensorFromFlat(values),
+    ? trainingOn(engine.vectors, spec, ({ tensor }) => tf.clone(tensor), onGradients)
+    : trainingOn(
+        hostVectors(engine.flat ?? referenceFlatMath),
+        spec,
+        (values) => engine.tensorFromFlat(values),
+        onGradients,
       );
 }
 
@@ -55,6 +59,7 @@ function trainingOn<V>(
   vectors: VectorSpace<V>,
   spec: RunSpec,
   asTensor: (vector: V) => tf.Tensor1D,
+  onGradients: OnGradients | undefined,
 ): Training {
   const layout = layoutOf(spec);
   const units = new Map(layout.units.map((unit) => [unit.name, unit]));
@@ -71,13 +76,17 @@ function trainingOn<V>(
   const [m, v] = [filled(() => undefined), filled(() => undefined)];
   const weights = { student, teacher };
   let centers = initialCenters(spec);
-  let lastGradients: Vectors<V> = new Map();
   let step = 0;
 
   const add = (left: V, right: V): V => {
     vectors.add(left, right);
     vectors.dispose(right);
     return left;
+  };
+  const arrayOf = (vector: V): Float32Array => {
+    const values = new Float32Array(vectors.size(vector));
+    vectors.read(vector, values);
+    return values;
   };
   /** In the order of the fixed tree over ranks, the first leaf's memory being reused. */
   const sumRanks = <L>(leaves: readonly L[], plus: (left: L, right: L) => L): L =>
@@ -90,12 +99,6 @@ function trainingOn<V>(
   return {
     layout,
     initial,
-    gradients: () =>
-      mapUnits(layout, ({ name, elements }) => {
-        const values = new Float32Array(elements);
-        vectors.read(lastGradients.get(name) as V, values);
-        return values;
-      }),
     async step(batches) {
       const leaves = new Map<string, V[]>();
       const deps: StepDeps = {
@@ -122,7 +125,6 @@ function trainingOn<V>(
       };
       const scalars = scalarsAt(spec, step);
       const result = await trainStep({ spec, layout, step, scalars, batches, centers, deps });
-      for (const gradient of lastGradients.values()) vectors.dispose(gradient);
       const grads = mapUnits(layout, ({ name }) => {
         const sum = sumRanks(leaves.get(name) as V[], add);
         if (batches.length > 1) vectors.scale(sum, 1 / batches.length);
@@ -147,7 +149,8 @@ function trainingOn<V>(
         });
       }
       centers = result.centers;
-      lastGradients = grads;
+      if (onGradients) onGradients(mapUnits(layout, ({ name }) => arrayOf(grads.get(name) as V)));
+      for (const gradient of grads.values()) vectors.dispose(gradient);
       step++;
       return result.losses.reduce((sum, { total }) => sum + total, 0) / batches.length;
     },
