@@ -52,6 +52,8 @@ async function main(): Promise<number> {
     threads: Number(values.threads),
     device: values.device,
     localRank: Number(values["local-rank"]),
+    // For tests: state in libtorch's memory on a CPU, the way it is on a GPU.
+    ...(process.env["PADDOCK_VECTORS"] === "library" ? { vectors: "library" } : {}),
     host: values.host,
     logger,
     signal: shutdown.signal,

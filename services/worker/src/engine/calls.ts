@@ -73,6 +73,8 @@ export type EngineCalls = {
     /** `cpu`, `cuda:<n>`; undefined: the GPUs in turn by `localRank` if the engine sees any. */
     device: string | undefined;
     localRank: number;
+    /** `library`: vectors as on a GPU, also on a CPU. For tests. */
+    vectors?: "library";
   }): Promise<EngineFacts>;
   /** Takes the shards of a generation; fills them from the seed when `initialise`. */
   enter(a: {

@@ -11,7 +11,7 @@ import {
   type Welcome,
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
-import type { HostCalls } from "../engine/calls.js";
+import type { EngineFacts, HostCalls } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
@@ -33,6 +33,8 @@ export interface WorkerOptions {
   readonly device: string | undefined;
   /** Which of this machine's workers this is, from 0: they take its GPUs in turn. */
   readonly localRank: number;
+  /** `library`: flat vectors lie in the engine's library as on a GPU, also on a CPU. For tests. */
+  readonly vectors?: "library";
   /** Address on which peers reach this worker. */
   readonly host: string;
   readonly logger: ReturnType<typeof createLogger>;
@@ -92,8 +94,8 @@ class WorkerLife {
   }
 
   async live(): Promise<WorkerEnd> {
-    const { coordinator, name, engine, threads, device, localRank, host, logger } = this.#o;
-    const facts = await this.#engine.call("open", { name: engine, threads, device, localRank });
+    const { coordinator, name, host, logger } = this.#o;
+    const facts = await this.#openEngine();
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
     const peers = await startPeerService(host, (request) => this.#readShard(request));
     try {
@@ -299,11 +301,16 @@ class WorkerLife {
     await running.exchange.close();
   }
 
+  #openEngine(): Promise<EngineFacts> {
+    const { engine, threads, device, localRank, vectors } = this.#o;
+    const options = { name: engine, threads, device, localRank };
+    return this.#engine.call("open", vectors ? { ...options, vectors } : options);
+  }
+
   async #replaceEngine(): Promise<void> {
-    const { engine, threads, device, localRank } = this.#o;
     await this.#engine.terminate(new PaddockError("stale-generation", "the step was interrupted"));
     this.#engine = startEngineThread(this.#hostCalls());
-    await this.#engine.call("open", { name: engine, threads, device, localRank });
+    await this.#openEngine();
     this.#engineIsClean = true;
   }
 
