@@ -297,6 +297,34 @@ describe("with state in the library's memory, as on a GPU", () => {
   });
 });
 
+test("fp16 products: the loss is scaled once, and any number of workers agrees", async () => {
+  const options = { name: "torch", threads: 1, device: "cpu" } as const;
+  const engine = await openEngine(options).catch(() => undefined);
+  try {
+    if (!engine) return;
+    const vectors = hostVectors(engine.flat ?? referenceFlatMath);
+    const exact = specOf("fp32");
+    const low: RunSpec = {
+      ...exact,
+      engine: { ...exact.engine, precision: "fp16" },
+      exchange: { ...exact.exchange, initialScale: 64 },
+    };
+    const [wanted, one, three] = [
+      await train(exact, 1, vectors),
+      await train(low, 1, vectors),
+      await train(low, 3, vectors),
+    ];
+    expect(three.text).toEqual(one.text);
+    const norms = ({ text }: Outcome): Record<string, number> => JSON.parse(text[0] ?? "").gradNorm;
+    for (const [submodule, norm] of Object.entries(norms(wanted))) {
+      // Half precision rounds at 2^-11; a scale left in or taken out twice is a factor of 64.
+      expect((norms(one)[submodule] ?? 0) / norm, submodule).toBeCloseTo(1, 1);
+    }
+  } finally {
+    await tf.setBackend("wasm");
+  }
+});
+
 test("a worker holds 16 bytes per parameter / W and gathers at most two units of each side", async () => {
   const spec = specOf("fp32");
   const layout = layoutOf(spec);
