@@ -4,7 +4,9 @@
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
 
+#if PADDOCK_TORCH_MINOR >= 206
 #include <ATen/ops/_fused_adamw.h>
+#endif
 #include <ATen/ops/_scaled_dot_product_efficient_attention.h>
 #include <ATen/ops/_scaled_dot_product_efficient_attention_backward.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention.h>

@@ -115,7 +115,11 @@ std::array<at::Tensor, 3> backwardBy(Way way, T dout, T q, T k, T v, T out, T ls
     }
     case Way::kFlashCuda: {
       // Sequences are not packed here, and the random state matters to dropout alone, which is off.
+#if PADDOCK_TORCH_MINOR >= 207
       const at::Tensor state = at::zeros({2}, q.options().dtype(at::kLong)).view(at::kUInt64);
+#else
+      const at::Tensor state = at::zeros({2}, q.options().dtype(at::kLong));
+#endif
       auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_backward(
           dout, q, k, v, out, lse, at::Tensor(), at::Tensor(), q.size(2), k.size(2), 0.0, false, state,
           state.select(0, 0));

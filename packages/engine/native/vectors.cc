@@ -6,6 +6,7 @@
 
 #include "aten.h"
 
+#include <cmath>
 #include <cstring>
 
 namespace paddock {
@@ -34,10 +35,20 @@ void adamw(const Tensors& p, const Tensors& g, const Tensors& m, const Tensors& 
     for (size_t k = 0; k < 4; k++) parts[k].push_back(part(whole[k]->at(i), starts[i], counts[i]));
   }
   if (p.empty()) return;
+#if PADDOCK_TORCH_MINOR >= 206
   const at::Tensor now = at::full({}, step, p[0].options());
   const std::vector<at::Tensor> steps(p.size(), now);
   at::_fused_adamw_(parts[0], parts[1], parts[2], parts[3], {}, steps, learningRate, beta1, beta2,
                     weightDecay, eps, /*amsgrad=*/false, /*maximize=*/false);
+#else  // no such kernel for CPUs, or of another signature
+  const double stepSize = learningRate / (1 - std::pow(beta1, step)), root = std::sqrt(1 - std::pow(beta2, step));
+  for (size_t i = 0; i < p.size(); i++) {
+    at::Tensor &param = parts[0][i], &grad = parts[1][i], &mean = parts[2][i], &square = parts[3][i];
+    mean.mul_(beta1).add_(grad, 1 - beta1);
+    square.mul_(beta2).addcmul_(grad, grad, 1 - beta2);
+    param.mul_(1 - learningRate * weightDecay).addcdiv_(mean, square.sqrt().div_(root).add_(eps), -stepSize);
+  }
+#endif
 }
 
 void ema(T teacher, int64_t toStart, T student, int64_t fromStart, int64_t count, double momentum) {
