@@ -36,6 +36,15 @@ const changes = {
   exchange: { dtype: "fp16" as const, initialScale: 256 },
 };
 
+/** The metrics, if workers are in them: for a moment after the run's end the server answers without any. */
+async function scrape(port: number): Promise<string | undefined> {
+  const text = await fetch(`http://127.0.0.1:${port}/metrics`).then(
+    (response) => response.text(),
+    () => "",
+  );
+  return valuesOf(text, "paddock_state_bytes").size > 0 ? text : undefined;
+}
+
 test("state is 16 bytes per parameter / W within 2 %, at most two units of each side are gathered, timers stay on time, Redis stays within its bound and sees no tensor in a job", async () => {
   const redis = await startTestRedis(folder.path);
   const metricsPort = await freePort();
@@ -70,12 +79,7 @@ test("state is 16 bytes per parameter / W within 2 %, at most two units of each 
         // A job is a reference: small JSON without arrays of numbers.
         expect(JSON.stringify(JSON.parse(data))).not.toMatch(/\[[-\d.e,\s]{200,}\]/);
       }
-      const text = await fetch(`http://127.0.0.1:${metricsPort}/metrics`).then(
-        (response) => response.text(),
-        () => "",
-      );
-      // The last one of the run: when it has ended the server still answers for a moment, and has no workers.
-      if (valuesOf(text, "paddock_state_bytes").size > 0) metrics = text;
+      metrics = (await scrape(metricsPort)) ?? metrics;
       await new Promise((resolve) => setTimeout(resolve, 30));
     }
   })();
