@@ -63,16 +63,6 @@ bool deviceMemory(Call& call, const Bytes& out) {
 #endif
 }
 
-/// Peaks of `deviceMemory` count from now.
-void resetDevicePeaks(Call& call) {
-#if PADDOCK_TORCH_MINOR >= 209
-  const at::Device device = call.state().device;
-  if (device.is_cuda()) at::getDeviceAllocator(at::kCUDA)->resetPeakStats(device.index());
-#else
-  (void)call;
-#endif
-}
-
 /// Process-wide, as in PyTorch: whether float32 products on CUDA may round their operands to 10 bits.
 void allowTf32(bool allowed) {
   if (at::hasCUDA()) at::globalContext().setAllowTF32CuBLAS(allowed);
@@ -85,7 +75,6 @@ void defineDevice(Module& module) {
   module.add("setDevice", &setDevice);
   module.add("synchronize", &synchronize);
   module.add("deviceMemory", &deviceMemory);
-  module.add("resetDevicePeaks", &resetDevicePeaks);
   module.add("allowTf32", &allowTf32);
 }
 

@@ -4,8 +4,16 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/util/Exception.h>
 
 namespace paddock {
+
+/// The dtype that JS's number of a precision stands for: fp32, bf16, fp16 (src/native.ts).
+inline at::ScalarType typeOfPrecision(int64_t precision) {
+  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
+  TORCH_CHECK(precision >= 0 && precision < 3, "no precision of number ", precision);
+  return types[precision];
+}
 
 inline bool isLow(const at::Tensor& x) {
   return x.scalar_type() == at::kBFloat16 || x.scalar_type() == at::kHalf;

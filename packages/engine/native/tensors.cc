@@ -167,9 +167,7 @@ void setThreads(int64_t threads) {
 /// x stored as float32 (0), bfloat16 (1) or half (2); JS goes on calling it float32.
 at::Tensor toPrecision(const at::Tensor& x, int64_t precision) {
   TORCH_CHECK(at::isFloatingType(x.scalar_type()), "only floating-point tensors have a precision");
-  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
-  TORCH_CHECK(precision >= 0 && precision < 3, "no precision of number ", precision);
-  return x.to(types[precision]);
+  return x.to(typeOfPrecision(precision));
 }
 
 std::string parallelInfo() { return at::get_parallel_info(); }

@@ -3,6 +3,7 @@
 // what returns values to JS.
 #include "binding.h"
 #include "families.h"
+#include "precision.h"
 
 #include "aten.h"
 
@@ -128,12 +129,10 @@ void sumSquares(const Tensors& x, const Ints& starts, const Ints& counts, int64_
 /// and begins at starts[i]. Where precisions[i] (see toPrecision) is not 0 it is a copy of that precision.
 Tensors cut(T x, const Ints& starts, const Ints& ranks, const Ints& sizes, const Ints& precisions) {
   TORCH_CHECK(ranks.size() == starts.size() && precisions.size() == starts.size(), "expected as many of each list");
-  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
   Tensors tensors;
   size_t used = 0;
   for (size_t i = 0; i < starts.size(); i++) {
-    TORCH_CHECK(ranks[i] >= 0 && used + ranks[i] <= sizes.size() && precisions[i] >= 0 && precisions[i] < 3,
-                "tensor ", i, " has no such rank or precision");
+    TORCH_CHECK(ranks[i] >= 0 && used + ranks[i] <= sizes.size(), "tensor ", i, " has no such rank");
     const at::IntArrayRef shape = at::IntArrayRef(sizes).slice(used, ranks[i]);
     used += ranks[i];
     int64_t count = 1;
@@ -141,7 +140,7 @@ Tensors cut(T x, const Ints& starts, const Ints& ranks, const Ints& sizes, const
       TORCH_CHECK(size >= 0 && (size == 0 || count <= x.numel() / size), "tensor ", i, " is larger than the vector");
       count *= size;
     }
-    tensors.push_back(part(x, starts[i], count).view(shape).to(types[precisions[i]]));
+    tensors.push_back(part(x, starts[i], count).view(shape).to(typeOfPrecision(precisions[i])));
   }
   return tensors;
 }

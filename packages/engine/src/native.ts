@@ -107,7 +107,6 @@ export interface Native
   synchronize(): void;
   /** Fills five numbers, see native/device.cc; false where this libtorch cannot tell. */
   deviceMemory(out: Float64Array): boolean;
-  resetDevicePeaks(): void;
   /** Whether float32 products on CUDA may round their operands to TF32 (10 bits). Off at first. */
   allowTf32(allowed: boolean): void;
   parallelInfo(): string;

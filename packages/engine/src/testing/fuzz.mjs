@@ -29,7 +29,7 @@ const signatures = signaturesOf({
   "tda:V": "readInto",
   "t:V": "free",
   "s:V": "setDevice ncclVersion",
-  ":V": "ncclPath freeAll numTensors numBytes cachedBytes hasCuda parallelInfo cudaDevices synchronize resetDevicePeaks",
+  ":V": "ncclPath freeAll numTensors numBytes cachedBytes parallelInfo cudaDevices synchronize",
   "i:V": "setThreads ncclPoll ncclAbort",
   "aii:V": "ncclOpen",
   "ihh:V": "ncclAllToAll",
