@@ -91,6 +91,8 @@ const scalars: StepScalars = {
   weightDecay: 0.04,
   momentum: 0.9,
   teacherTemperature: 0.05,
+  localWeight: 1,
+  gramWeight: 1,
 };
 
 describe.each(engines)("a whole step on $name", ({ use, flat }) => {

@@ -1,5 +1,5 @@
 /** Schedules and per-parameter multipliers against the reference: pure arithmetic, no engine. */
-import { cosineSchedule, layoutOf, parseRunSpec, scalarsAt } from "@paddock/contract";
+import { layoutOf, parseRunSpec, scalarsAt, scheduleAt } from "@paddock/contract";
 import { learningRateOf, weightDecayOf } from "@paddock/model";
 import { expect, test } from "vitest";
 import { plainName } from "./support/backbone.js";
@@ -50,19 +50,19 @@ test("every schedule matches the reference at every iteration, and past the end"
 test("a schedule that is frozen first is zero, then the same cosine", () => {
   const golden = readGolden("dinov2/schedules");
   const f = golden.config.freeze;
+  const schedule = {
+    kind: "cosine" as const,
+    start: f.start_warmup_value,
+    peak: f.base_value,
+    end: f.final_value,
+    warmupSteps: f.warmup_iters,
+    freezeSteps: f.freeze_iters,
+    truncExtra: 0,
+    cosineSteps: null,
+    stepsPerValue: 1,
+  };
   const values = Array.from(golden.f64("outputs.freeze"), (_, step) =>
-    step < f.freeze_iters
-      ? 0
-      : cosineSchedule(
-          {
-            start: f.start_warmup_value,
-            peak: f.base_value,
-            end: f.final_value,
-            warmupSteps: f.warmup_iters,
-          },
-          step - f.freeze_iters,
-          f.total_iters - f.freeze_iters,
-        ),
+    scheduleAt(schedule, step, f.total_iters),
   );
   expectClose("freeze", values, golden.f64("outputs.freeze"), inDoubles);
 });
@@ -99,6 +99,8 @@ test.each(["param_groups_chunks0", "param_groups_chunks4"])(
       weightDecay: 3,
       momentum: 1,
       teacherTemperature: 1,
+      localWeight: 1,
+      gramWeight: 1,
     };
     const names = golden.metadata<Record<string, string[]>>("names");
     let seen = 0;

@@ -116,6 +116,8 @@ function scalarsOf(golden: Golden, step: number): StepScalars {
     weightDecay: at("wd"),
     momentum: at("momentum"),
     teacherTemperature: at("teacher_temp"),
+    localWeight: 1,
+    gramWeight: 1,
   };
 }
 

@@ -9,7 +9,7 @@ export {
   type Unit,
 } from "./layout/layout.js";
 export { type Rng, rngOf, streams } from "./rng.js";
-export { cosineSchedule, type StepScalars, scalarsAt } from "./schedule.js";
+export { type StepScalars, scalarsAt, scheduleAt } from "./schedule.js";
 export {
   type GradNorms,
   type LedgerRecord,
@@ -32,15 +32,23 @@ export {
   shardOf,
   sizeOf,
 } from "./shards.js";
-export type { ColorSpec, CropSpec, CropsSpec, DataSpec, MaskSpec } from "./spec/data.js";
+export {
+  blurProbabilitiesOf,
+  type ColorSpec,
+  type CropSpec,
+  type CropsSpec,
+  type DataSpec,
+  type MaskSpec,
+} from "./spec/data.js";
 export {
   ffnHidden,
   type HeadSpec,
   type HeadsSpec,
   type ModelSpec,
+  type RopeSpec,
   sizeOfModel,
 } from "./spec/model.js";
 export { nearest } from "./spec/nearest.js";
-export { parseRunSpec, RunSpec, type RunSpecInput } from "./spec/run.js";
-export type { LossSpec, OptimizerSpec, ScheduleSpec } from "./spec/train.js";
+export { koleoImages, parseRunSpec, RunSpec, type RunSpecInput } from "./spec/run.js";
+export type { GramSpec, LossSpec, OptimizerSpec, Schedule, ScheduleSpec } from "./spec/train.js";
 export { subtreeRoots, sumTree, type TreeNode } from "./tree.js";

@@ -33,15 +33,18 @@ function drawOf(
   { name, shape }: Parameter,
   rng: Rng,
 ): () => number {
-  if (name.endsWith("cls_token") || name.endsWith("register_tokens")) return normal(rng, 1e-6);
+  if (name.endsWith("cls_token") || name.endsWith("register_tokens")) {
+    return normal(rng, spec.model.tokenStd);
+  }
   if (name.endsWith("pos_embed")) return normal(rng, 0.02);
   if (name.endsWith("mask_token")) return () => 0;
   if (name.endsWith(".gamma")) return () => spec.model.layerScale;
   if (name.endsWith("last_layer.weight_g")) return () => 1;
   if (name.endsWith("last_layer.weight_v")) return uniform(rng, shape[1] as number);
+  if (name.endsWith("last_layer.weight")) return normal(rng, 0.02);
   if (name.includes("patch_embed.proj")) return uniform(rng, patchInputs(unit));
   if (name.endsWith(".bias")) return () => 0;
-  if (name.includes("norm")) return () => 1;
+  if (name.includes("norm") || shape.length === 1) return () => 1;
   invariant(name.endsWith(".weight"), `no rule for the initial value of ${name}`);
   return normal(rng, spec.model.initStd);
 }

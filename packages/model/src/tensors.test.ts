@@ -5,7 +5,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
 import { flatGradient, viewUnit } from "./tensors.js";
 
-const parameter = { lrMultiplier: 1, wdMultiplier: 1, isLastLayer: false };
+const parameter = { lrMultiplier: 1, wdMultiplier: 1, trainable: true, isLastLayer: false };
 const unit: Unit = {
   name: "norm",
   submodule: "backbone",

@@ -80,7 +80,16 @@ const unit: Unit = {
 
 function parameter(name: string, offset: number, shape: readonly number[]): Parameter {
   const elements = shape.reduce((a, b) => a * b);
-  return { name, offset, shape, elements, lrMultiplier: 1, wdMultiplier: 1, isLastLayer: false };
+  return {
+    name,
+    offset,
+    shape,
+    elements,
+    lrMultiplier: 1,
+    wdMultiplier: 1,
+    trainable: true,
+    isLastLayer: false,
+  };
 }
 
 export const opCases: readonly OpCase[] = [

@@ -19,6 +19,8 @@ export interface Parameter {
   readonly lrMultiplier: number;
   /** Factor on the weight decay: 0 or 1. */
   readonly wdMultiplier: number;
+  /** false: keeps its initial value in the student (frozen magnitudes of prototypes). */
+  readonly trainable: boolean;
   /** The prototypes: their learning rate is 0 while the last layer is frozen. */
   readonly isLastLayer: boolean;
 }
@@ -44,39 +46,40 @@ const alignment = 16;
 type Shape = readonly number[];
 type Entry = readonly [name: string, shape: Shape];
 
+type LayoutSpec = Pick<RunSpec, "model" | "heads" | "crops" | "optimizer">;
+
 /** The layout of a run's student; the teacher's is the same. */
-export function layoutOf(spec: Pick<RunSpec, "model" | "heads" | "crops" | "optimizer">): Layout {
-  const { width, depth } = sizeOfModel(spec.model);
+export function layoutOf(spec: LayoutSpec): Layout {
+  const { depth } = sizeOfModel(spec.model);
   const rate = spec.optimizer.layerDecay;
   const decayed = (id: number): number => rate ** (depth + 1 - id);
   const units: Unit[] = [
-    makeUnit("embed", "backbone", embedEntries(spec), (name) =>
+    makeUnit(spec, "embed", "backbone", embedEntries(spec), (name) =>
       name.includes("patch_embed") ? decayed(0) * spec.optimizer.patchEmbedMultiplier : decayed(0),
     ),
   ];
   for (let i = 0; i < depth; i++) {
     units.push(
-      makeUnit(`block.${i}`, "backbone", blockEntries(spec.model, i), () => decayed(i + 1)),
+      makeUnit(spec, `block.${i}`, "backbone", blockEntries(spec.model, i), () => decayed(i + 1)),
     );
   }
-  units.push(
-    makeUnit(
-      "norm",
-      "backbone",
-      [
-        ["norm.weight", [width]],
-        ["norm.bias", [width]],
-      ],
-      () => 1,
-    ),
-  );
-  units.push(makeUnit("dino_head", "dino_head", headEntries(spec.heads.dino, width), () => 1));
-  if (spec.heads.ibot) {
-    units.push(makeUnit("ibot_head", "ibot_head", headEntries(spec.heads.ibot, width), () => 1));
+  units.push(makeUnit(spec, "norm", "backbone", finalNorms(spec.model), () => 1));
+  for (const name of ["dino", "ibot"] as const) {
+    const head = spec.heads[name];
+    const unit = `${name}_head` as const;
+    if (head) units.push(makeUnit(spec, unit, unit, headEntries(head, spec.model), () => 1));
   }
   let parameters = 0;
   for (const unit of units) for (const p of unit.parameters) parameters += p.elements;
   return { units, parameters };
+}
+
+/** The final norm, and those of its own for cls tokens. */
+function finalNorms(model: RunSpec["model"]): Entry[] {
+  const names = ["norm"];
+  if (model.untieClsNorm) names.push("cls_norm");
+  if (model.untieLocalClsNorm) names.push("local_cls_norm");
+  return names.flatMap((name) => norm(name, model));
 }
 
 /** Side of the position-encoding grid, in patches: that of a global crop. */
@@ -86,10 +89,12 @@ export function gridSide(spec: Pick<RunSpec, "model" | "crops">): number {
 
 function embedEntries(spec: Pick<RunSpec, "model" | "crops">): Entry[] {
   const { width } = sizeOfModel(spec.model);
-  const { channels, patchSize, registers } = spec.model;
+  const { channels, patchSize, registers, positions } = spec.model;
+  const learned: Entry[] =
+    positions === "learned" ? [["pos_embed", [1, gridSide(spec) ** 2 + 1, width]]] : [];
   const entries: Entry[] = [
     ["cls_token", [1, 1, width]],
-    ["pos_embed", [1, gridSide(spec) ** 2 + 1, width]],
+    ...learned,
     ["mask_token", [1, width]],
     ["patch_embed.proj.weight", [width, channels * patchSize * patchSize]],
     ["patch_embed.proj.bias", [width]],
@@ -103,11 +108,10 @@ function linear(name: string, out: number, into: number, bias: boolean): Entry[]
   return bias ? [weight, [`${name}.bias`, [out]]] : [weight];
 }
 
-function norm(name: string, width: number): Entry[] {
-  return [
-    [`${name}.weight`, [width]],
-    [`${name}.bias`, [width]],
-  ];
+function norm(name: string, model: RunSpec["model"]): Entry[] {
+  const { width } = sizeOfModel(model);
+  const weight: Entry = [`${name}.weight`, [width]];
+  return model.norm === "rmsnorm" ? [weight] : [weight, [`${name}.bias`, [width]]];
 }
 
 function blockEntries(model: RunSpec["model"], index: number): Entry[] {
@@ -126,40 +130,59 @@ function blockEntries(model: RunSpec["model"], index: number): Entry[] {
           ...linear("mlp.w3", width, hidden, model.ffnBias),
         ];
   const entries: Entry[] = [
-    ...norm("norm1", width),
+    ...norm("norm1", model),
     ...linear("attn.qkv", 3 * width, width, model.qkvBias),
     ...linear("attn.proj", width, width, model.projBias),
     ...scale("ls1"),
-    ...norm("norm2", width),
+    ...norm("norm2", model),
     ...feedForward,
     ...scale("ls2"),
   ];
   return entries.map(([name, shape]) => [`blocks.${index}.${name}`, shape]);
 }
 
-function headEntries(head: HeadSpec, width: number): Entry[] {
-  const entries: Entry[] = [];
-  if (head.layers === 1) {
-    entries.push(...linear("mlp", head.bottleneck, width, true));
-  } else {
-    for (let i = 0; i < head.layers; i++) {
-      const into = i === 0 ? width : head.hidden;
-      const out = i === head.layers - 1 ? head.bottleneck : head.hidden;
-      // The official Sequential interleaves GELUs: mlp.0, mlp.2, mlp.4.
-      entries.push(...linear(`mlp.${2 * i}`, out, into, true));
-    }
-  }
-  entries.push(["last_layer.weight_g", [head.prototypes, 1]]);
-  entries.push(["last_layer.weight_v", [head.prototypes, head.bottleneck]]);
-  return entries;
+function headEntries(head: HeadSpec, model: RunSpec["model"]): Entry[] {
+  const { prototypes, bottleneck } = head;
+  const lastLayer: Entry[] = head.weightNorm
+    ? [
+        ["last_layer.weight_g", [prototypes, 1]],
+        ["last_layer.weight_v", [prototypes, bottleneck]],
+      ]
+    : [["last_layer.weight", [prototypes, bottleneck]]];
+  return [...mlpEntries(head, sizeOfModel(model).width), ...lastLayer];
 }
 
-/** No decay iff the name ends in ".bias" or contains "norm" or "gamma"; tokens and weight_g are decayed (dinov2/utils/param_groups.py). */
-function isDecayed(name: string): boolean {
-  return !(name.endsWith(".bias") || name.includes("norm") || name.includes("gamma"));
+function mlpEntries(head: HeadSpec, width: number): Entry[] {
+  if (head.layers === 1) return linear("mlp", head.bottleneck, width, true);
+  // The official Sequential interleaves GELUs (mlp.0, mlp.2, mlp.4), and batch norms before them (mlp.0, mlp.3, mlp.6).
+  const stride = head.batchNorm ? 3 : 2;
+  const hidden = Array.from({ length: head.layers - 1 }, (_, i): Entry[] => [
+    ...linear(`mlp.${stride * i}`, head.hidden, i === 0 ? width : head.hidden, true),
+    ...(head.batchNorm ? batchNorm(`mlp.${stride * i + 1}`, head.hidden) : []),
+  ]);
+  const last = linear(`mlp.${stride * (head.layers - 1)}`, head.bottleneck, head.hidden, true);
+  return [...hidden.flat(), ...last];
+}
+
+function batchNorm(name: string, width: number): Entry[] {
+  return [
+    [`${name}.weight`, [width]],
+    [`${name}.bias`, [width]],
+  ];
+}
+
+/**
+ * names: no decay iff the name ends in ".bias" or contains "norm" or "gamma"; tokens and weight_g are decayed
+ * (dinov2/utils/param_groups.py). matrices: no decay iff it is a bias or has one axis (DINO's utils.py).
+ */
+function isDecayed(rule: "names" | "matrices", name: string, shape: Shape): boolean {
+  if (name.endsWith(".bias")) return false;
+  if (rule === "matrices") return shape.length > 1;
+  return !(name.includes("norm") || name.includes("gamma"));
 }
 
 function makeUnit(
+  spec: LayoutSpec,
   name: string,
   submodule: Submodule,
   entries: readonly Entry[],
@@ -175,10 +198,17 @@ function makeUnit(
       offset,
       elements,
       lrMultiplier: lrMultiplierOf(local),
-      wdMultiplier: isDecayed(local) ? 1 : 0,
+      wdMultiplier: isDecayed(spec.optimizer.decay, local, shape) ? 1 : 0,
+      trainable: !(local === "last_layer.weight_g" && freezesMagnitude(spec, submodule)),
       isLastLayer: local.startsWith("last_layer"),
     });
     offset += Math.ceil(elements / alignment) * alignment;
   }
   return { name, submodule, parameters, elements: offset };
+}
+
+function freezesMagnitude({ heads }: LayoutSpec, submodule: Submodule): boolean {
+  if (submodule === "backbone") return false;
+  const head = submodule === "dino_head" ? heads.dino : heads.ibot;
+  return head?.freezeMagnitude ?? false;
 }

@@ -30,14 +30,26 @@ export const ColorSpec = z.strictObject({
   hue: z.number().min(0).max(0.5).default(0.1),
   /** Probability of turning grey. */
   grayscaleProbability: probability.default(0.2),
-  /** Real probabilities of blur for global crop 1, global crop 2, local crops. Official weights had 0, 0.9, 0.5 (the code inverts the paper's 1.0, 0.1, 0.5; see github.com/facebookresearch/dinov3/issues/286). */
-  blurProbabilities: z.tuple([probability, probability, probability]).default([0, 0.9, 0.5]),
+  /**
+   * Probabilities of blur for global crop 1, global crop 2, local crops. paper: 1, 0.1, 0.5, as DINO does. official: 0, 0.9, 0.5,
+   * which DINOv2's and DINOv3's code does by handing 1 - p on; released weights were trained so (github.com/facebookresearch/dinov3/issues/286).
+   */
+  blur: z.enum(["official", "paper"]).default("official"),
+  /** Probabilities of one's own instead. */
+  blurProbabilities: z.tuple([probability, probability, probability]).nullable().default(null),
+  /** kernel9: torchvision's 9 x 9 Gaussian (DINOv2, DINOv3). pillow: Pillow's repeated box filter of that radius (DINO). */
+  blurKernel: z.enum(["kernel9", "pillow"]).default("kernel9"),
   /** Blur radius sigma range, in pixels. Official: 0.1 to 2. */
   blurSigma: range.default([0.1, 2]),
   /** Probability of solarising global crop 2 (threshold 128 of 255). */
   solarizeProbability: probability.default(0.2),
 });
 export type ColorSpec = z.infer<typeof ColorSpec>;
+
+/** Real blur probabilities of global crop 1, global crop 2, local crops. */
+export function blurProbabilitiesOf(color: ColorSpec): readonly [number, number, number] {
+  return color.blurProbabilities ?? (color.blur === "official" ? [0, 0.9, 0.5] : [1, 0.1, 0.5]);
+}
 
 export const CropSpec = z.strictObject({
   /** Side of a crop, in pixels: a multiple of the patch size. */
@@ -54,6 +66,28 @@ export const CropsSpec = z.strictObject({
   local: CropSpec.default({ size: 96, scale: [0.05, 0.32] }),
   /** Number of local crops per image. Official: 8; 0 is allowed. */
   localCount: z.number().int().nonnegative().default(8),
+  /** Side of the undistorted or distorted copies of the global crops that the gram teacher sees, in pixels; null: none (DINOv3). */
+  gramSize: z.number().int().positive().nullable().default(null),
+  /** Gram teacher crops without colour distortions (DINOv3 gram_teacher_no_distortions). */
+  gramUndistorted: z.boolean().default(false),
+  /**
+   * Sizes to train with in turn, drawn per step with these ratios, the same on all ranks: high-resolution adaptation
+   * (DINOv3). Empty: the sizes above.
+   */
+  resolutions: z
+    .array(
+      z.strictObject({
+        global: z.number().int().positive(),
+        local: z.number().int().positive(),
+        gram: z.number().int().positive().nullable().default(null),
+        ratio: z.number().positive(),
+      }),
+    )
+    .default([]),
+  /** Draw the colour jitter once per image, before cropping (DINOv3 share_color_jitter). */
+  shareColorJitter: z.boolean().default(false),
+  /** Cut local crops out of the two global crops, on the patch grid (DINOv3 localcrops_subset_of_globalcrops). */
+  localInGlobal: z.boolean().default(false),
   /** Aspect ratio range of a crop, drawn log-uniformly. torchvision's default 3/4 to 4/3. */
   aspect: range.default([3 / 4, 4 / 3]),
   /** Probability of a horizontal flip. */
@@ -71,5 +105,9 @@ export const MaskSpec = z.strictObject({
   probability: probability.default(0.5),
   /** Range of the masked fraction of a masked crop. Official: [0.1, 0.5]. */
   ratio: range.default([0.1, 0.5]),
+  /** Fill each mask up to its number of patches (DINOv3); without, blocks may cover fewer (DINOv2). */
+  exact: z.boolean().default(false),
+  /** Roll each mask by a random number of rows and columns (DINOv3 mask_random_circular_shift). */
+  circularShift: z.boolean().default(false),
 });
 export type MaskSpec = z.infer<typeof MaskSpec>;

@@ -28,6 +28,39 @@ export const RunSpec = z.strictObject({
   loss: LossSpec.prefault({}),
   schedules: ScheduleSpec.prefault({}),
   optimizer: OptimizerSpec.prefault({}),
+  /** Where weights come from; null: drawn from the seed. */
+  init: z
+    .strictObject({
+      /** A checkpoint directory, or a safetensors file with a backbone in official, transformers or timm names. */
+      checkpoint: z.string().min(1),
+      /**
+       * resume: the whole state; steps go on from the checkpoint's. teacher: student and teacher start from its teacher at step 0, with
+       * new moments. backbone: the same with the backbone alone; heads are drawn from the seed.
+       */
+      load: z.enum(["resume", "teacher", "backbone"]).default("teacher"),
+    })
+    .nullable()
+    .default(null),
+  /** Learn from a trained, frozen teacher, which may be larger; `teacher` is then the EMA of the student (DINOv3 distillation). */
+  distillation: z
+    .strictObject({
+      /** Checkpoint directory whose teacher it is. */
+      checkpoint: z.string().min(1),
+      /** What was trained there. Prototypes and patch size must be the student's. */
+      model: ModelSpec,
+      heads: HeadsSpec,
+    })
+    .nullable()
+    .default(null),
+  /** Signs of collapse (README, "Is it learning?"). */
+  monitor: z
+    .strictObject({
+      /** Steps between looks at the teacher's outputs; 0 turns them off. */
+      everySteps: z.number().int().nonnegative().default(10),
+      /** What a collapsed run does: go on with an alert, or stop with an error. */
+      onCollapse: z.enum(["warn", "stop"]).default("warn"),
+    })
+    .prefault({}),
   exchange: z
     .strictObject({
       /** redis: works wherever Redis is reached. collective: worker to worker through Gloo, several times as fast; falls back to redis, with a warning, where a worker has none. The same trajectory. */
@@ -158,6 +191,7 @@ function objectShape(schema: unknown): Record<string, unknown> | undefined {
 function crossChecks(spec: RunSpec): string[] {
   const { model, crops, fleet, loss } = spec;
   const { width, heads } = sizeOfModel(model);
+  const globalBatch = spec.logicalRanks * spec.batchPerRank;
   const rules: [boolean, string][] = [
     [
       width % heads === 0,
@@ -180,11 +214,40 @@ function crossChecks(spec: RunSpec): string[] {
       `fleet.workers: expected at most logicalRanks = ${spec.logicalRanks}, received ${fleet.workers}; use fewer workers or more logical ranks`,
     ],
     [
-      loss.koleo === 0 || spec.batchPerRank >= 2,
-      `batchPerRank: KoLeo needs at least 2 images per logical rank, received ${spec.batchPerRank}; raise it or set loss.koleo to 0`,
+      loss.koleo === 0 || koleoImages(spec) > loss.koleoTopk,
+      `batchPerRank: KoLeo needs at least ${loss.koleoTopk + 1} images among which neighbours are looked for, received ${koleoImages(spec)}; raise it or set loss.koleo to 0`,
+    ],
+    [
+      koleoImages(spec) % spec.batchPerRank === 0 && globalBatch % koleoImages(spec) === 0,
+      `loss.koleoGroup: expected a multiple of batchPerRank = ${spec.batchPerRank} that divides the global batch of ${globalBatch}, received ${loss.koleoGroup}`,
+    ],
+    [
+      spec.crops.resolutions.every(({ global, local, gram }) =>
+        [global, local, gram ?? 0].every((side) => side % model.patchSize === 0),
+      ),
+      `crops.resolutions: expected sizes that are multiples of model.patchSize ${model.patchSize}`,
+    ],
+    [
+      spec.crops.resolutions.length === 0 || model.positions === "rope",
+      "crops.resolutions: several sizes need rotary positions; set model.positions to rope",
+    ],
+    [
+      (width / heads) % 4 === 0 || model.positions === "learned",
+      `model.heads: rotary positions need a head width that is a multiple of 4, received ${width} / ${heads}`,
+    ],
+    [
+      model.untieLocalClsNorm === false || crops.localCount > 0,
+      "model.untieLocalClsNorm: there are no local crops; set it to false or crops.localCount above 0",
     ],
   ];
   return rules.filter(([holds]) => !holds).map(([, message]) => message);
+}
+
+/** Images among which KoLeo looks for neighbours. */
+export function koleoImages(spec: Pick<RunSpec, "logicalRanks" | "batchPerRank" | "loss">): number {
+  const { koleoGroup } = spec.loss;
+  if (koleoGroup === "all") return spec.logicalRanks * spec.batchPerRank;
+  return koleoGroup ?? spec.batchPerRank;
 }
 
 function deepFreeze<T>(value: T): T {

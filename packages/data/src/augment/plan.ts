@@ -2,7 +2,7 @@
  * What is done to an image to make one crop: every random choice of the official DINOv2 augmentation
  * (dinov2/data/augmentations.py; RandomResizedCrop and ColorJitter of torchvision), drawn before any pixel is touched.
  */
-import type { CropsSpec, Rng } from "@paddock/contract";
+import { blurProbabilitiesOf, type CropsSpec, type Rng } from "@paddock/contract";
 
 /** Part of an image, in its pixels. */
 export interface Box {
@@ -52,7 +52,7 @@ export function drawCrop(
     flip: happens(crops.flipProbability),
     jitter: happens(color.jitterProbability) ? drawJitter(rng, color) : [],
     grayscale: happens(color.grayscaleProbability),
-    blurSigma: happens(color.blurProbabilities[role]) ? rng.between(...color.blurSigma) : null,
+    blurSigma: happens(blurProbabilitiesOf(color)[role]) ? rng.between(...color.blurSigma) : null,
     solarize: role === 1 && happens(color.solarizeProbability),
   };
 }

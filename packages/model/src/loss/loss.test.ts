@@ -1,4 +1,4 @@
-import { rngOf } from "@paddock/contract";
+import { parseRunSpec, rngOf } from "@paddock/contract";
 import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
@@ -116,9 +116,9 @@ test("centres are kept for softmax centring only, and for iBOT only if it is use
     dino: { prototypes: 3, bottleneck: 2, hidden: 2, layers: 3 },
     ibot: { prototypes: 5, bottleneck: 2, hidden: 2, layers: 3 },
   };
-  const loss = { dino: 1, ibot: 1, koleo: 0, sinkhornIterations: 3, centerMomentum: 0.9 };
+  const base = { steps: 1, batchPerRank: 2, data: { path: "unused" }, heads };
   const of = (centering: "softmax" | "sinkhorn", ibot: number) =>
-    initialCenters({ heads, loss: { ...loss, ibot, centering, studentTemperature: 0.1 } });
+    initialCenters(parseRunSpec({ ...base, loss: { ibot, centering } }));
   expect([of("softmax", 1).dino?.length, of("softmax", 1).ibot?.length]).toEqual([3, 5]);
   expect(of("softmax", 0).ibot).toBeNull();
   expect(Object.values(of("sinkhorn", 1))).toEqual([null, null, null, null]);

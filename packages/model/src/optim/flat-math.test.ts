@@ -131,6 +131,8 @@ test("an update gives the same values for every cut into shards, frozen layer an
     weightDecay: 0.1,
     momentum: 0.9,
     teacherTemperature: 0.05,
+    localWeight: 1,
+    gramWeight: 1,
   };
   const unit = layoutOf(spec).units.at(-1);
   if (!unit) throw new RangeError("no unit");
