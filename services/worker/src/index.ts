@@ -1,5 +1,5 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
-export { type ShardState, type StateKind, stateKinds } from "./engine/calls.js";
+export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";
