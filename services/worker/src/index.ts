@@ -1,4 +1,5 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
+export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
 export { allocateState } from "./segment/state.js";
