@@ -32,6 +32,7 @@ export function gramLoss<T extends tf.Tensor2D | tf.Tensor3D>(
   teacher: T,
   options: GramOptions,
   weight: number,
+  perBlock = similaritiesPerBlock,
 ): GramOutput<T> {
   const { shape } = student;
   const width = shape.at(-1) as number;
@@ -51,7 +52,7 @@ export function gramLoss<T extends tf.Tensor2D | tf.Tensor3D>(
     ];
     const similarities = images * (rows / images) ** 2;
     let sum: tf.Tensor = tf.scalar(0);
-    const pieces = blocksOf(images, rows / images).map((block) => {
+    const pieces = blocksOf(images, rows / images, perBlock).map((block) => {
       const [piece, squares] = blockGradient(sides, block, options.negatives);
       sum = tf.add(sum, squares);
       return piece;
@@ -77,9 +78,9 @@ interface Block {
 }
 
 /** All similarities in blocks: of several images, or of some rows of one image. */
-function blocksOf(images: number, rows: number): Block[] {
-  const imagesAtOnce = Math.max(1, Math.floor(similaritiesPerBlock / rows ** 2));
-  const rowsAtOnce = Math.min(rows, Math.max(1, Math.floor(similaritiesPerBlock / rows)));
+function blocksOf(images: number, rows: number, perBlock: number): Block[] {
+  const imagesAtOnce = Math.max(1, Math.floor(perBlock / rows ** 2));
+  const rowsAtOnce = Math.min(rows, Math.max(1, Math.floor(perBlock / rows)));
   const blocks: Block[] = [];
   for (let image = 0; image < images; image += imagesAtOnce) {
     for (let row = 0; row < rows; row += rowsAtOnce) {
