@@ -1,18 +1,18 @@
 /**
- * DINOv2 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts.
+ * DINO, DINOv2 and DINOv3 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts.
  * Besides the step it exports its building blocks (`embed`, `blockForward`, `headLoss`, ...), for other objectives and for
  * the numerics tests.
  */
 export { type FeatureArgs, type Features, features } from "./features.js";
 export {
-  bottleneck,
-  bottleneckBackward,
-  disposeBottleneck,
-  headLoss,
-  headOf,
-  headScores,
-  type ScoreTargets,
-} from "./head/head.js";
+  type BatchNormSaved,
+  type RunningStatistics,
+  runningStatistics,
+} from "./head/batch-norm.js";
+export { type Head, headOf, headScores } from "./head/head.js";
+export { headLoss, type ScoreTargets } from "./head/loss.js";
+export { bottleneck, bottleneckBackward, disposeBottleneck } from "./head/mlp.js";
+export { backPrototypes, disposeWeights, prototypeWeights } from "./head/prototypes.js";
 export { initialUnit } from "./init.js";
 export { type KnnArgs, knn } from "./knn.js";
 export {
@@ -23,7 +23,8 @@ export {
   launchMeans,
   readMeans,
 } from "./loss/centering.js";
-export { koleo } from "./loss/koleo.js";
+export { type GramOptions, gramLoss, gramPatches, resizePatches } from "./loss/gram.js";
+export { groupKoleo, koleo } from "./loss/koleo.js";
 export { type ScoresOfRanks, type SumAcrossRanks, sinkhorn } from "./loss/sinkhorn.js";
 export {
   type AttentionShape,
@@ -60,7 +61,7 @@ export type {
   TrainStepArgs,
   TrainStepResult,
 } from "./step/contract.js";
-export { dinoTargets } from "./step/objective.js";
+export { dinoPairs, dinoTargets, ibotTargets } from "./step/score-targets.js";
 export { flatGradient, type Gathered, type UnitTensors, viewUnit } from "./tensors.js";
 export { trainStep } from "./train-step.js";
 export { blockBackward, blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";

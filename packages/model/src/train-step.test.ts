@@ -1,178 +1,13 @@
-import {
-  type Layout,
-  type Losses,
-  layoutOf,
-  parseRunSpec,
-  type RunSpec,
-  type RunSpecInput,
-  rngOf,
-  scalarsAt,
-  sumTree,
-} from "@paddock/contract";
+import { type Losses, layoutOf, type RunSpecInput, scalarsAt } from "@paddock/contract";
 import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
-import {
-  type Centers,
-  flatGradient,
-  initialCenters,
-  initialUnit,
-  type RankBatch,
-  type StepDeps,
-  trainStep,
-  viewUnit,
-} from "./index.js";
+import { initialCenters, trainStep } from "./index.js";
+import { batchOf, localDeps, run, specOf } from "./testing/workers.js";
 
 beforeAll(async () => {
   await tf.setBackend("wasm");
 });
-
-function specOf(changes: Partial<RunSpecInput> = {}): RunSpec {
-  return parseRunSpec({
-    steps: 10,
-    logicalRanks: 3,
-    batchPerRank: 2,
-    model: {
-      width: 16,
-      depth: 2,
-      heads: 2,
-      patchSize: 4,
-      channels: 1,
-      registers: 1,
-      layerScale: 0.5,
-      dropPathRate: 0.3,
-    },
-    heads: {
-      dino: { prototypes: 24, bottleneck: 8, hidden: 16 },
-      ibot: { prototypes: 20, bottleneck: 8, hidden: 16 },
-    },
-    data: { path: "unused" },
-    crops: {
-      global: { size: 16, scale: [0.3, 1] },
-      local: { size: 8, scale: [0.1, 0.3] },
-      localCount: 2,
-      mean: [0],
-      std: [1],
-    },
-    fleet: { workers: 1 },
-    ...changes,
-  });
-}
-
-/** Random crops; rank 1 has no masked patch. */
-function batchOf(spec: RunSpec, rank: number): RankBatch {
-  const rng = rngOf(99, rank);
-  const { crops, batchPerRank } = spec;
-  const pixels = (count: number, size: number): Float32Array =>
-    Float32Array.from({ length: count * size * size }, () => rng.normal());
-  const locals = crops.localCount * batchPerRank;
-  const maskRows = rank === 1 ? [] : [1, 5, 6, 40];
-  return {
-    rank,
-    globalCrops: pixels(2 * batchPerRank, crops.global.size),
-    localCrops: locals > 0 ? pixels(locals, crops.local.size) : null,
-    maskRows: Int32Array.from(maskRows),
-    maskWeights: Float32Array.from(maskRows, (row) => (row < 16 ? 1 / 3 : 1)),
-  };
-}
-
-interface Outcome {
-  readonly losses: Map<number, object>;
-  readonly gradients: Map<string, Float32Array>;
-  readonly centers: Centers;
-  readonly mostGathered: number;
-}
-
-/** Runs a step with the ranks dealt to workers, who meet in `sumAcrossRanks`. */
-async function run(spec: RunSpec, workers: readonly (readonly number[])[]): Promise<Outcome> {
-  const layout = layoutOf(spec);
-  const sums = meeting(spec.logicalRanks, workers.length);
-  const outcome = { losses: new Map(), gradients: new Map(), mostGathered: 0 };
-  const scalars = scalarsAt(spec, 3);
-  const results = await Promise.all(
-    workers.map(async (ranks) => {
-      const deps = localDeps(spec, layout, outcome.gradients, (key, vectors) =>
-        sums(key, ranks, vectors),
-      );
-      const result = await trainStep({
-        spec,
-        layout,
-        step: 3,
-        scalars,
-        batches: ranks.map((rank) => batchOf(spec, rank)),
-        centers: initialCenters(spec),
-        deps,
-      });
-      outcome.mostGathered = Math.max(outcome.mostGathered, deps.mostGathered());
-      for (const { rank, ...losses } of result.losses) outcome.losses.set(rank, losses);
-      return result;
-    }),
-  );
-  return { ...outcome, centers: (results[0] as (typeof results)[number]).centers };
-}
-
-interface Room {
-  readonly vectors: Map<number, Float32Array>;
-  readonly waiting: (() => void)[];
-}
-
-/** A rendezvous of workers: everybody gets the tree sum once all ranks have brought their vectors. */
-function meeting(ranks: number, workers: number) {
-  const rooms = new Map<string, Room>();
-  return async (key: string, own: readonly number[], vectors: readonly Float32Array[]) => {
-    const room: Room = rooms.get(key) ?? { vectors: new Map(), waiting: [] };
-    rooms.set(key, room);
-    for (const [i, vector] of vectors.entries()) room.vectors.set(own[i] as number, vector);
-    if (room.waiting.length < workers - 1) {
-      await new Promise<void>((resolve) => room.waiting.push(resolve));
-    } else {
-      for (const wake of room.waiting) wake();
-    }
-    return sumTree<Float32Array>(
-      { start: 0, end: ranks },
-      ({ start, end }) => (end - start === 1 ? room.vectors.get(start) : undefined),
-      (left, right) => left.map((value, i) => value + (right[i] as number)),
-    );
-  };
-}
-
-function localDeps(
-  spec: RunSpec,
-  layout: Layout,
-  gradients: Map<string, Float32Array>,
-  sumAcrossRanks: StepDeps["sumAcrossRanks"],
-): StepDeps & { mostGathered(): number } {
-  const unitOf = (name: string) => layout.units.find((unit) => unit.name === name) as never;
-  const open = new Set<string>();
-  let most = 0;
-  return {
-    async gather(side, name) {
-      open.add(`${side} ${name}`);
-      most = Math.max(most, open.size);
-      const values = initialUnit({ ...spec, seed: side === "student" ? 1 : 2 }, unitOf(name));
-      const flat = tf.tensor1d(values);
-      const tensors = viewUnit(unitOf(name), flat);
-      flat.dispose();
-      return {
-        tensors,
-        release() {
-          open.delete(`${side} ${name}`);
-          tf.dispose(Object.values(tensors));
-        },
-      };
-    },
-    prefetch(side, name) {
-      open.add(`${side} ${name}`);
-      most = Math.max(most, open.size);
-    },
-    async emitGradient(name, rank, grads) {
-      gradients.set(`${rank} ${name}`, await taken(flatGradient(unitOf(name), grads)));
-      tf.dispose(Object.values(grads));
-    },
-    sumAcrossRanks,
-    mostGathered: () => most,
-  };
-}
 
 test("a step leaves no tensor behind and gathers at most one unit beyond the one in use", async () => {
   const before = tf.memory().numTensors;
@@ -186,8 +21,22 @@ test("a step leaves no tensor behind and gathers at most one unit beyond the one
   }
 });
 
+/** Everything whose numbers a distribution over workers could touch. */
+const recipes: readonly Partial<RunSpecInput>[] = [
+  {},
+  { loss: { centering: "softmax" } },
+  // A neighbour may be another rank's image.
+  { loss: { koleoGroup: "all", koleoTopk: 2, samePairs: true } },
+  {
+    heads: {
+      dino: { prototypes: 24, bottleneck: 8, hidden: 16, batchNorm: true, freezeMagnitude: true },
+      ibot: { prototypes: 20, bottleneck: 8, hidden: 16, weightNorm: false },
+    },
+  },
+];
+
 test("a rank's losses and gradients are bit-identical however ranks are dealt to workers", async () => {
-  for (const changes of [{}, { loss: { centering: "softmax" as const } }]) {
+  for (const changes of recipes) {
     const spec = specOf(changes);
     const whole = await run(spec, [[0, 1, 2]]);
     for (const dealt of [
@@ -201,6 +50,27 @@ test("a rank's losses and gradients are bit-identical however ranks are dealt to
       expect(parts.centers).toEqual(whole.centers);
     }
   }
+});
+
+test("a head with a frozen magnitude emits no gradient for it; a plain one has none", async () => {
+  const [, , , forms] = recipes;
+  const spec = specOf(forms);
+  const { gradients } = await run(spec, [[0, 1, 2]]);
+  const gradientOf = (unit: string, name: string) => {
+    const parameters = layoutOf(spec).units.find(
+      (candidate) => candidate.name === unit,
+    )?.parameters;
+    const found = parameters?.find((parameter) => parameter.name.endsWith(name));
+    return (gradients.get(`0 ${unit}`) ?? new Float32Array(0)).subarray(
+      found?.offset,
+      (found?.offset ?? 0) + (found?.elements ?? 0),
+    );
+  };
+  const moves = (values: Float32Array) => values.some((value) => value !== 0);
+  expect(moves(gradientOf("dino_head", "last_layer.weight_g"))).toBe(false);
+  expect(moves(gradientOf("dino_head", "last_layer.weight_v"))).toBe(true);
+  expect(moves(gradientOf("dino_head", "mlp.1.weight"))).toBe(true);
+  expect(moves(gradientOf("ibot_head", "last_layer.weight"))).toBe(true);
 });
 
 test("recomputed activations give the gradients of kept ones, bit for bit", async () => {
@@ -221,10 +91,12 @@ test("the total is the weighted sum of the parts, and parts with weight 0 are ab
   const weights = { dino: 0.7, koleo: 0.3, ibot: 2 };
   for (const off of [[], ["ibot"], ["koleo"], ["ibot", "koleo"]] as (keyof typeof weights)[][]) {
     const loss = { ...weights, ...Object.fromEntries(off.map((name) => [name, 0])) };
-    const { losses, gradients } = await run(specOf({ loss }), [[0, 1, 2]]);
+    const schedules = { localWeight: { start: 0.25, peak: 0.25, end: 0.25 } };
+    const { losses, gradients } = await run(specOf({ loss, schedules }), [[0, 1, 2]]);
     for (const parts of losses.values() as Iterable<Record<keyof Losses, number>>) {
       const { dinoLocal, dinoGlobal, koleo, ibot } = parts;
-      const total = loss.dino * (dinoLocal + dinoGlobal) + loss.koleo * koleo + loss.ibot * ibot;
+      const dino = 0.25 * dinoLocal + dinoGlobal;
+      const total = loss.dino * dino + loss.koleo * koleo + loss.ibot * ibot;
       expect(parts.total).toBeCloseTo(total, 5);
       for (const name of off) expect(parts[name as "ibot" | "koleo"]).toBe(0);
     }
@@ -251,8 +123,8 @@ test("without local crops the two global crops carry the whole DINO loss", async
 
 test("a step that fails half-way frees everything and passes the error on", async () => {
   const before = tf.memory().numTensors;
-  for (const failing of ["sinkhorn.1", "block.1", "norm", "dino_head"]) {
-    const spec = specOf();
+  for (const failing of ["sinkhorn.1", "koleo", "block.1", "norm", "dino_head"]) {
+    const spec = specOf({ loss: { koleoGroup: "all" } });
     const layout = layoutOf(spec);
     const deps = localDeps(spec, layout, new Map(), async (key, [first]) => {
       if (key === failing) throw new Error("the peer is gone");
@@ -294,9 +166,3 @@ test("a loss that is not finite is named", async () => {
   });
   expect(firstBadTensor).toMatch(/^rank 0: /);
 });
-
-async function taken(x: tf.Tensor1D): Promise<Float32Array> {
-  const values = (await x.data()) as Float32Array;
-  x.dispose();
-  return values;
-}

@@ -1,7 +1,8 @@
 /**
- * KoLeo: -mean log distance to the nearest neighbour among L2-normalised features (dinov2 loss/koleo_loss.py).
- * Shapes: n features of one crop of one rank, D width.
+ * KoLeo: -mean log distance to the nearest neighbours among L2-normalised features (koleo_loss.py of dinov2 and dinov3).
+ * Shapes: n features of one crop, of one rank or of the ranks of a group; D width; k neighbours of each.
  */
+import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import { l2Normalize, l2NormalizeBackward } from "../ops/l2-normalize.js";
 import { gatherRows, scatterAddRows } from "../ops/rows.js";
@@ -13,34 +14,82 @@ export interface KoleoOutput {
   readonly loss: tf.Scalar;
   /** [n,D] gradient of weight * loss. */
   readonly dx: tf.Tensor2D;
-  /** int32 [n] nearest neighbour of each row. */
+  /** int32 [n * k] nearest neighbours of each row, the nearest first. */
   readonly neighbours: tf.Tensor1D;
 }
 
-/** @param x [n,D] with n >= 2. The caller owns the outputs. */
-export function koleo(x: tf.Tensor2D, weight: number): KoleoOutput {
-  return tf.tidy(() => {
-    const n = x.shape[0];
-    const unit = l2Normalize(x, eps);
-    const neighbours = nearestNeighbours(unit.y);
-    // torch.nn.PairwiseDistance adds eps to every component of the difference.
-    const difference = tf.add(tf.sub(unit.y, gatherRows(unit.y, neighbours)), eps);
-    const distance = tf.sqrt(tf.sum(tf.square(difference), 1, true));
-    const loss = tf.neg(tf.mean(tf.log(tf.add(distance, eps)))) as tf.Scalar;
-    const slope = tf.div(-weight / n, tf.mul(tf.add(distance, eps), distance));
-    const toward = tf.mul(difference, slope) as tf.Tensor2D;
-    // The gradient reaches both ends of each pair; the choice of the neighbour has none.
-    const dunit = scatterAddRows(toward, tf.neg(toward), neighbours);
-    return { loss, dx: l2NormalizeBackward(dunit, unit), neighbours };
-  });
+export interface GroupKoleoOutput extends Omit<KoleoOutput, "loss"> {
+  /** Each rank's own loss, a mean over its rows; not weighted. */
+  readonly losses: readonly tf.Scalar[];
+  /** [n,D] gradient of weight * the sum of all ranks' losses: a row is also a neighbour of other ranks' rows. */
+  readonly dx: tf.Tensor2D;
 }
 
-/** Row of the largest inner product with another row. */
-function nearestNeighbours(unit: tf.Tensor2D): tf.Tensor1D {
+/** The loss of one rank whose neighbours are its own rows. @param x [n,D] with n > topk. The caller owns the outputs. */
+export function koleo(x: tf.Tensor2D, weight: number, topk = 1): KoleoOutput {
+  const { losses, dx, neighbours } = groupKoleo(x, weight, { topk, ranks: 1 });
+  return { loss: losses[0] as tf.Scalar, dx, neighbours };
+}
+
+/**
+ * The losses of the ranks of a group, who find their neighbours among all rows (dinov3's KoLeoLossDistributed, whose gather passes
+ * gradients back). @param x [n,D], the ranks' rows one after the other, as many of each. The caller owns the outputs.
+ */
+export function groupKoleo(
+  x: tf.Tensor2D,
+  weight: number,
+  { topk, ranks }: { readonly topk: number; readonly ranks: number },
+): GroupKoleoOutput {
+  invariant(x.shape[0] % ranks === 0, `${x.shape[0]} rows are not those of ${ranks} equal ranks`);
+  const terms = (x.shape[0] / ranks) * topk;
+  const outputs = tf.tidy(() => {
+    const unit = l2Normalize(x, eps);
+    const neighbours = nearestNeighbours(unit.y, topk);
+    // torch.nn.PairwiseDistance adds eps to every component of the difference.
+    const difference = tf.add(
+      tf.sub(repeated(unit.y, topk), gatherRows(unit.y, neighbours)),
+      eps,
+    ) as tf.Tensor2D;
+    const distance = tf.sqrt(tf.sum(tf.square(difference), 1, true)) as tf.Tensor2D;
+    const logs = tf.log(tf.add(distance, eps));
+    const losses = Array.from({ length: ranks }, (_, rank) =>
+      tf.neg(tf.mean(ranks === 1 ? logs : tf.slice(logs, rank * terms, terms))),
+    );
+    const slope = tf.div(-weight / terms, tf.mul(tf.add(distance, eps), distance));
+    const toward = tf.mul(difference, slope) as tf.Tensor2D;
+    // The gradient reaches both ends of each pair; the choice of the neighbour has none.
+    const dunit = scatterAddRows(summed(toward, topk), tf.neg(toward), neighbours);
+    return [l2NormalizeBackward(dunit, unit), neighbours, ...losses];
+  });
+  const [dx, neighbours, ...losses] = outputs;
+  return {
+    losses: losses as tf.Scalar[],
+    dx: dx as tf.Tensor2D,
+    neighbours: neighbours as tf.Tensor1D,
+  };
+}
+
+/** Rows of the largest inner products with other rows, flat [n * k]. */
+function nearestNeighbours(unit: tf.Tensor2D, topk: number): tf.Tensor1D {
   const n = unit.shape[0];
   const dots = tf.matMul(unit, tf.transpose(unit));
   const diagonal = new Float32Array(n * n);
-  // Inner products of unit rows are at least -1: 3 below that is never chosen.
+  // Inner products of unit rows are at least -1: 3 below that comes last.
   for (let i = 0; i < n; i++) diagonal[i * (n + 1)] = -3;
-  return tf.argMax(tf.add(dots, tf.tensor2d(diagonal, [n, n])), 1);
+  const others = tf.add(dots, tf.tensor2d(diagonal, [n, n]));
+  if (topk === 1) return tf.argMax(others, 1);
+  return tf.reshape(tf.topk(others, topk).indices, [n * topk]);
+}
+
+/** Each row k times in a row: [n * k, D]. */
+function repeated(x: tf.Tensor2D, topk: number): tf.Tensor2D {
+  if (topk === 1) return x;
+  const rows = Int32Array.from({ length: x.shape[0] * topk }, (_, i) => Math.floor(i / topk));
+  return gatherRows(x, tf.tensor1d(rows, "int32"));
+}
+
+/** Its transpose: the sum of each k rows. */
+function summed(x: tf.Tensor2D, topk: number): tf.Tensor2D {
+  if (topk === 1) return x;
+  return tf.sum(tf.reshape(x, [x.shape[0] / topk, topk, x.shape[1]]), 1);
 }

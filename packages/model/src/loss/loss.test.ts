@@ -2,8 +2,15 @@ import { parseRunSpec, rngOf } from "@paddock/contract";
 import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
-import { applyPending, initialCenters, launchMeans, readMeans } from "./centering.js";
-import { koleo } from "./koleo.js";
+import {
+  applyPending,
+  type Centers,
+  centredSoftmax,
+  initialCenters,
+  launchMeans,
+  readMeans,
+} from "./centering.js";
+import { groupKoleo, koleo } from "./koleo.js";
 import { sinkhorn } from "./sinkhorn.js";
 
 beforeAll(async () => {
@@ -92,6 +99,57 @@ test("KoLeo of duplicate images is large but finite, and so is its gradient", ()
   // Distance 1e-8 per component, plus 1e-8: the official epsilons.
   expect(loss.dataSync()[0]).toBeCloseTo(-Math.log(1e-8 * Math.sqrt(4) + 1e-8), 3);
   expect(dx.dataSync().every(Number.isFinite)).toBe(true);
+});
+
+test("a group's ranks share neighbours: the mean of their losses is that of one rank with all rows", () => {
+  const before = tf.memory().numTensors;
+  for (const topk of [1, 3]) {
+    const x = random(8, 5);
+    const one = koleo(x, 1, topk);
+    const group = groupKoleo(x, 1, { topk, ranks: 4 });
+    const losses = group.losses.map((loss) => loss.dataSync()[0] as number);
+    expect(losses.reduce((a, b) => a + b, 0) / 4).toBeCloseTo(one.loss.dataSync()[0] as number, 5);
+    expect(new Set(losses).size).toBe(4);
+    const summed = [...one.dx.dataSync()].map((value) => 4 * value);
+    for (const [i, value] of group.dx.dataSync().entries()) {
+      expect(value).toBeCloseTo(summed[i] as number, 5);
+    }
+    expect([...group.neighbours.dataSync()]).toEqual([...one.neighbours.dataSync()]);
+    tf.dispose([x, one.loss, one.dx, one.neighbours]);
+    tf.dispose([group.dx, group.neighbours, ...group.losses]);
+  }
+  expect(tf.memory().numTensors).toBe(before);
+});
+
+test("the nearest k neighbours are found by distance, never the row itself", () => {
+  const angles = [0, 10, 25, 90].map((degrees) => (degrees * Math.PI) / 180);
+  const x = tf.tensor2d(angles.map((angle) => [2 * Math.cos(angle), 2 * Math.sin(angle)]));
+  const { neighbours } = koleo(x, 1, 2);
+  expect([...neighbours.dataSync()]).toEqual([1, 2, 0, 2, 1, 0, 2, 1]);
+});
+
+test("DINO's centre, updated after its use, and DINOv2's pending mean give the same targets", async () => {
+  let [official, centers]: [Float32Array, Centers] = [
+    new Float32Array(3),
+    { dino: new Float32Array(3), ibot: null, pendingDino: null, pendingIbot: null },
+  ];
+  for (let step = 0; step < 4; step++) {
+    const scores = tf.tidy(() => tf.add(random(4 + step, 3), step) as tf.Tensor2D);
+    // DINO: use, then update in the same step.
+    const expected = [...centredSoftmax(scores, official, 0.07).dataSync()];
+    const mean = tf.mean(scores, 0).dataSync();
+    official = official.map((value, k) => value * 0.9 + (mean[k] as number) * 0.1);
+    // Here and in DINOv2: fold in what is pending, use, leave the new mean pending.
+    centers = applyPending(centers, 0.9);
+    const found = centredSoftmax(scores, centers.dino as Float32Array, 0.07).dataSync();
+    const sizes = { dino: 3, ibot: 0, logicalRanks: 1 };
+    const { dino } = await readMeans(launchMeans([scores], []), sizes, sumOf);
+    centers = { ...centers, pendingDino: dino };
+    for (const [i, value] of expected.entries()) expect(found[i]).toBeCloseTo(value, 5);
+  }
+  for (const [k, value] of (applyPending(centers, 0.9).dino as Float32Array).entries()) {
+    expect(value).toBeCloseTo(official[k] as number, 5);
+  }
 });
 
 test("a batch mean enters the centre one step late", () => {

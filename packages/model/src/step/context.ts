@@ -121,7 +121,7 @@ export function cropGroups(spec: RunSpec, batch: RankBatch, masked: boolean): Cr
 }
 
 /** Local crops of a rank, all images together. */
-export function localRows(spec: RunSpec): number {
+export function localRows(spec: Pick<RunSpec, "crops" | "batchPerRank">): number {
   return spec.crops.localCount * spec.batchPerRank;
 }
 

@@ -63,9 +63,10 @@ export interface TrainStepArgs {
 }
 
 /**
- * The losses of one rank, in nats. The parts are raw, before the spec's weights, so that
- * total = dino * (dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot is what the rank's gradients belong to.
- * A part whose weight is 0 is reported as 0. The official log halves koleo and ibot; these are not halved.
+ * The losses of one rank, in nats. The parts are raw, before the spec's weights and the schedule's `localWeight`, so that
+ * total = dino * (localWeight * dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot is what the rank's gradients belong to (with a
+ * KoLeo group: to the sum of the group's totals). A part whose weight is 0 is reported as 0. The official logs halve koleo and ibot
+ * (DINOv2) or report means over pairs and crops (DINOv3); these do neither.
  */
 export interface RankLosses {
   readonly rank: number;
@@ -74,7 +75,7 @@ export interface RankLosses {
   readonly dinoLocal: number;
   /** Sum over global-global pairs / number of all pairs. */
   readonly dinoGlobal: number;
-  /** Sum over the two global crops. */
+  /** Sum over the two global crops; of the rank's own rows, wherever their neighbours are. */
   readonly koleo: number;
   readonly ibot: number;
 }

@@ -4,10 +4,13 @@
  */
 import { invariant, type RunSpec } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
-import { type HeadLoss, headLoss, headOf, type ScoreTargets } from "../head/head.js";
-import { koleo } from "../loss/koleo.js";
+import { type Head, headOf } from "../head/head.js";
+import { type HeadLoss, headLoss, type ScoreTargets } from "../head/loss.js";
+import type { UnitTensors } from "../tensors.js";
 import { hasOwnIbotHead, localRows, type StepContext } from "./context.js";
 import type { RankBatch, RankLosses } from "./contract.js";
+import { koleoOfRanks, type RankKoleo } from "./koleo.js";
+import { dinoTargets, ibotTargets } from "./score-targets.js";
 import type { StudentRank } from "./student.js";
 import type { RankTargets } from "./teacher.js";
 
@@ -34,22 +37,24 @@ export async function objective(
   students: readonly StudentRank[],
   targets: readonly RankTargets[],
 ): Promise<Objective> {
-  const { spec, deps, walk, held } = ctx;
+  const { spec, deps, walk, held, scalars, lossScale } = ctx;
   const temperature = spec.loss.studentTemperature;
+  const { localWeight } = scalars;
+  const koleos = await koleoOfRanks(ctx, students);
   const ranks: RankObjective[] = held.hold(students.map(() => ({})));
   const clsCount = localRows(spec) + 2 * spec.batchPerRank;
   const ownHead = hasOwnIbotHead(spec);
   await walk("student", "dino_head", async (tensors) => {
-    const head = headOf(tensors, "dino_head");
+    const head = studentHead(spec, tensors, "dino_head");
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
-      const runs = [dinoTargets(spec, target.cls, ctx.lossScale)];
-      const ibot = ownHead ? undefined : ibotTargets(ctx, student.batch, target.patches);
+      const runs = [dinoTargets(spec, target.cls, { lossScale, localWeight })];
+      const ibot = ownHead ? undefined : ibotRun(ctx, student.batch, target.patches);
       if (ibot) runs.push(ibot);
       const input = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
       const loss = headLoss(head, input, runs, temperature);
       tf.dispose([input, runs[0]?.target as tf.Tensor, target.cls]);
-      adoptDino(ctx, ranks[r] as RankObjective, loss, h);
+      adoptDino(ctx, ranks[r] as RankObjective, loss, koleos[r]);
       await deps.emitGradient("dino_head", student.batch.rank, loss.grads);
     }
   });
@@ -70,7 +75,7 @@ export async function objective(
 
 /** The losses' values, read once everything has been launched. Disposes their tensors. */
 export async function readLosses(ctx: StepContext, { ranks }: Objective): Promise<RankLosses[]> {
-  const { spec, batches, lossScale } = ctx;
+  const { spec, batches, lossScale, scalars } = ctx;
   const { loss } = spec;
   return Promise.all(
     ranks.map(async (rank, r) => {
@@ -84,7 +89,7 @@ export async function readLosses(ctx: StepContext, { ranks }: Objective): Promis
       return {
         rank: (batches[r] as RankBatch).rank,
         total: weightedLocal + weightedGlobal + loss.koleo * koleoSum + weightedIbot,
-        dinoLocal: unweighted(weightedLocal, loss.dino),
+        dinoLocal: unweighted(weightedLocal, loss.dino * scalars.localWeight),
         dinoGlobal: unweighted(weightedGlobal, loss.dino),
         koleo: koleoSum,
         ibot: unweighted(weightedIbot, loss.ibot),
@@ -94,33 +99,34 @@ export async function readLosses(ctx: StepContext, { ranks }: Objective): Promis
 }
 
 /** Adds KoLeo's gradient to the global cls rows and stores what the DINO head gave. */
-function adoptDino(ctx: StepContext, into: RankObjective, loss: HeadLoss, h: tf.Tensor2D): void {
-  const { spec } = ctx;
+function adoptDino(
+  ctx: StepContext,
+  into: RankObjective,
+  loss: HeadLoss,
+  koleo: RankKoleo | undefined,
+): void {
   const [dinoRows, ibotRows] = loss.rows;
   if (dinoRows) into.dinoRows = dinoRows;
   if (ibotRows) into.ibotRows = ibotRows;
   into.dcls = loss.dh;
-  if (spec.loss.koleo === 0) return;
-  const before = localRows(spec);
-  const count = spec.batchPerRank;
-  const outcome = tf.tidy(() => {
-    const crops = [0, 1].map((crop) =>
-      koleo(tf.slice(h, [before + crop * count, 0], [count, -1]), spec.loss.koleo * ctx.lossScale),
-    );
-    const gradient = tf.concat(crops.map(({ dx }) => dx));
-    const after = loss.dh.shape[0] - before - 2 * count;
-    const dcls = tf.add(
-      loss.dh,
-      tf.pad(gradient, [
-        [before, after],
-        [0, 0],
-      ]),
-    ) as tf.Tensor2D;
-    return { dcls, values: crops.map((crop) => crop.loss) };
+  if (!koleo) return;
+  const before = localRows(ctx.spec);
+  into.dcls = tf.tidy(() => {
+    const after = loss.dh.shape[0] - before - koleo.gradient.shape[0];
+    const padded = tf.pad(koleo.gradient, [
+      [before, after],
+      [0, 0],
+    ]);
+    return tf.add(loss.dh, padded);
   });
-  loss.dh.dispose();
-  into.dcls = outcome.dcls;
-  into.koleo = outcome.values;
+  tf.dispose([loss.dh, koleo.gradient]);
+  into.koleo = koleo.values;
+}
+
+/** A head with what the spec says about its gradients. */
+function studentHead(spec: RunSpec, tensors: UnitTensors, name: "dino_head" | "ibot_head"): Head {
+  const head = name === "ibot_head" ? spec.heads.ibot : spec.heads.dino;
+  return headOf(tensors, name, { freezeMagnitude: head?.freezeMagnitude ?? false });
 }
 
 /** The iBOT head's loss and gradients. Ranks without masked patches, and runs without iBOT, give zero gradients. */
@@ -137,10 +143,10 @@ async function ibotHead(
     return;
   }
   await walk("student", "ibot_head", async (tensors) => {
-    const head = headOf(tensors, "ibot_head");
+    const head = studentHead(spec, tensors, "ibot_head");
     for (const [r, student] of students.entries()) {
       const { h, target } = inputsOf(student, targets[r]);
-      const run = ibotTargets(ctx, student.batch, target.patches);
+      const run = ibotRun(ctx, student.batch, target.patches);
       if (!run) {
         await deps.emitGradient("ibot_head", student.batch.rank, {});
         continue;
@@ -161,43 +167,15 @@ function inputsOf(student: StudentRank, target: RankTargets | undefined) {
   return { h: student.h, target };
 }
 
-/**
- * Cross-entropy of all student views against the other teacher views (DINO, eq. 3), normalised jointly: each pair weighs
- * 1 / number of pairs. A local crop meets both teacher views, whose probabilities are added up first;
- * a global crop meets the other one. The caller disposes `target`. `lossScale` multiplies the loss.
- */
-export function dinoTargets(spec: RunSpec, cls: tf.Tensor2D, lossScale = 1): ScoreTargets {
-  const { batchPerRank: images, loss, crops } = spec;
-  const locals = localRows(spec);
-  const pairs = 2 * crops.localCount + 2;
-  const count = locals + 2 * images;
-  const target = tf.tidy(() => {
-    if (locals === 0) return tf.clone(cls);
-    const both = tf.add(tf.slice(cls, 0, images), tf.slice(cls, images, images));
-    return tf.concat([cls, both]) as tf.Tensor2D;
-  });
-  const index = Int32Array.from({ length: count }, (_, row) =>
-    row < locals ? 2 * images + (row % images) : (row - locals + images) % (2 * images),
-  );
-  const weight = new Float32Array(count).fill((lossScale * loss.dino) / (pairs * images));
-  return { count, target, index, weight };
-}
-
-/** Cross-entropy at masked patches, each weighed by 1 / (masked patches of its crop), over all 2B crops. */
-function ibotTargets(
+/** Undefined for a rank without masked patches. */
+function ibotRun(
   { spec, lossScale }: StepContext,
   batch: RankBatch,
   patches: tf.Tensor2D | undefined,
 ): ScoreTargets | undefined {
   if (!patches) return undefined;
-  const count = batch.maskRows.length;
-  const factor = (lossScale * spec.loss.ibot) / (2 * spec.batchPerRank);
-  return {
-    count,
-    target: patches,
-    index: Int32Array.from({ length: count }, (_, row) => row),
-    weight: batch.maskWeights.map((weight) => weight * factor),
-  };
+  const options = { crops: 2 * spec.batchPerRank, factor: lossScale * spec.loss.ibot };
+  return ibotTargets(patches, batch.maskWeights, options);
 }
 
 async function valuesOf(tensor: tf.Tensor | undefined): Promise<Float32Array> {

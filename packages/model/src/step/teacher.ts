@@ -1,6 +1,7 @@
 /** Teacher forward: global crops only, evaluation mode, no masks; then its scores become targets. */
 import * as tf from "@tensorflow/tfjs-core";
 import { headOf, headScores } from "../head/head.js";
+import { scoreBound } from "../head/prototypes.js";
 import {
   applyPending,
   type Centers,
@@ -9,7 +10,6 @@ import {
   readMeans,
 } from "../loss/centering.js";
 import { sinkhorn } from "../loss/sinkhorn.js";
-import { parameterOf, type UnitTensors } from "../tensors.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.js";
 import { type CropGroup, embed, patchify, sequencesOf } from "../vit/embed.js";
 import { clsRows, output, patchRows } from "../vit/output.js";
@@ -25,7 +25,7 @@ interface RankScores {
 
 export interface TeacherScores {
   readonly ranks: readonly RankScores[];
-  /** Upper bounds of the scores: the largest magnitude of a prototype. Only Sinkhorn needs them. */
+  /** Upper bounds of the scores' magnitude. Only Sinkhorn needs them. */
   readonly bounds: { dino: number; ibot: number };
 }
 
@@ -85,7 +85,7 @@ async function teacherHeads(
   const bounded = spec.loss.centering === "sinkhorn"; // reading them waits for a device
   await walk("teacher", "dino_head", async (tensors) => {
     const head = headOf(tensors, "dino_head");
-    if (bounded) bounds.dino = bounds.ibot = await scoreBound(tensors, "dino_head");
+    if (bounded) bounds.dino = bounds.ibot = await scoreBound(head.prototypes);
     for (const [r, h] of rows.entries()) {
       const part = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
       const scores = headScores(head, part);
@@ -96,7 +96,7 @@ async function teacherHeads(
   if (ownHead) {
     await walk("teacher", "ibot_head", async (tensors) => {
       const head = headOf(tensors, "ibot_head");
-      if (bounded) bounds.ibot = await scoreBound(tensors, "ibot_head");
+      if (bounded) bounds.ibot = await scoreBound(head.prototypes);
       for (const [r, h] of rows.entries()) {
         if (h.shape[0] === clsCount) continue;
         const part = tf.slice(h, clsCount);
@@ -211,12 +211,4 @@ function splitRows(scores: tf.Tensor2D, count: number): RankScores {
   const parts = { cls: tf.slice(scores, 0, count), patches: tf.slice(scores, count) };
   scores.dispose();
   return parts;
-}
-
-/** max |g|: scores are products of unit vectors with g, so none is larger. */
-async function scoreBound(tensors: UnitTensors, head: string): Promise<number> {
-  const bound = tf.tidy(() => tf.max(tf.abs(parameterOf(tensors, `${head}.last_layer.weight_g`))));
-  const value = (await bound.data())[0] as number;
-  bound.dispose();
-  return value;
 }
