@@ -13,7 +13,17 @@ const prepared: Prepared = {
   generation: 3,
   step: 2 ** 53 - 1,
   finite: false,
-  losses: [{ rank: 1, total: -0, dinoLocal: 1 / 3, dinoGlobal: 5e-324, koleo: 0, ibot: Infinity }],
+  losses: [
+    {
+      rank: 1,
+      total: -0,
+      dinoLocal: 1 / 3,
+      dinoGlobal: 5e-324,
+      koleo: 0,
+      ibot: Infinity,
+      gram: 0.25,
+    },
+  ],
   normRoots: [{ unit: "block.0", start: 0, end: 4, sum: 1e300 }],
   seconds: { data: 0.25, gather: 0 },
   exchangeBytes: 2 ** 40,

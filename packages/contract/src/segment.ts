@@ -22,6 +22,8 @@ export interface Losses {
   readonly dinoGlobal: number;
   readonly koleo: number;
   readonly ibot: number;
+  /** 0 without a Gram loss; absent in records of older versions. */
+  readonly gram: number;
 }
 
 /** Wall seconds of one step by part, the slowest worker's. */

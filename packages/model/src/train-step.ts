@@ -1,18 +1,20 @@
 /**
- * One DINOv2 training step on the local logical ranks: the page to read first.
+ * One training step of DINO, DINOv2 or DINOv3 on the local logical ranks: the page to read first.
  *
  * Units (embedding, blocks, norm, heads) are the outer loop and ranks the inner one: a unit's parameters are gathered, used
  * by every local rank, and released. Ranks never share a tensor operation, so a rank's numbers are the same whichever
  * ranks are local. Backward is explicit, unit by unit in reverse.
  *
- *   teacher   global crops, no masks -> scores -> targets (Sinkhorn-Knopp over all ranks, or softmax centring)
+ *   teacher   global crops, no masks -> scores -> targets (Sinkhorn-Knopp over all ranks, or softmax centring);
+ *             EMA of the student, or a frozen one (distillation); the Gram loss has its own, or shares the EMA teacher
  *   student   global crops with masks and local crops, packed into one row sequence -> normed cls and masked patches
- *   losses    DINO over crop pairs, KoLeo, iBOT at masked patches; backward through the heads at once
+ *   losses    DINO over crop pairs, KoLeo, iBOT at masked patches, Gram; backward through the heads at once
  *   backward  norm, blocks in reverse, embedding; a unit's gradient is handed over as soon as it is there
  */
 
 import { makeHeld, type StepContext, visitsOf, walkUnits } from "./step/context.js";
 import type { RankLosses, TrainStepArgs, TrainStepResult } from "./step/contract.js";
+import { frozenGramTargets } from "./step/gram.js";
 import { objective, readLosses } from "./step/objective.js";
 import { studentBackward, studentForward } from "./step/student.js";
 import { targetsOf, teacherForward } from "./step/teacher.js";
@@ -35,19 +37,21 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     batches,
     deps,
     chooseSequences: args.chooseSequences ?? chooseSequencesOf(spec.seed, step),
-    walk: walkUnits(deps, visitsOf(spec, config.depth)),
+    walk: walkUnits(deps, visitsOf(spec)),
+    ...(args.observe ? { observe: args.observe } : {}),
     held,
     globalPatches: held.hold([]),
   };
   try {
     deps.phase?.("teacher");
-    const scores = await teacherForward(ctx);
+    const { gram, ...scores } = await teacherForward(ctx);
     deps.phase?.("loss");
     const { targets, centers: readCenters } = await targetsOf(ctx, scores, args.centers);
+    const gramTargets = gram ?? (await frozenGramTargets(ctx));
     deps.phase?.("student");
     const students = await studentForward(ctx);
     deps.phase?.("loss");
-    const outcome = await objective(ctx, students, targets);
+    const outcome = await objective(ctx, students, targets, gramTargets);
     deps.phase?.("backward");
     await studentBackward(ctx, students, outcome.dh);
     const centers = await readCenters();

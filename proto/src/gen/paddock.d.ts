@@ -164,6 +164,7 @@ export interface RankLosses {
   readonly dinoGlobal: number;
   readonly koleo: number;
   readonly ibot: number;
+  readonly gram: number;
 }
 export declare const RankLosses: Generated<RankLosses>;
 

@@ -2183,6 +2183,7 @@ export const paddock = $root.paddock = (() => {
             RankLosses.prototype.dinoGlobal = 0;
             RankLosses.prototype.koleo = 0;
             RankLosses.prototype.ibot = 0;
+            RankLosses.prototype.gram = 0;
 
             RankLosses.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2203,6 +2204,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(41).double(message.koleo);
                 if (message.ibot != null && $Object.hasOwnProperty.call(message, "ibot") && !$Object.is(message.ibot, 0))
                     writer.uint32(49).double(message.ibot);
+                if (message.gram != null && $Object.hasOwnProperty.call(message, "gram") && !$Object.is(message.gram, 0))
+                    writer.uint32(57).double(message.gram);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2290,6 +2293,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.ibot;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.gram = value;
+                            else
+                                delete message.gram;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2335,6 +2347,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.ibot != null)
                     if (!$Object.is($Number(object.ibot), 0))
                         message.ibot = $Number(object.ibot);
+                if (object.gram != null)
+                    if (!$Object.is($Number(object.gram), 0))
+                        message.gram = $Number(object.gram);
                 return message;
             };
 
@@ -2353,6 +2368,7 @@ export const paddock = $root.paddock = (() => {
                     object.dinoGlobal = 0;
                     object.koleo = 0;
                     object.ibot = 0;
+                    object.gram = 0;
                 }
                 if (message.rank != null && $Object.hasOwnProperty.call(message, "rank"))
                     object.rank = message.rank;
@@ -2366,6 +2382,8 @@ export const paddock = $root.paddock = (() => {
                     object.koleo = options.json && !$isFinite(message.koleo) ? $String(message.koleo) : message.koleo;
                 if (message.ibot != null && $Object.hasOwnProperty.call(message, "ibot"))
                     object.ibot = options.json && !$isFinite(message.ibot) ? $String(message.ibot) : message.ibot;
+                if (message.gram != null && $Object.hasOwnProperty.call(message, "gram"))
+                    object.gram = options.json && !$isFinite(message.gram) ? $String(message.gram) : message.gram;
                 return object;
             };
 

@@ -43,10 +43,12 @@ export function statePartsOf(spec: RunSpec, layout: Layout = layoutOf(spec)): St
 
 /** Whether the frozen gram teacher becomes a copy of the EMA teacher after `step` (dinov3 train.py: it + 1 counts). */
 export function gramUpdateDue(spec: RunSpec, step: number): boolean {
-  const update = spec.loss.gram?.teacher === "frozen" ? spec.loss.gram.update : null;
-  if (!update) return false;
-  const { first, every, max } = update;
+  const { gram } = spec.loss;
+  if (gram?.teacher !== "frozen") return false;
   const done = step + 1;
+  if (done === gram.loadStep) return true;
+  if (!gram.update) return false;
+  const { first, every, max } = gram.update;
   if (done < first || done % every !== 0) return false;
   const before = Math.floor((done - 1) / every) - Math.floor((Math.max(first, 1) - 1) / every);
   return max === null || before < max;

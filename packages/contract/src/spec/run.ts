@@ -258,6 +258,10 @@ function crossChecks(spec: RunSpec): string[] {
       "distillation.heads: expected as many prototypes as the student's heads, and an iBOT head where the student has one",
     ],
     [
+      !loss.gram?.imageLevel || loss.gram.tokens === "all",
+      `loss.gram.tokens: similarities within images are among all patches; set it to all, or loss.gram.imageLevel to false`,
+    ],
+    [
       loss.gram === null || loss.gram.tokens === "all" || loss.ibot > 0,
       `loss.gram.tokens: "${loss.gram?.tokens}" needs masks; set loss.ibot above 0, or all`,
     ],

@@ -25,6 +25,8 @@ const GramSpec = z.strictObject({
     })
     .nullable()
     .default(null),
+  /** Copy the EMA teacher into the frozen one before this step, whatever `update` says. DINOv3: it_load_ema_teacher. null: never. */
+  loadStep: z.number().int().positive().nullable().default(null),
   /** L2-normalise patches before their inner products. */
   normalized: z.boolean().default(true),
   /** Similarities within each image; false: among all patches of a rank. */

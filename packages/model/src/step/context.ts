@@ -1,11 +1,11 @@
 /** What all parts of a step share, and the order in which units are visited. */
-import type { RunSpec, StepScalars } from "@paddock/contract";
+import { frozenSpecOf, type RunSpec, type StepScalars, sizeOfModel } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "../vit/config.js";
 import type { CropGroup } from "../vit/embed.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
-import type { RankBatch, Side, StepDeps } from "./contract.js";
+import type { Observation, RankBatch, Side, StepDeps } from "./contract.js";
 
 export interface StepContext {
   readonly spec: RunSpec;
@@ -18,6 +18,8 @@ export interface StepContext {
   readonly chooseSequences: ChooseSequences;
   readonly walk: Walk;
   readonly held: Held;
+  /** Shows what lies between inputs and losses. */
+  readonly observe?: (what: Observation, rank: number, tensor: tf.Tensor) => void;
   /** Each rank's global crops cut into patches, from the teacher's pass to the student's backward: images are uploaded once. */
   readonly globalPatches: tf.Tensor2D[];
 }
@@ -34,15 +36,31 @@ interface Visit {
   readonly unit: string;
 }
 
-/** The units of a step in the order of their visits: teacher forward, student forward with heads, backbone backward. */
-export function visitsOf(spec: RunSpec, depth: number): Visit[] {
-  const blocks = Array.from({ length: depth }, (_, i) => `block.${i}`);
-  const forward = ["embed", ...blocks, "norm", ...headUnits(spec)];
-  const backward = ["norm", ...blocks.toReversed(), "embed"];
-  return [
-    ...forward.map((unit) => ({ side: "teacher" as const, unit })),
-    ...[...forward, ...backward].map((unit) => ({ side: "student" as const, unit })),
-  ];
+/**
+ * The units of a step in the order of their visits: forward of the teacher that makes the targets, of a frozen gram teacher, of the student
+ * with heads, backbone backward.
+ */
+export function visitsOf(spec: RunSpec): Visit[] {
+  const own = backboneUnits(spec);
+  const forward = [...own, ...headUnits(spec)];
+  const target: Visit[] = spec.distillation
+    ? [...backboneUnits(frozenSpecOf(spec)), ...headUnits(spec)].map((unit) => ({
+        side: "frozen",
+        unit,
+      }))
+    : forward.map((unit) => ({ side: "teacher", unit }));
+  const gram: Visit[] =
+    spec.loss.gram?.teacher === "frozen" ? own.map((unit) => ({ side: "frozen", unit })) : [];
+  const student: Visit[] = [...forward, ...own.toReversed()].map((unit) => ({
+    side: "student",
+    unit,
+  }));
+  return [...target, ...gram, ...student];
+}
+
+function backboneUnits(spec: RunSpec): string[] {
+  const { depth } = sizeOfModel(spec.model);
+  return ["embed", ...Array.from({ length: depth }, (_, i) => `block.${i}`), "norm"];
 }
 
 /** The heads that this spec trains with, in order. */
@@ -128,4 +146,16 @@ export function localRows(spec: Pick<RunSpec, "crops" | "batchPerRank">): number
 /** Masked patches of a rank that take part: none if iBOT is off. */
 export function maskedRows(spec: RunSpec, batch: RankBatch): Int32Array {
   return spec.loss.ibot > 0 ? batch.maskRows : new Int32Array(0);
+}
+
+/** Shows one tensor of each local rank that has one. */
+export function observeRanks(
+  { observe, batches }: StepContext,
+  what: Observation,
+  tensors: readonly (tf.Tensor | undefined)[],
+): void {
+  if (!observe) return;
+  for (const [r, tensor] of tensors.entries()) {
+    if (tensor) observe(what, (batches[r] as RankBatch).rank, tensor);
+  }
 }

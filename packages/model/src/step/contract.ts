@@ -1,5 +1,6 @@
 /** What a training step takes, gives and asks of its surroundings. */
 import type { Layout, RunSpec, StepScalars } from "@paddock/contract";
+import type * as tf from "@tensorflow/tfjs-core";
 import type { Centers } from "../loss/centering.js";
 import type { Gathered, UnitTensors } from "../tensors.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
@@ -41,7 +42,23 @@ export interface RankBatch {
   readonly maskRows: Int32Array;
   /** 1 / (masked patches of its crop), one per entry of `maskRows`. */
   readonly maskWeights: Float32Array;
+  /** [2B,h,w,C] the global crops as a gram teacher sees them, if it sees others. */
+  readonly gramCrops?: Float32Array | null;
 }
+
+/**
+ * What lies between inputs and losses, by rank. teacher-*-scores: [2B,K] of the global crops, [masked,K]; *-targets: the probabilities made of
+ * them; student-rows: [S,D] normed rows before the heads (cls of local crops, of global crops, masked patches, patches of the Gram
+ * loss); gram-*: [G,D].
+ */
+export type Observation =
+  | "teacher-cls-scores"
+  | "teacher-patch-scores"
+  | "cls-targets"
+  | "patch-targets"
+  | "student-rows"
+  | "gram-student"
+  | "gram-teacher";
 
 export interface TrainStepArgs {
   readonly spec: RunSpec;
@@ -60,11 +77,13 @@ export interface TrainStepArgs {
   readonly deps: StepDeps;
   /** Which sequences stochastic depth keeps; the default is a pure function of the seed. */
   readonly chooseSequences?: ChooseSequences;
+  /** Called with tensors that belong to the step: to be read at once. For tests and tools; a device waits for each reading. */
+  readonly observe?: (what: Observation, rank: number, tensor: tf.Tensor) => void;
 }
 
 /**
  * The losses of one rank, in nats. The parts are raw, before the spec's weights and the schedule's `localWeight`, so that
- * total = dino * (localWeight * dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot is what the rank's gradients belong to (with a
+ * total = dino * (localWeight * dinoLocal + dinoGlobal) + koleo * koleo + ibot * ibot + gramWeight * gram is what the rank's gradients belong to (with a
  * KoLeo group: to the sum of the group's totals). A part whose weight is 0 is reported as 0. The official logs halve koleo and ibot
  * (DINOv2) or report means over pairs and crops (DINOv3); these do neither.
  */
@@ -78,6 +97,8 @@ export interface RankLosses {
   /** Sum over the two global crops; of the rank's own rows, wherever their neighbours are. */
   readonly koleo: number;
   readonly ibot: number;
+  /** Mean squared difference of similarities. */
+  readonly gram: number;
 }
 
 export interface TrainStepResult {

@@ -7,8 +7,9 @@ import * as tf from "@tensorflow/tfjs-core";
 import { type Head, headOf } from "../head/head.js";
 import { type HeadLoss, headLoss, type ScoreTargets } from "../head/loss.js";
 import type { UnitTensors } from "../tensors.js";
-import { hasOwnIbotHead, localRows, type StepContext } from "./context.js";
+import { hasOwnIbotHead, localRows, observeRanks, type StepContext } from "./context.js";
 import type { RankBatch, RankLosses } from "./contract.js";
+import { rankGram } from "./gram.js";
 import { koleoOfRanks, type RankKoleo } from "./koleo.js";
 import { dinoTargets, ibotTargets } from "./score-targets.js";
 import type { StudentRank } from "./student.js";
@@ -20,9 +21,12 @@ interface RankObjective {
   dcls?: tf.Tensor2D;
   /** [masked,D] with a head of its own. */
   dpatches?: tf.Tensor2D;
+  /** [G,D] of the Gram loss's patches. */
+  dgram?: tf.Tensor2D;
   dinoRows?: tf.Tensor1D;
   ibotRows?: tf.Tensor1D;
   koleo?: readonly tf.Scalar[];
+  gram?: tf.Scalar;
 }
 
 export interface Objective {
@@ -31,11 +35,15 @@ export interface Objective {
   readonly dh: readonly tf.Tensor2D[];
 }
 
-/** Computes losses and head gradients; disposes the students' `h` and the targets. */
+/**
+ * Computes losses and head gradients; disposes the students' `h` and the targets.
+ * @param gramTargets [G,D] the gram teacher's patches of each rank
+ */
 export async function objective(
   ctx: StepContext,
   students: readonly StudentRank[],
   targets: readonly RankTargets[],
+  gramTargets: readonly tf.Tensor2D[] | undefined,
 ): Promise<Objective> {
   const { spec, deps, walk, held, scalars, lossScale } = ctx;
   const temperature = spec.loss.studentTemperature;
@@ -44,6 +52,8 @@ export async function objective(
   const ranks: RankObjective[] = held.hold(students.map(() => ({})));
   const clsCount = localRows(spec) + 2 * spec.batchPerRank;
   const ownHead = hasOwnIbotHead(spec);
+  const headRows = students.map(({ h }, r) => rowsOf(h) - rowsOf(gramTargets?.[r]));
+  if (gramTargets) gramObjective(ctx, students, gramTargets, ranks);
   await walk("student", "dino_head", async (tensors) => {
     const head = studentHead(spec, tensors, "dino_head");
     for (const [r, student] of students.entries()) {
@@ -51,7 +61,7 @@ export async function objective(
       const runs = [dinoTargets(spec, target.cls, { lossScale, localWeight })];
       const ibot = ownHead ? undefined : ibotRun(ctx, student.batch, target.patches);
       if (ibot) runs.push(ibot);
-      const input = ownHead ? tf.slice(h, 0, clsCount) : tf.clone(h);
+      const input = tf.slice(h, 0, ownHead ? clsCount : headRows[r]);
       const loss = headLoss(head, input, runs, temperature);
       tf.dispose([input, runs[0]?.target as tf.Tensor, target.cls]);
       adoptDino(ctx, ranks[r] as RankObjective, loss, koleos[r]);
@@ -59,12 +69,12 @@ export async function objective(
     }
   });
   if (spec.heads.ibot) await ibotHead(ctx, students, targets, ranks, clsCount);
-  const dh = ranks.map((rank) => {
-    const { dcls, dpatches } = rank;
+  const dh = ranks.map(({ dcls, dpatches, dgram }) => {
     invariant(dcls, "the DINO head gives every rank a gradient");
-    if (!dpatches) return dcls;
-    const joined = tf.concat([dcls, dpatches]);
-    tf.dispose([dcls, dpatches]);
+    const parts = [dcls, dpatches, dgram].filter((part) => part !== undefined);
+    if (parts.length === 1) return dcls;
+    const joined = tf.concat(parts);
+    tf.dispose(parts);
     return joined;
   });
   for (const [r, student] of students.entries()) {
@@ -86,13 +96,16 @@ export async function readLosses(ctx: StepContext, { ranks }: Objective): Promis
       const weightedGlobal = sum(dino.subarray(localRows(spec))) / lossScale;
       const weightedIbot = sum(ibotRows) / lossScale;
       const koleoSum = koleos.reduce((total, value) => total + sum(value), 0);
+      const gram = sum(await valuesOf(rank.gram));
+      const others = weightedIbot + scalars.gramWeight * gram;
       return {
         rank: (batches[r] as RankBatch).rank,
-        total: weightedLocal + weightedGlobal + loss.koleo * koleoSum + weightedIbot,
+        total: weightedLocal + weightedGlobal + loss.koleo * koleoSum + others,
         dinoLocal: unweighted(weightedLocal, loss.dino * scalars.localWeight),
         dinoGlobal: unweighted(weightedGlobal, loss.dino),
         koleo: koleoSum,
         ibot: unweighted(weightedIbot, loss.ibot),
+        gram,
       };
     }),
   );
@@ -123,6 +136,32 @@ function adoptDino(
   into.koleo = koleo.values;
 }
 
+/** The Gram loss of each rank; disposes the teacher's patches. */
+function gramObjective(
+  ctx: StepContext,
+  students: readonly StudentRank[],
+  teachers: readonly tf.Tensor2D[],
+  ranks: readonly RankObjective[],
+): void {
+  for (const [r, { h }] of students.entries()) {
+    const teacher = teachers[r] as tf.Tensor2D;
+    const student = tf.slice(h as tf.Tensor2D, rowsOf(h) - teacher.shape[0]);
+    observeRanks(ctx, "gram-student", atRank(r, student));
+    observeRanks(ctx, "gram-teacher", atRank(r, teacher));
+    const { value, gradient } = rankGram(ctx, student, teacher);
+    tf.dispose([student, teacher]);
+    Object.assign(ranks[r] as RankObjective, { gram: value, dgram: gradient });
+  }
+}
+
+function atRank(r: number, tensor: tf.Tensor): (tf.Tensor | undefined)[] {
+  return [...new Array<undefined>(r), tensor];
+}
+
+function rowsOf(h: tf.Tensor2D | undefined): number {
+  return h?.shape[0] ?? 0;
+}
+
 /** A head with what the spec says about its gradients. */
 function studentHead(spec: RunSpec, tensors: UnitTensors, name: "dino_head" | "ibot_head"): Head {
   const head = name === "ibot_head" ? spec.heads.ibot : spec.heads.dino;
@@ -151,7 +190,7 @@ async function ibotHead(
         await deps.emitGradient("ibot_head", student.batch.rank, {});
         continue;
       }
-      const input = tf.slice(h, clsCount);
+      const input = tf.slice(h, clsCount, run.count);
       const loss = headLoss(head, input, [run], spec.loss.studentTemperature);
       input.dispose();
       const into = ranks[r] as RankObjective;

@@ -18,8 +18,9 @@ import {
 } from "../vit/embed.js";
 import { clsRows, type OutputSaved, output, outputBackward, patchRows } from "../vit/output.js";
 import { drawSubset } from "../vit/stochastic-depth.js";
-import { cropGroups, maskedRows, type StepContext } from "./context.js";
+import { cropGroups, maskedRows, observeRanks, type StepContext } from "./context.js";
 import type { RankBatch } from "./contract.js";
+import { gramRows } from "./gram.js";
 
 /** One local rank's student between forward and backward. */
 export interface StudentRank {
@@ -40,7 +41,9 @@ export interface StudentRank {
 export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
   const { spec, config, batches, walk, held } = ctx;
   const ranks = batches.map((batch, r): StudentRank => {
-    const [global, ...local] = cropGroups(spec, batch, spec.loss.ibot > 0) as [CropGroup];
+    // A distilled student sees what its teacher sees (dinov3 ssl_meta_arch.py).
+    const masked = spec.loss.ibot > 0 && !spec.distillation;
+    const [global, ...local] = cropGroups(spec, batch, masked) as [CropGroup];
     const groups = [{ ...global, patches: ctx.globalPatches[r] as tf.Tensor2D }, ...local];
     return held.hold({ batch, groups, sequences: sequencesOf(config, groups), blocks: [] });
   });
@@ -74,6 +77,11 @@ export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
       rank.output = saved;
     }
   });
+  observeRanks(
+    ctx,
+    "student-rows",
+    ranks.map(({ h }) => h),
+  );
   return ranks;
 }
 
@@ -142,9 +150,12 @@ function drawRows({ spec, chooseSequences }: StepContext, rank: StudentRank, blo
     );
 }
 
-/** Packed rows that enter a loss, in the order of the heads' input. */
-function lossRows({ spec, config }: StepContext, { batch, sequences }: StudentRank): number[] {
+/** Packed rows that enter a loss: the heads' input in its order, then the Gram loss's. */
+function lossRows(ctx: StepContext, { batch, sequences }: StudentRank): number[] {
+  const { spec, config } = ctx;
   const local = sequences.length > 1 ? clsRows(sequences, 1) : [];
   const patches = patchRows(sequences, config.registers, maskedRows(spec, batch));
-  return [...local, ...clsRows(sequences, 0), ...patches];
+  const perCrop = (sequences[0]?.length ?? 0) - 1 - config.registers;
+  const gram = patchRows(sequences, config.registers, gramRows(ctx, batch, perCrop));
+  return [...local, ...clsRows(sequences, 0), ...patches, ...gram];
 }

@@ -1,4 +1,5 @@
 /** Teacher forward: global crops only, evaluation mode, no masks; then its scores become targets. */
+import { frozenSpecOf } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import { headOf, headScores } from "../head/head.js";
 import { scoreBound } from "../head/prototypes.js";
@@ -10,10 +11,18 @@ import {
   readMeans,
 } from "../loss/centering.js";
 import { sinkhorn } from "../loss/sinkhorn.js";
-import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.js";
-import { type CropGroup, embed, patchify, sequencesOf } from "../vit/embed.js";
-import { clsRows, output, patchRows } from "../vit/output.js";
-import { cropGroups, hasOwnIbotHead, maskedRows, type StepContext } from "./context.js";
+import { type CropGroup, patchify } from "../vit/embed.js";
+import { clsRows, patchRows } from "../vit/output.js";
+import {
+  cropGroups,
+  hasOwnIbotHead,
+  maskedRows,
+  observeRanks,
+  type StepContext,
+} from "./context.js";
+import type { RankBatch, Side } from "./contract.js";
+import { frozenForward } from "./frozen-forward.js";
+import { gramRows, patchesPerCrop, targetNetwork } from "./gram.js";
 
 /** Teacher scores of one local rank. */
 interface RankScores {
@@ -37,44 +46,54 @@ export interface RankTargets {
   readonly patches: tf.Tensor2D | undefined;
 }
 
-export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
-  const { spec, config, batches, walk, held } = ctx;
-  const groups = batches.map((batch) => cropGroups(spec, batch, false).slice(0, 1));
-  const sequences = groups.map((ofRank) => sequencesOf(config, ofRank));
-  const rows: tf.Tensor2D[] = held.hold([]);
-  await walk("teacher", "embed", (tensors) => {
-    for (const [global] of groups as [CropGroup][]) {
-      const patches = patchify(config, global);
-      ctx.globalPatches.push(patches);
-      rows.push(tf.tidy(() => embed(config, tensors, [{ ...global, patches }]).x));
-    }
+/** What the teacher makes of the global crops. */
+export interface TeacherPass extends TeacherScores {
+  /** [G,D] normed patches of each rank for the Gram loss, if this teacher is its teacher too. */
+  readonly gram: readonly tf.Tensor2D[] | undefined;
+}
+
+export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
+  const { spec, config, batches, held } = ctx;
+  const network = targetNetwork(spec, frozenSpecOf(spec));
+  const crops = batches.map((batch) => {
+    const [global] = cropGroups(spec, batch, false) as [CropGroup];
+    const patches = patchify(config, global);
+    ctx.globalPatches.push(patches);
+    return { ...global, patches };
   });
-  for (let i = 0; i < config.depth; i++) {
-    await walk("teacher", `block.${i}`, (tensors) => {
-      const block = blockOf(config, tensors, `backbone.blocks.${i}`);
-      replaceEach(rows, (x, r) => {
-        const { y, saved } = blockForward(block, x, sequences[r] ?? [], dropNothing);
-        disposeBlock(saved);
-        return y;
-      });
-    });
+  const withGram = spec.loss.gram?.teacher === "ema";
+  const patches = withGram ? patchesPerCrop(ctx) : 0;
+  const chosen = batches.map((batch) =>
+    withGram ? gramRows(ctx, batch, patches) : new Int32Array(0),
+  );
+  const rows = await frozenForward(ctx, {
+    ...network,
+    crops,
+    rowsOf: (r, sequences) => {
+      const { registers } = network.config;
+      const masked = maskedRows(spec, batches[r] as RankBatch);
+      return [
+        ...clsRows(sequences, 0),
+        ...patchRows(sequences, registers, masked),
+        ...patchRows(sequences, registers, chosen[r] as Int32Array),
+      ];
+    },
+  });
+  if (!withGram) return { ...(await teacherHeads(ctx, network.side, rows)), gram: undefined };
+  const gram = held.hold(
+    rows.map((h, r) => tf.slice(h, h.shape[0] - (chosen[r] as Int32Array).length)),
+  );
+  for (const [r, h] of rows.entries()) {
+    rows[r] = tf.slice(h, 0, h.shape[0] - (chosen[r] as Int32Array).length);
+    h.dispose();
   }
-  await walk("teacher", "norm", (tensors) => {
-    replaceEach(rows, (x, r) => {
-      const packed = sequences[r] ?? [];
-      const masked = maskedRows(spec, batches[r] as StepContext["batches"][number]);
-      const wanted = [...clsRows(packed, 0), ...patchRows(packed, config.registers, masked)];
-      const { h, saved } = output(config, tensors, x, wanted);
-      tf.dispose([saved.rows, saved.selected, saved.stats.mean, saved.stats.rstd]);
-      return h;
-    });
-  });
-  return teacherHeads(ctx, rows);
+  return { ...(await teacherHeads(ctx, network.side, rows)), gram };
 }
 
 /** Scores of the selected rows [2B + masked, D] of each rank, which it disposes. */
 async function teacherHeads(
   ctx: StepContext,
+  side: Side,
   rows: readonly tf.Tensor2D[],
 ): Promise<TeacherScores> {
   const { spec, walk, held } = ctx;
@@ -83,7 +102,7 @@ async function teacherHeads(
   const bounds = { dino: 0, ibot: 0 };
   const ownHead = hasOwnIbotHead(spec);
   const bounded = spec.loss.centering === "sinkhorn"; // reading them waits for a device
-  await walk("teacher", "dino_head", async (tensors) => {
+  await walk(side, "dino_head", async (tensors) => {
     const head = headOf(tensors, "dino_head");
     if (bounded) bounds.dino = bounds.ibot = await scoreBound(head.prototypes);
     for (const [r, h] of rows.entries()) {
@@ -94,7 +113,7 @@ async function teacherHeads(
     }
   });
   if (ownHead) {
-    await walk("teacher", "ibot_head", async (tensors) => {
+    await walk(side, "ibot_head", async (tensors) => {
       const head = headOf(tensors, "ibot_head");
       if (bounded) bounds.ibot = await scoreBound(head.prototypes);
       for (const [r, h] of rows.entries()) {
@@ -124,10 +143,14 @@ export async function targetsOf(
   const { spec } = ctx;
   const cls = ranks.map((rank) => rank.cls as tf.Tensor2D);
   const patches = ranks.map((rank) => rank.patches);
+  observeRanks(ctx, "teacher-cls-scores", cls);
+  observeRanks(ctx, "teacher-patch-scores", patches);
   const outcome =
     spec.loss.centering === "sinkhorn"
       ? { ...(await sinkhornTargets(ctx, cls, patches, bounds)), centers: async () => centers }
       : centredTargets(ctx, cls, patches, centers);
+  observeRanks(ctx, "cls-targets", outcome.cls);
+  observeRanks(ctx, "patch-targets", outcome.patches);
   return {
     targets: ctx.held.hold(
       outcome.cls.map((target, r) => ({ cls: target, patches: outcome.patches[r] })),
@@ -192,17 +215,6 @@ function centredTargets(
       return { ...used, pendingDino: means.dino, pendingIbot: means.ibot };
     },
   };
-}
-
-/** Replaces each rank's rows by their successor and disposes them. */
-function replaceEach(
-  rows: tf.Tensor2D[],
-  next: (x: tf.Tensor2D, rank: number) => tf.Tensor2D,
-): void {
-  for (const [r, x] of rows.entries()) {
-    rows[r] = next(x, r);
-    x.dispose();
-  }
 }
 
 /** The first `count` rows and, if there are more, the rest. Disposes the scores. */

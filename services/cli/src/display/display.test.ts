@@ -31,7 +31,7 @@ function record(step: number): string {
     step,
     workers: 2,
     loss: 5.5,
-    losses: { dinoLocal: 3, dinoGlobal: 2, ibot: 0.5, koleo: 0 },
+    losses: { dinoLocal: 3, dinoGlobal: 2, ibot: 0.5, koleo: 0, gram: 0 },
     lr: 1e-3,
   });
 }

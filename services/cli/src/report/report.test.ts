@@ -31,7 +31,7 @@ function stepRecord(step: number): StepRecord {
     generation: 1,
     workers: 2,
     loss: 8 - step / 20,
-    losses: { dinoLocal: 0, dinoGlobal: 5, koleo: 1, ibot: 2 },
+    losses: { dinoLocal: 0, dinoGlobal: 5, koleo: 1, ibot: 2, gram: 0 },
     gradNorm: { backbone: 1, dino_head: 2 },
     lr: scalars.learningRate,
     weightDecay: scalars.weightDecay,

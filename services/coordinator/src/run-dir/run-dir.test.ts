@@ -18,7 +18,7 @@ function stepRecord(step: number, loss = step / 3): StepRecord {
     generation: 1,
     workers: 1,
     loss,
-    losses: { dinoLocal: 1, dinoGlobal: 1, koleo: 1, ibot: 1 },
+    losses: { dinoLocal: 1, dinoGlobal: 1, koleo: 1, ibot: 1, gram: 0 },
     gradNorm: {},
     lr: 1e-300,
     weightDecay: 0.04,

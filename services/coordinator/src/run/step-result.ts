@@ -68,6 +68,7 @@ function meanLosses(logicalRanks: number, prepared: readonly Prepared[]): Losses
     dinoGlobal: mean("dinoGlobal"),
     koleo: mean("koleo"),
     ibot: mean("ibot"),
+    gram: mean("gram"),
   };
 }
 

@@ -93,6 +93,7 @@ function rankLosses(seed: number, step: number, rank: number): RankLosses {
     dinoGlobal,
     koleo,
     ibot,
+    gram: 0,
   };
 }
 

@@ -31,6 +31,7 @@ export interface RankLossReport {
   readonly dinoGlobal: number;
   readonly koleo: number;
   readonly ibot: number;
+  readonly gram: number;
 }
 
 /** A node of the fixed tree over a unit's chunks: the sum of squares of the reduced gradient, after division by L. */

@@ -67,8 +67,8 @@ function latestLoss(steps: readonly StepRecord[]): { latest?: string } {
 }
 
 function partsChart({ steps }: ReportData): string {
-  const names = ["dinoGlobal", "dinoLocal", "ibot", "koleo"] as const;
-  const used = names.filter((name) => steps.some((record) => record.losses[name] !== 0));
+  const names = ["dinoGlobal", "dinoLocal", "ibot", "koleo", "gram"] as const;
+  const used = names.filter((name) => steps.some((record) => (record.losses[name] ?? 0) !== 0));
   return lineChart({
     title: "Loss by part, nats",
     series: used.map((name) => seriesOf(steps, name, (record) => record.losses[name])),
