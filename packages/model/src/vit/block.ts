@@ -33,7 +33,11 @@ export type DrawRows = (branch: 0 | 1) => BranchRows | undefined;
 export const dropNothing: DrawRows = () => undefined;
 
 /** The block whose parameters are `<prefix>.norm1.weight` and so on. */
-export function blockOf(config: VitConfig, tensors: UnitTensors, prefix: string): Block {
+export function blockOf(
+  config: Pick<VitConfig, "heads" | "normEps" | "ffn" | "maskKeyBias">,
+  tensors: UnitTensors,
+  prefix: string,
+): Block {
   const gamma = (name: string) => {
     const value = optionalParameter<tf.Tensor1D>(tensors, `${prefix}.${name}.gamma`);
     return value && { name: `${prefix}.${name}.gamma`, value };
