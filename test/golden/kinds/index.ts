@@ -1,10 +1,17 @@
 /** All kinds of golden files. A file must match exactly one of them. */
 import type { Kind } from "../kind.js";
+import { block } from "./block.js";
+import { blockV1 } from "./block-v1.js";
 import { dinoHead } from "./dino-head.js";
 import { dinoLoss, dinoLossV1 } from "./dino-loss.js";
+import { dropAddResidual } from "./drop-add-residual.js";
 import { gramLossKind, gramResize } from "./gram.js";
 import { ibotLoss } from "./ibot-loss.js";
 import { koleoLoss } from "./koleo-loss.js";
+import { rope, ropeAugment } from "./rope.js";
+import { vit } from "./vit.js";
+import { vitList } from "./vit-list.js";
+import { vitV1 } from "./vit-v1.js";
 
 export const kinds: readonly Kind[] = [
   dinoHead,
@@ -14,4 +21,12 @@ export const kinds: readonly Kind[] = [
   koleoLoss,
   gramLossKind,
   gramResize,
+  vitV1,
+  vit,
+  vitList,
+  blockV1,
+  block,
+  dropAddResidual,
+  rope,
+  ropeAugment,
 ];

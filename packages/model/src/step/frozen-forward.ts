@@ -3,8 +3,9 @@ import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "../ops/attention.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.js";
 import type { VitConfig } from "../vit/config.js";
-import { type CropGroup, embed, sequencesOf } from "../vit/embed.js";
-import { output } from "../vit/output.js";
+import { type CropGroup, embed, patchGrid, sequencesOf } from "../vit/embed.js";
+import { disposeOutput, type OutputRows, output } from "../vit/output.js";
+import { disposeRotation, rotationOf } from "../vit/rope.js";
 import type { StepContext } from "./context.js";
 import type { Side } from "./contract.js";
 
@@ -14,7 +15,7 @@ export interface FrozenPass {
   /** The crops of each local rank: one group, patches given or not. */
   readonly crops: readonly CropGroup[];
   /** Packed rows of a rank that are wanted after the final norm. */
-  rowsOf(rank: number, sequences: readonly SequenceGroup[]): readonly number[];
+  rowsOf(rank: number, sequences: readonly SequenceGroup[]): readonly OutputRows[];
 }
 
 /** Normed rows [S,D] of each local rank; held by the context, owned by the caller. */
@@ -23,6 +24,9 @@ export async function frozenForward(ctx: StepContext, pass: FrozenPass): Promise
   const { walk, held } = ctx;
   const sequences = crops.map((group) => sequencesOf(config, [group]));
   const rows: tf.Tensor2D[] = held.hold([]);
+  // One for all ranks: a constant, their crops being of one size.
+  const grids = crops.slice(0, 1).map((group) => patchGrid(config, group));
+  const { rotation } = held.hold({ rotation: rotationOf(config, grids) });
   await walk(side, "embed", (tensors) => {
     for (const group of crops) rows.push(tf.tidy(() => embed(config, tensors, [group]).x));
   });
@@ -30,7 +34,7 @@ export async function frozenForward(ctx: StepContext, pass: FrozenPass): Promise
     await walk(side, `block.${i}`, (tensors) => {
       const block = blockOf(config, tensors, `backbone.blocks.${i}`);
       replaceEach(rows, (x, r) => {
-        const { y, saved } = blockForward(block, x, sequences[r] ?? [], dropNothing);
+        const { y, saved } = blockForward(block, x, sequences[r] ?? [], dropNothing, rotation);
         disposeBlock(saved);
         return y;
       });
@@ -40,10 +44,11 @@ export async function frozenForward(ctx: StepContext, pass: FrozenPass): Promise
     replaceEach(rows, (x, r) => {
       const wanted = pass.rowsOf(r, sequences[r] ?? []);
       const { h, saved } = output(config, tensors, x, wanted);
-      tf.dispose([saved.rows, saved.selected, saved.stats.mean, saved.stats.rstd]);
+      disposeOutput(saved);
       return h;
     });
   });
+  disposeRotation(rotation);
   return rows;
 }
 

@@ -44,7 +44,7 @@ export async function frozenGramTargets(ctx: StepContext): Promise<tf.Tensor2D[]
     rowsOf: (_r, sequences) => {
       const patches = (sequences[0]?.length ?? 0) - 1 - config.registers;
       const all = Array.from({ length: images * patches }, (_, row) => row);
-      return patchRows(sequences, config.registers, all);
+      return [{ kind: "patch", rows: patchRows(sequences, config.registers, all) }];
     },
   });
   const target = patchesPerCrop(ctx);

@@ -72,10 +72,10 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
     rowsOf: (r, sequences) => {
       const { registers } = network.config;
       const masked = maskedRows(spec, batches[r] as RankBatch);
+      const patches = [...masked, ...(chosen[r] as Int32Array)];
       return [
-        ...clsRows(sequences, 0),
-        ...patchRows(sequences, registers, masked),
-        ...patchRows(sequences, registers, chosen[r] as Int32Array),
+        { kind: "cls", rows: clsRows(sequences, 0) },
+        { kind: "patch", rows: patchRows(sequences, registers, patches) },
       ];
     },
   });
