@@ -1,5 +1,5 @@
 /**
- * One DINOv2 training step on the local logical ranks: the page to read first.
+ * One DINO, DINOv2 or DINOv3 training step on the local logical ranks: the page to read first.
  *
  * Units (embedding, blocks, norm, heads) are the outer loop and ranks the inner one: a unit's parameters are gathered, used
  * by every local rank, and released. Ranks never share a tensor operation, so a rank's numbers are the same whichever
@@ -7,7 +7,7 @@
  *
  *   teacher   global crops, no masks -> scores -> targets (Sinkhorn-Knopp over all ranks, or softmax centring)
  *   student   global crops with masks and local crops, packed into one row sequence -> normed cls and masked patches
- *   losses    DINO over crop pairs, KoLeo, iBOT at masked patches; backward through the heads at once
+ *   losses    DINO over crop pairs, KoLeo within a rank or a group of ranks, iBOT at masked patches; backward through the heads at once
  *   backward  norm, blocks in reverse, embedding; a unit's gradient is handed over as soon as it is there
  */
 
