@@ -49,6 +49,13 @@ const recipes: Readonly<Record<string, Partial<RunSpecInput>>> = {
     loss: { centering: "softmax" },
     engine: { activations: "recompute" },
   },
+  "batch norm, frozen magnitudes, plain prototypes, all pairs, two neighbours": {
+    heads: {
+      dino: { ...head, prototypes: 50, batchNorm: true, freezeMagnitude: true },
+      ibot: { ...head, prototypes: 30, weightNorm: false },
+    },
+    loss: { samePairs: true, koleoTopk: 2 },
+  },
 };
 
 function model() {

@@ -8,7 +8,8 @@
  *   teacher   global crops, no masks -> scores -> targets (Sinkhorn-Knopp over all ranks, or softmax centring);
  *             EMA of the student, or a frozen one (distillation); the Gram loss has its own, or shares the EMA teacher
  *   student   global crops with masks and local crops, packed into one row sequence -> normed cls and masked patches
- *   losses    DINO over crop pairs, KoLeo, iBOT at masked patches, Gram; backward through the heads at once
+ *   losses    DINO over crop pairs, KoLeo within a rank or a group of ranks, iBOT at masked patches, Gram; backward through the heads
+ *             at once
  *   backward  norm, blocks in reverse, embedding; a unit's gradient is handed over as soon as it is there
  */
 

@@ -30,9 +30,17 @@ test("contradictions between fields say expected, received and what to change", 
   );
   expect(problemsOf({ ...minimal, fleet: { workers: 9 } })).toContain("at most logicalRanks");
   expect(problemsOf({ ...minimal, batchPerRank: 1 })).toContain("KoLeo");
-  expect(problemsOf({ ...minimal, schedules: { teacherTemperature: { peak: -0.04 } } })).toContain(
-    "schedules.teacherTemperature.peak",
-  );
+  expect(problemsOf({ ...minimal, loss: { koleoTopk: 4 } })).toContain("at least 5 images");
+  for (const koleoGroup of [6, 12]) {
+    expect(problemsOf({ ...minimal, loss: { koleoGroup } })).toContain("loss.koleoGroup");
+  }
+  expect(problemsOf({ ...minimal, loss: { koleoGroup: 8, koleoTopk: 7 } })).toBe("");
+  const gram = { imageLevel: true, tokens: "masked" };
+  expect(problemsOf({ ...minimal, loss: { gram } })).toContain("loss.gram.tokens");
+  for (const peak of [-0.04, 0]) {
+    const schedules = { teacherTemperature: { peak } };
+    expect(problemsOf({ ...minimal, schedules })).toContain("schedules.teacherTemperature.peak");
+  }
 });
 
 test("a parsed spec is complete, frozen, and parses to itself", () => {

@@ -232,6 +232,10 @@ function crossChecks(spec: RunSpec): string[] {
       `loss.koleoGroup: expected a multiple of batchPerRank = ${spec.batchPerRank} that divides the global batch of ${globalBatch}, received ${loss.koleoGroup}`,
     ],
     [
+      !loss.gram?.imageLevel || loss.gram.tokens === "all",
+      `loss.gram.tokens: similarities within images need all patches, received ${loss.gram?.tokens}; set it to all or imageLevel to false`,
+    ],
+    [
       spec.crops.resolutions.every(({ global, local, gram }) =>
         [global, local, gram ?? 0].every((side) => side % model.patchSize === 0),
       ),

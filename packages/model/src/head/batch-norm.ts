@@ -66,9 +66,9 @@ export function backBatchNorm(
     const dweight = columnSums(tf.mul(dy, normal));
     const dbias = columnSums(dy);
     const along = tf.add(tf.mul(normal, tf.div(dweight, rows)), tf.div(dbias, rows));
-    const dx = tf.mul(tf.sub(dy, along), tf.mul(rstd, layer.weight)) as tf.Tensor2D;
-    // Columns of dx add up to 0 but for rounding, which would be all of the gradient of the bias before this layer.
-    return { dx: tf.sub(dx, tf.div(columnSums(dx), rows)) as tf.Tensor2D, dweight, dbias };
+    const inner = tf.mul(tf.sub(dy, along), tf.mul(rstd, layer.weight)) as tf.Tensor2D;
+    // Its columns have mean 0 but for rounding, which would be all of the gradient of a bias before this layer: taken off again.
+    return { dx: tf.sub(inner, tf.div(columnSums(inner), rows)) as tf.Tensor2D, dweight, dbias };
   });
   grads[`${layer.name}.weight`] = dweight;
   grads[`${layer.name}.bias`] = dbias;

@@ -30,6 +30,26 @@ test("a KoLeo group is some consecutive ranks, wherever they run", async () => {
   expect(own.gradients).not.toEqual(whole.gradients);
 });
 
+test("each KoLeo group is by itself", async () => {
+  const base = specOf();
+  const of = (logicalRanks: number) =>
+    specOf({
+      logicalRanks,
+      model: { ...base.model, dropPathRate: 0 },
+      loss: { koleoGroup: 4, dino: 0, ibot: 0 },
+    });
+  const both = await run(of(4), [[0, 1, 2, 3]]);
+  const second = await run(of(2), [[0, 1]], (rank) => ({ ...batchOf(of(4), rank + 2), rank }));
+  for (const rank of [0, 1]) {
+    expect(second.losses.get(rank)).toEqual(both.losses.get(rank + 2));
+    for (const unit of ["embed", "block.1", "norm"]) {
+      expect(second.gradients.get(`${rank} ${unit}`)).toEqual(
+        both.gradients.get(`${rank + 2} ${unit}`),
+      );
+    }
+  }
+});
+
 test("ranks that form one KoLeo group train like one rank with all their images", async () => {
   const base = specOf();
   const of = (logicalRanks: number, batchPerRank: number) =>
