@@ -27,21 +27,35 @@ beforeAll(async () => {
   await tf.setBackend("wasm");
 });
 
+const base = {
+  model: {
+    width: 16,
+    depth: 2,
+    heads: 2,
+    patchSize: 4,
+    channels: 1,
+    registers: 1,
+    layerScale: 0.5,
+    dropPathRate: 0.3,
+  },
+};
+const dinov3 = {
+  ...base.model,
+  positions: "rope",
+  rope: { shift: 0.1, rescale: 2 },
+  norm: "rmsnorm",
+  maskKeyBias: true,
+  untieClsNorm: true,
+  untieLocalClsNorm: true,
+} as const;
+const bySample = { ...base.model, dropPathMode: "sample", dropPathUniform: false } as const;
+
 function specOf(changes: Partial<RunSpecInput> = {}): RunSpec {
   return parseRunSpec({
     steps: 10,
     logicalRanks: 3,
     batchPerRank: 2,
-    model: {
-      width: 16,
-      depth: 2,
-      heads: 2,
-      patchSize: 4,
-      channels: 1,
-      registers: 1,
-      layerScale: 0.5,
-      dropPathRate: 0.3,
-    },
+    ...base,
     heads: {
       dino: { prototypes: 24, bottleneck: 8, hidden: 16 },
       ibot: { prototypes: 20, bottleneck: 8, hidden: 16 },
@@ -204,10 +218,55 @@ test("a rank's losses and gradients are bit-identical however ranks are dealt to
 });
 
 test("recomputed activations give the gradients of kept ones, bit for bit", async () => {
-  const kept = await run(specOf(), [[0, 1, 2]]);
-  const recomputed = await run(specOf({ engine: { activations: "recompute" } }), [[0, 1, 2]]);
-  expect(recomputed.gradients).toEqual(kept.gradients);
-  expect(recomputed.losses).toEqual(kept.losses);
+  for (const model of [base.model, dinov3, bySample]) {
+    const kept = await run(specOf({ model }), [[0, 1, 2]]);
+    const engine = { activations: "recompute" } as const;
+    const recomputed = await run(specOf({ model, engine }), [[0, 1, 2]]);
+    expect(recomputed.gradients).toEqual(kept.gradients);
+    expect(recomputed.losses).toEqual(kept.losses);
+  }
+});
+
+test("rotary positions that move in training, and stochastic depth by sample: any dealing, nothing left over", async () => {
+  for (const model of [dinov3, bySample]) {
+    const before = tf.memory().numTensors;
+    const spec = specOf({ model });
+    const whole = await run(spec, [[0, 1, 2]]);
+    expect(tf.memory().numTensors).toBe(before);
+    const parts = await run(spec, [[2], [0, 1]]);
+    expect(parts.losses).toEqual(whole.losses);
+    expect(parts.gradients).toEqual(whole.gradients);
+    const other = await run({ ...spec, seed: spec.seed + 1 }, [[0, 1, 2]]);
+    expect(other.losses).not.toEqual(whole.losses);
+  }
+});
+
+test("the student's coordinates move, the teacher's do not", async () => {
+  const still = { ...dinov3, dropPathRate: 0 };
+  const asked: object[] = [];
+  const results = await Promise.all(
+    [0, 0.5].map(async (shift) => {
+      const spec = specOf({ model: still });
+      const layout = layoutOf(spec);
+      const deps = localDeps(spec, layout, new Map(), async (_key, [x]) => x as Float32Array);
+      return await trainStep({
+        spec,
+        layout,
+        step: 0,
+        scalars: scalarsAt(spec, 0),
+        batches: [batchOf(spec, 0)],
+        centers: initialCenters(spec),
+        deps,
+        drawRope(key) {
+          asked.push(key);
+          return { shift: [shift, shift], logJitter: [0, 0], logRescale: 0 };
+        },
+      });
+    }),
+  );
+  expect(results[0]?.losses).not.toEqual(results[1]?.losses);
+  // Forward and backward of two steps, two blocks and two groups: the teacher asked for none.
+  expect(asked.length).toBe(2 * 2 * 2 * 2);
 });
 
 test("a rank without masked patches has no iBOT loss and a zero gradient in the iBOT head", async () => {
@@ -233,10 +292,10 @@ test("the total is the weighted sum of the parts, and parts with weight 0 are ab
 });
 
 test("without local crops the two global crops carry the whole DINO loss", async () => {
-  const base = specOf();
+  const usual = specOf();
   const spec = specOf({
-    crops: { ...base.crops, localCount: 0 },
-    heads: { ...base.heads, ibot: null },
+    crops: { ...usual.crops, localCount: 0 },
+    heads: { ...usual.heads, ibot: null },
     loss: { koleo: 0, ibot: 0 },
   });
   const { losses } = await run(spec, [[0, 1, 2]]);
