@@ -1,5 +1,5 @@
 /**
- * DINOv2 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts.
+ * DINO, DINOv2 and DINOv3 as functions of TF.js tensors, with explicit backward. Pure: no I/O. Start reading at train-step.ts.
  * Besides the step it exports its building blocks (`embed`, `blockForward`, `headLoss`, ...), for other objectives and for
  * the numerics tests.
  */
