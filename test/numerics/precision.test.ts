@@ -46,6 +46,30 @@ const variants = {
     // KoLeo's choice of a nearest neighbour is discrete: of these features two are nearly tied, and bfloat16 picks the other one.
     loss: { koleo: 0, centering: "softmax" },
   },
+  "rotary positions, RMS norm, masked key biases, norms of their own for cls": {
+    model: {
+      width: 64,
+      depth: 2,
+      heads: 2,
+      patchSize: 4,
+      layerScale: 0.5,
+      registers: 2,
+      positions: "rope",
+      rope: { rescale: 2 },
+      norm: "rmsnorm",
+      maskKeyBias: true,
+      untieClsNorm: true,
+      untieLocalClsNorm: true,
+      tokenStd: 0.02,
+    },
+    heads: { dino: { prototypes: 512, bottleneck: 64, hidden: 128, layers: 3 } },
+    crops: {
+      global: { size: 24, scale: [0.4, 1] },
+      local: { size: 12, scale: [0.1, 0.4] },
+      localCount: 2,
+    },
+    loss: { koleo: 0 },
+  },
 } as const;
 
 function specOf(variant: keyof typeof variants, precision: Precision): RunSpec {

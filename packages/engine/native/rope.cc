@@ -112,7 +112,8 @@ void rotateOnCpu(const Rotation& r, T qkv) {
 
 // --- other devices -----------------------------------------------------------------------------------------
 
-/// Halves a and b of the heads in x [count, positions, 2, heads, headDim].
+/// Halves a and b of the heads in x [count, positions, 2, heads, headDim]. Four passes over a half of what is rotated; dtypes are
+/// converted on the way, without copies.
 void rotateRun(const Rotation& r, const Run& run, T x) {
   const int64_t positions = run.length - r.prefix;
   const auto table = [&](T all) {
@@ -121,17 +122,17 @@ void rotateRun(const Rotation& r, const Run& run, T x) {
   };
   const at::Tensor cos = table(r.cos), sin = r.inverse ? table(r.sin).neg() : table(r.sin);
   const at::Tensor a = x.narrow(4, 0, r.half), b = x.narrow(4, r.half, r.half);
-  const auto operandOf = [&](T half) { return r.rounded ? half.to(at::kBFloat16) : wide(half); };
-  const at::Tensor from = operandOf(a), to = operandOf(b);
   if (r.rounded) {
+    const at::Tensor from = a.to(at::kBFloat16), to = b.to(at::kBFloat16);
     const at::Tensor first = at::mul(from, cos).sub_(at::mul(to, sin));
     b.copy_(at::mul(to, cos).add_(at::mul(from, sin)));
     a.copy_(first);
     return;
   }
-  const at::Tensor first = at::mul(from, cos).addcmul_(to, sin, -1);
-  b.copy_(at::mul(to, cos).addcmul_(from, sin));
-  a.copy_(first);
+  const at::Tensor intoA = at::mul(b, at::neg(sin)), intoB = at::mul(a, sin);
+  at::Tensor outA = a, outB = b;
+  at::addcmul_out(outA, intoA, a, cos);
+  at::addcmul_out(outB, intoB, b, cos);
 }
 
 void rotateElsewhere(const Rotation& r, T qkv) {

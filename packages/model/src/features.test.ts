@@ -72,6 +72,34 @@ test("features of an image do not depend on its batch, and nothing is left over"
   expect(tf.memory().numTensors).toBe(before);
 });
 
+test("a model with rotary positions and a norm of its own for cls has features of any size", async () => {
+  const before = tf.memory().numTensors;
+  const model = { ...spec.model, positions: "rope", untieClsNorm: true } as const;
+  const rotary = { ...spec, model: { ...model, rope: { ...spec.model.rope, rescale: 2 } } };
+  const units = layoutOf(rotary).units;
+  const read = async (name: string) => {
+    const unit = units.find((candidate) => candidate.name === name);
+    if (!unit) throw new RangeError(name);
+    const flat = tf.tensor1d(initialUnit(rotary, unit));
+    const tensors: Record<string, tf.Tensor> = { ...viewUnit(unit, flat) };
+    flat.dispose();
+    const own = tensors["backbone.cls_norm.bias"];
+    if (own) tensors["backbone.cls_norm.bias"] = tf.add(own, 5);
+    own?.dispose();
+    return { tensors, release: () => tf.dispose(Object.values(tensors)) };
+  };
+  const args = { spec: rotary, layout: layoutOf(rotary), gather: read, count: 2 };
+  const first = await features({ ...args, images: imagesOf(2, 24), size: 24 });
+  const again = await features({ ...args, images: imagesOf(2, 24), size: 24 });
+  expect(first.patches.shape).toEqual([2, 36, 16]);
+  // Nothing moves coordinates here.
+  expect(again.cls.dataSync()).toEqual(first.cls.dataSync());
+  expect(tf.tidy(() => tf.mean(first.cls).dataSync()[0])).toBeCloseTo(5, 4);
+  expect(tf.tidy(() => tf.mean(first.patches).dataSync()[0])).toBeCloseTo(0, 4);
+  tf.dispose([first.cls, first.patches, again.cls, again.patches]);
+  expect(tf.memory().numTensors).toBe(before);
+});
+
 test("features that fail half-way leave nothing behind", async () => {
   const before = tf.memory().numTensors;
   const failing = async (name: string) => {

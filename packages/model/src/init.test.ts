@@ -70,6 +70,32 @@ test("each kind of parameter starts as in the official code", () => {
   }
 });
 
+test("DINO and DINOv3 start as in their code", () => {
+  const tokens = { tokenStd: 0.02 };
+  const v1 = initial({ ...spec, model: { ...spec.model, ...tokens, registers: 0, layerScale: 0 } });
+  const rope = { positions: "rope", norm: "rmsnorm", untieClsNorm: true } as const;
+  const heads = { ...spec.heads, dino: { ...spec.heads.dino, weightNorm: false } };
+  const v3 = initial({ ...spec, heads, model: { ...spec.model, ...tokens, ...rope } });
+  const std = (values: Map<string, Float32Array>, name: string) => moments(values.get(name)).std;
+  for (const [values, names] of [
+    [v1, ["backbone.cls_token", "backbone.pos_embed", "dino_head.mlp.2.weight"]],
+    [v3, ["backbone.cls_token", "backbone.register_tokens", "dino_head.last_layer.weight"]],
+  ] as const) {
+    for (const name of names) {
+      expect(std(values, name) / 0.02, name).toBeGreaterThan(0.8);
+      expect(std(values, name) / 0.02, name).toBeLessThan(1.2);
+    }
+    // Uniform in +-1/sqrt(inputs): PyTorch's default in DINO, the same written out in DINOv3.
+    const patches = moments(values.get("backbone.patch_embed.proj.weight"));
+    expect(patches.largest).toBeLessThanOrEqual(1 / Math.sqrt(3 * 8 * 8));
+    expect(patches.std * Math.sqrt(3 * 3 * 8 * 8)).toBeCloseTo(1, 1);
+    expect(new Set(values.get("backbone.mask_token"))).toEqual(new Set([0]));
+  }
+  expect(moments(v1.get("dino_head.last_layer.weight_v")).largest).toBeLessThanOrEqual(1 / 8);
+  expect(new Set(v3.get("backbone.cls_norm.weight"))).toEqual(new Set([1]));
+  expect([v3.has("backbone.norm.bias"), v3.has("backbone.pos_embed")]).toEqual([false, false]);
+});
+
 test("a parameter's values depend on seed and name only", () => {
   const values = initial();
   expect(initial()).toEqual(values);

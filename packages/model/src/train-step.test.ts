@@ -3,11 +3,22 @@ import "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, expect, test } from "vitest";
 import { initialCenters, trainStep } from "./index.js";
-import { batchOf, localDeps, run, specOf } from "./testing/workers.js";
+import { batchOf, localDeps, run, specOf, tinyModel } from "./testing/workers.js";
 
 beforeAll(async () => {
   await tf.setBackend("wasm");
 });
+
+const dinov3 = {
+  ...tinyModel,
+  positions: "rope",
+  rope: { shift: 0.1, rescale: 2 },
+  norm: "rmsnorm",
+  maskKeyBias: true,
+  untieClsNorm: true,
+  untieLocalClsNorm: true,
+} as const;
+const bySample = { ...tinyModel, dropPathMode: "sample", dropPathUniform: false } as const;
 
 test("a step leaves no tensor behind and gathers at most one unit beyond the one in use", async () => {
   const before = tf.memory().numTensors;
@@ -31,6 +42,19 @@ const recipes: readonly Partial<RunSpecInput>[] = [
     heads: {
       dino: { prototypes: 24, bottleneck: 8, hidden: 16, batchNorm: true, freezeMagnitude: true },
       ibot: { prototypes: 20, bottleneck: 8, hidden: 16, weightNorm: false },
+    },
+  },
+  { loss: { gram: { teacher: "ema", tokens: "masked", negatives: "remove" } } },
+  { loss: { gram: { teacher: "frozen", imageLevel: true } } },
+  // A wider, deeper teacher than the student.
+  {
+    distillation: {
+      checkpoint: "unused",
+      model: { ...tinyModel, width: 32, depth: 3 },
+      heads: {
+        dino: { prototypes: 24, bottleneck: 16, hidden: 32 },
+        ibot: { prototypes: 20, bottleneck: 16, hidden: 32 },
+      },
     },
   },
 ];
@@ -74,10 +98,55 @@ test("a head with a frozen magnitude emits no gradient for it; a plain one has n
 });
 
 test("recomputed activations give the gradients of kept ones, bit for bit", async () => {
-  const kept = await run(specOf(), [[0, 1, 2]]);
-  const recomputed = await run(specOf({ engine: { activations: "recompute" } }), [[0, 1, 2]]);
-  expect(recomputed.gradients).toEqual(kept.gradients);
-  expect(recomputed.losses).toEqual(kept.losses);
+  for (const model of [tinyModel, dinov3, bySample]) {
+    const kept = await run(specOf({ model }), [[0, 1, 2]]);
+    const engine = { activations: "recompute" } as const;
+    const recomputed = await run(specOf({ model, engine }), [[0, 1, 2]]);
+    expect(recomputed.gradients).toEqual(kept.gradients);
+    expect(recomputed.losses).toEqual(kept.losses);
+  }
+});
+
+test("rotary positions that move in training, and stochastic depth by sample: any dealing, nothing left over", async () => {
+  for (const model of [dinov3, bySample]) {
+    const before = tf.memory().numTensors;
+    const spec = specOf({ model });
+    const whole = await run(spec, [[0, 1, 2]]);
+    expect(tf.memory().numTensors).toBe(before);
+    const parts = await run(spec, [[2], [0, 1]]);
+    expect(parts.losses).toEqual(whole.losses);
+    expect(parts.gradients).toEqual(whole.gradients);
+    const other = await run({ ...spec, seed: spec.seed + 1 }, [[0, 1, 2]]);
+    expect(other.losses).not.toEqual(whole.losses);
+  }
+});
+
+test("the student's coordinates move, the teacher's do not", async () => {
+  const still = { ...dinov3, dropPathRate: 0 };
+  const asked: object[] = [];
+  const results = await Promise.all(
+    [0, 0.5].map(async (shift) => {
+      const spec = specOf({ model: still });
+      const layout = layoutOf(spec);
+      const deps = localDeps(spec, layout, new Map(), async (_key, [x]) => x as Float32Array);
+      return await trainStep({
+        spec,
+        layout,
+        step: 0,
+        scalars: scalarsAt(spec, 0),
+        batches: [batchOf(spec, 0)],
+        centers: initialCenters(spec),
+        deps,
+        drawRope(key) {
+          asked.push(key);
+          return { shift: [shift, shift], logJitter: [0, 0], logRescale: 0 };
+        },
+      });
+    }),
+  );
+  expect(results[0]?.losses).not.toEqual(results[1]?.losses);
+  // Forward and backward of two steps, two blocks and two groups: the teacher asked for none.
+  expect(asked.length).toBe(2 * 2 * 2 * 2);
 });
 
 test("a rank without masked patches has no iBOT loss and a zero gradient in the iBOT head", async () => {
@@ -105,10 +174,10 @@ test("the total is the weighted sum of the parts, and parts with weight 0 are ab
 });
 
 test("without local crops the two global crops carry the whole DINO loss", async () => {
-  const base = specOf();
+  const usual = specOf();
   const spec = specOf({
-    crops: { ...base.crops, localCount: 0 },
-    heads: { ...base.heads, ibot: null },
+    crops: { ...usual.crops, localCount: 0 },
+    heads: { ...usual.heads, ibot: null },
     loss: { koleo: 0, ibot: 0 },
   });
   const { losses } = await run(spec, [[0, 1, 2]]);

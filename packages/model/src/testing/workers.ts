@@ -1,5 +1,6 @@
 /** A tiny run whose ranks are dealt to workers of one process, who meet in `sumAcrossRanks`. */
 import {
+  frozenUnitsOf,
   type Layout,
   layoutOf,
   parseRunSpec,
@@ -16,26 +17,29 @@ import {
   initialCenters,
   initialUnit,
   type RankBatch,
+  type Side,
   type StepDeps,
   trainStep,
   viewUnit,
 } from "../index.js";
+
+export const tinyModel = {
+  width: 16,
+  depth: 2,
+  heads: 2,
+  patchSize: 4,
+  channels: 1,
+  registers: 1,
+  layerScale: 0.5,
+  dropPathRate: 0.3,
+} as const;
 
 export function specOf(changes: Partial<RunSpecInput> = {}): RunSpec {
   return parseRunSpec({
     steps: 10,
     logicalRanks: 3,
     batchPerRank: 2,
-    model: {
-      width: 16,
-      depth: 2,
-      heads: 2,
-      patchSize: 4,
-      channels: 1,
-      registers: 1,
-      layerScale: 0.5,
-      dropPathRate: 0.3,
-    },
+    model: tinyModel,
     heads: {
       dino: { prototypes: 24, bottleneck: 8, hidden: 16 },
       ibot: { prototypes: 20, bottleneck: 8, hidden: 16 },
@@ -140,16 +144,19 @@ export function localDeps(
   gradients: Map<string, Float32Array>,
   sumAcrossRanks: StepDeps["sumAcrossRanks"],
 ): StepDeps & { mostGathered(): number } {
-  const unitOf = (name: string) => layout.units.find((unit) => unit.name === name) as never;
+  const frozen = frozenUnitsOf(spec);
+  const unitOf = (name: string, side: Side = "student") =>
+    (side === "frozen" ? frozen : layout.units).find((unit) => unit.name === name) as never;
+  const seeds = { student: 1, teacher: 2, frozen: 3 };
   const open = new Set<string>();
   let most = 0;
   return {
     async gather(side, name) {
       open.add(`${side} ${name}`);
       most = Math.max(most, open.size);
-      const values = initialUnit({ ...spec, seed: side === "student" ? 1 : 2 }, unitOf(name));
-      const flat = tf.tensor1d(values);
-      const tensors = viewUnit(unitOf(name), flat);
+      const unit = unitOf(name, side);
+      const flat = tf.tensor1d(initialUnit({ ...spec, seed: seeds[side] }, unit));
+      const tensors = viewUnit(unit, flat);
       flat.dispose();
       return {
         tensors,
