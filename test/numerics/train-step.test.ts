@@ -11,6 +11,7 @@ import {
 import { applyPending, type ChooseSequences, initialCenters, type RankBatch } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
+import { type RunState, runStep, type StepOutcome } from "../golden/one-rank.js";
 import { cropsOf, plainName } from "./support/backbone.js";
 import {
   asLoss,
@@ -21,7 +22,6 @@ import {
   expectClose,
 } from "./support/close.js";
 import { engines } from "./support/engines.js";
-import { type RunState, runStep, type StepOutcome } from "./support/one-rank.js";
 import { type Golden, readGolden } from "./support/safetensors.js";
 
 const files = [

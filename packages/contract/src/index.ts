@@ -8,8 +8,24 @@ export {
   type Submodule,
   type Unit,
 } from "./layout/layout.js";
+export {
+  isAdapted,
+  type NormGroup,
+  type NormSource,
+  type NormSum,
+  nodesOf,
+  normKey,
+  type StepNorms,
+  stepNorms,
+} from "./layout/norms.js";
 export { type Rng, rngOf, streams } from "./rng.js";
-export { type StepScalars, scalarsAt, scheduleAt } from "./schedule.js";
+export {
+  type LearningRateRule,
+  type StepScalars,
+  scalarsAt,
+  scaledLearningRate,
+  scheduleAt,
+} from "./schedule.js";
 export {
   type GradNorms,
   type LedgerRecord,

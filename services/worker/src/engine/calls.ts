@@ -1,5 +1,5 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
-import type { GradNorms, RunSpec, StepSeconds } from "@paddock/contract";
+import type { GradNorms, NormSum, RunSpec, StepSeconds } from "@paddock/contract";
 import type { Centers, RankBatch } from "@paddock/model";
 
 export const stateKinds = ["student", "m", "v", "teacher"] as const;
@@ -40,17 +40,10 @@ export interface RankLossReport {
   readonly ibot: number;
 }
 
-/** A node of the fixed tree over a unit's chunks: the sum of squares of the reduced gradient, after division by L. */
-export interface NormRootReport {
-  readonly unit: string;
-  readonly start: number;
-  readonly end: number;
-  readonly sum: number;
-}
-
 export interface StepReport {
   readonly losses: readonly RankLossReport[];
-  readonly normRoots: readonly NormRootReport[];
+  /** Of the reduced gradient, after division by L. */
+  readonly normRoots: readonly NormSum[];
   readonly finite: boolean;
   /** Name of the first tensor with a non-finite value, or "". */
   readonly firstBadTensor: string;

@@ -1,18 +1,18 @@
 /** A run of one logical rank in memory: parameters and moments as flat vectors, gradients adopted directly. */
 import {
-  chunkElements,
-  chunksIn,
   type Layout,
   type RunSpec,
+  type StepNorms,
   type StepScalars,
+  stepNorms,
 } from "@paddock/contract";
 import {
   type Centers,
   type ChooseSequences,
-  clipCoefficient,
   type FlatMath,
   flatGradient,
   hostVectors,
+  normNodes,
   type Precision,
   type RankBatch,
   type RankLosses,
@@ -55,8 +55,10 @@ export interface StepOutcome {
   readonly losses: RankLosses;
   /** Before clipping, by unit. */
   readonly grads: Vectors;
-  /** By submodule. */
-  readonly gradNorm: Map<string, number>;
+  /** Of submodules. */
+  readonly gradNorm: ReadonlyMap<string, number>;
+  /** Of all that is clipped by itself. */
+  readonly norms: StepNorms["all"];
 }
 
 /** One step and its update of `state`. */
@@ -76,7 +78,12 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
   });
   for (const grad of grads.values()) referenceFlatMath.scale(grad, 1 / lossScale);
   state.centers = centers;
-  const gradNorm = normsOf(layout, grads);
+  const nodes = normNodes(vectors, layout, ({ name }) => ({
+    start: 0,
+    grad: grads.get(name) as Float32Array,
+    student: state.student.get(name) as Float32Array,
+  }));
+  const norms = stepNorms(layout.normGroups, nodes);
   for (const unit of layout.units) {
     const of = (vectors: Vectors) => vectors.get(unit.name) as Float32Array;
     const shard = {
@@ -86,16 +93,16 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       v: of(state.v),
       grad: of(grads).slice(),
     };
-    const norm = gradNorm.get(unit.submodule) as number;
     const flat = inputs.flat ? hostVectors(inputs.flat) : vectors;
     updateUnit(flat, unit, { start: 0, end: unit.elements }, shard, {
       spec,
       scalars,
       step,
-      clipCoefficient: clipCoefficient(norm, spec.optimizer.clipNorm),
+      norms: norms.all,
     });
   }
-  return { losses: losses[0] as RankLosses, grads, gradNorm };
+  const gradNorm = new Map(Object.entries(norms.submodules));
+  return { losses: losses[0] as RankLosses, grads, gradNorm, norms: norms.all };
 }
 
 function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Vectors): StepDeps {
@@ -120,15 +127,4 @@ function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Ve
       return vector as Float32Array;
     },
   };
-}
-
-function normsOf(layout: Layout, grads: Vectors): Map<string, number> {
-  const squares = new Map<string, number>();
-  for (const { name, submodule, elements } of layout.units) {
-    const chunks = new Float64Array(chunksIn(elements));
-    referenceFlatMath.sumSquares(grads.get(name) as Float32Array, chunkElements, chunks);
-    const sum = chunks.reduce((a, b) => a + b, 0);
-    squares.set(submodule, (squares.get(submodule) ?? 0) + sum);
-  }
-  return new Map([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
 }
