@@ -10,7 +10,10 @@ import {
   type Centers,
   type ChooseSequences,
   type FlatMath,
+  features,
   flatGradient,
+  headOf,
+  headScores,
   hostVectors,
   normNodes,
   type Precision,
@@ -55,6 +58,8 @@ export interface StepOutcome {
   readonly losses: RankLosses;
   /** Before clipping, by unit. */
   readonly grads: Vectors;
+  /** What the update made of them: clipped, for AdamW. */
+  readonly clipped: Vectors;
   /** Of submodules. */
   readonly gradNorm: ReadonlyMap<string, number>;
   /** Of all that is clipped by itself. */
@@ -84,6 +89,7 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
     student: state.student.get(name) as Float32Array,
   }));
   const norms = stepNorms(layout.normGroups, nodes);
+  const clipped: Vectors = new Map();
   for (const unit of layout.units) {
     const of = (vectors: Vectors) => vectors.get(unit.name) as Float32Array;
     const shard = {
@@ -100,9 +106,41 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       step,
       norms: norms.all,
     });
+    clipped.set(unit.name, shard.grad);
   }
   const gradNorm = new Map(Object.entries(norms.submodules));
-  return { losses: losses[0] as RankLosses, grads, gradNorm, norms: norms.all };
+  return { losses: losses[0] as RankLosses, grads, clipped, gradNorm, norms: norms.all };
+}
+
+export interface ScoreInputs {
+  readonly spec: RunSpec;
+  readonly layout: Layout;
+  readonly side: "student" | "teacher";
+  /** [N,H,W,C] */
+  readonly images: Float32Array;
+  /** H = W */
+  readonly size: number;
+}
+
+/** A network's scores [N,K] of whole images, as in evaluation. */
+export async function scoresOf(state: RunState, inputs: ScoreInputs): Promise<tf.Tensor2D> {
+  const { spec, layout, side, images, size } = inputs;
+  const { gather } = depsOf(state, layout, spec.engine.precision, new Map());
+  const count = images.length / (size * size * spec.model.channels);
+  const gatherSide = (unit: string) => gather(side, unit);
+  const { cls, patches } = await features({
+    spec,
+    layout,
+    gather: gatherSide,
+    images,
+    count,
+    size,
+  });
+  const { tensors, release } = await gather(side, "dino_head");
+  const scores = headScores(headOf(tensors, "dino_head"), cls);
+  release();
+  tf.dispose([cls, patches]);
+  return scores;
 }
 
 function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Vectors): StepDeps {

@@ -14,6 +14,7 @@ export {
   type NormSource,
   type NormSum,
   nodesOf,
+  normGroupsOf,
   normKey,
   type StepNorms,
   stepNorms,
