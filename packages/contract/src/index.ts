@@ -1,13 +1,6 @@
 /** Shared domain of coordinator, workers and tools. Pure: no I/O, no tensors. */
 export { type ErrorCode, invariant, isErrorCode, PaddockError, type Retry } from "./errors.js";
-export {
-  gridSide,
-  type Layout,
-  layoutOf,
-  type Parameter,
-  type Submodule,
-  type Unit,
-} from "./layout/layout.js";
+export { gridSide, type Layout, layoutOf } from "./layout/layout.js";
 export {
   isAdapted,
   type NormGroup,
@@ -19,6 +12,7 @@ export {
   type StepNorms,
   stepNorms,
 } from "./layout/norms.js";
+export type { Parameter, Submodule, Unit } from "./layout/unit.js";
 export { type Rng, rngOf, streams } from "./rng.js";
 export {
   type LearningRateRule,

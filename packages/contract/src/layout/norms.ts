@@ -8,7 +8,7 @@ import { PaddockError } from "../errors.js";
 import { chunkElements, chunksIn } from "../shards.js";
 import type { RunSpec } from "../spec/run.js";
 import { subtreeRoots, sumTree, type TreeNode } from "../tree.js";
-import type { Parameter, Submodule, Unit } from "./layout.js";
+import type { Parameter, Submodule, Unit } from "./unit.js";
 
 /** What is summed: gradient squares, weight squares, or gradient times weight. */
 export type NormSource = "gradient" | "weight" | "product";
@@ -101,10 +101,7 @@ export function nodesOf(group: NormGroup, first: number, sums: Float64Array): No
 }
 
 /** The sum of each group, by key. @throws PaddockError `internal` if a chunk is missing. */
-export function groupSums(
-  groups: readonly NormGroup[],
-  nodes: readonly NormSum[],
-): Map<string, number> {
+function groupSums(groups: readonly NormGroup[], nodes: readonly NormSum[]): Map<string, number> {
   const keyOf = (unit: string, start: number, end: number): string => `${unit} ${start} ${end}`;
   const known = new Map(nodes.map(({ unit, start, end, sum }) => [keyOf(unit, start, end), sum]));
   const sums = new Map<string, number>();
