@@ -44,8 +44,7 @@ function isFixed(variant: string): boolean {
 }
 
 function dinoSpec({ config }: Golden, freezeMagnitude: boolean): RunSpec {
-  const known = ["embed", "depth", "heads", "qkv_bias", "head_nlayers", "head_use_bn"];
-  onlyKnown("config", config, known);
+  onlyKnown("config", config, [...sizes, ...biases, "head_nlayers", "head_use_bn"]);
   return parseRunSpec({
     steps: 1,
     batchPerRank: 2,
@@ -58,7 +57,11 @@ function dinoSpec({ config }: Golden, freezeMagnitude: boolean): RunSpec {
       qkvBias: config.qkv_bias ?? true,
     },
     heads: {
-      dino: { layers: config.head_nlayers, batchNorm: config.head_use_bn, freezeMagnitude },
+      dino: {
+        layers: Math.max(1, config.head_nlayers),
+        batchNorm: config.head_use_bn,
+        freezeMagnitude,
+      },
     },
     optimizer: { decay: "matrices", layerDecay: 1, patchEmbedMultiplier: 1 },
   });
@@ -199,7 +202,7 @@ function specOfV3({ config }: Golden): RunSpec {
     model: {
       ...spec.model,
       positions: "rope",
-      norm: config.norm_layer === "rmsnorm" ? "rmsnorm" : "layernorm",
+      norm: normOf(config.norm_layer ?? "layernorm"),
       maskKeyBias: config.mask_k_bias ?? false,
       untieClsNorm: config.untie_cls_and_patch_norms ?? false,
       untieLocalClsNorm: config.untie_global_and_local_cls_norm ?? false,
@@ -240,6 +243,12 @@ function ffnOf(layer: string): "mlp" | "swiglu" {
   if (layer === "mlp") return "mlp";
   if (layer.startsWith("swiglu")) return "swiglu";
   throw new RangeError(`expected mlp or swiglu, received ${layer}`);
+}
+
+function normOf(layer: string): "layernorm" | "rmsnorm" {
+  if (layer === "rmsnorm") return "rmsnorm";
+  if (layer === "layernorm" || layer === "layernormbf16") return "layernorm";
+  throw new RangeError(`expected layernorm, layernormbf16 or rmsnorm, received ${layer}`);
 }
 
 /** The heads whose names are listed. */

@@ -12,18 +12,18 @@ function layout(optimizer: RunSpecInput["optimizer"]): Layout {
       steps: 10,
       batchPerRank: 2,
       data: { path: "unused" },
-      model: { width: 24, depth: 2, heads: 2, patchSize: 8 },
-      heads: { dino: { prototypes: 40, bottleneck: 20, hidden: 30, freezeMagnitude: true } },
+      model: { width: 48, depth: 2, heads: 2, patchSize: 8 },
+      heads: { dino: { prototypes: 400, bottleneck: 50, hidden: 200, freezeMagnitude: true } },
       crops: { global: { size: 32, scale: [0.3, 1] }, local: { size: 16, scale: [0.1, 0.3] } },
       optimizer,
     }),
   );
 }
 
-/** What the chunks [first, end) of a vector sum to. */
+/** What the chunks [first, end) of a vector sum to: with all bits in use, so that sums are rounded. */
 function sumsOf(unit: number, source: string, first: number, end: number): Float64Array {
   return Float64Array.from({ length: end - first }, (_, i) =>
-    rngOf(unit, source.length, first + i).uniform(),
+    Math.sqrt(rngOf(unit, source.length, first + i).uniform()),
   );
 }
 
