@@ -22,9 +22,9 @@ import {
 } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
+import { type RunState, runStep } from "../golden/one-rank.js";
 import { expectClose } from "./support/close.js";
 import { engines, onReference } from "./support/engines.js";
-import { type RunState, runStep } from "./support/one-rank.js";
 import {
   allowedFor,
   expectWithinRounding,

@@ -7,8 +7,8 @@ import { drawMasks } from "@paddock/data";
 import { initialCenters, initialUnit, type Precision, type RankBatch } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
+import { type RunState, runStep, type StepOutcome } from "../golden/one-rank.js";
 import { engines } from "./support/engines.js";
-import { type RunState, runStep, type StepOutcome } from "./support/one-rank.js";
 
 const gradientBound = 2e-2;
 

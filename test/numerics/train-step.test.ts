@@ -12,6 +12,7 @@ import { applyPending, type ChooseSequences, initialCenters, type RankBatch } fr
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
 import { cropsOf, plainName } from "../golden/backbone.js";
+import { type RunState, runStep, type StepOutcome } from "../golden/one-rank.js";
 import {
   asLoss,
   asParameter,
@@ -21,7 +22,6 @@ import {
   expectClose,
 } from "./support/close.js";
 import { engines } from "./support/engines.js";
-import { type RunState, runStep, type StepOutcome } from "./support/one-rank.js";
 import { type Golden, readGolden } from "./support/safetensors.js";
 
 const files = [

@@ -3,7 +3,7 @@
  * student, losses, backward, reduction and update through the worker's StepRunner. What is missing of a worker is its connections;
  * fleet.ts has those.
  */
-import { chunksIn, layoutOf, type RunSpec, sumTree } from "@paddock/contract";
+import { layoutOf, type RunSpec, stepNorms } from "@paddock/contract";
 import { startBatchPool } from "@paddock/data";
 import { type Engine, openEngine } from "@paddock/engine";
 import { hostVectors, initialCenters, initialUnit, referenceFlatMath } from "@paddock/model";
@@ -44,7 +44,7 @@ export async function trainSteps(
       const report = await runner.compute(step, spec.exchange.initialScale, batches);
       pool.release(batches);
       if (!report.finite) throw new Error(`step ${step}: ${report.firstBadTensor} is not finite`);
-      runner.update(step, normsOf(spec, report.normRoots));
+      runner.update(step, stepNorms(layoutOf(spec).normGroups, report.normRoots).all);
       if (leak) tf.keep(tf.fill([leakBytes / 4], step));
       const { tensors, bytes } = engine.memory();
       await observe({
@@ -81,22 +81,4 @@ function startRunner(spec: RunSpec, engine: Engine): StepRunner<Float32Array> {
     host: { phase: () => undefined } as unknown as StepHost,
     now: () => performance.now(),
   });
-}
-
-/** Gradient norms as the coordinator makes them of a worker's report. */
-function normsOf(
-  spec: RunSpec,
-  roots: readonly { unit: string; start: number; end: number; sum: number }[],
-): Record<string, number> {
-  const sums = new Map(roots.map((root) => [`${root.unit} ${root.start} ${root.end}`, root.sum]));
-  const squares: Record<string, number> = {};
-  for (const unit of layoutOf(spec).units) {
-    const sum = sumTree(
-      { start: 0, end: chunksIn(unit.elements) },
-      (node) => sums.get(`${unit.name} ${node.start} ${node.end}`),
-      (a, b) => a + b,
-    );
-    squares[unit.submodule] = (squares[unit.submodule] ?? 0) + sum;
-  }
-  return Object.fromEntries(Object.entries(squares).map(([name, sum]) => [name, Math.sqrt(sum)]));
 }

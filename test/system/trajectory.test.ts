@@ -44,6 +44,31 @@ test("softmax centring, whose centre is state, also gives one trajectory", async
   expect(trajectory(three)).toEqual(trajectory(one));
 });
 
+test("a run in DINO's way, with LARS and each tensor clipped by itself, also gives one trajectory", async () => {
+  const changes = {
+    steps: 6,
+    model: { width: 32, depth: 2, heads: 2, patchSize: 7, channels: 1, layerScale: 0 },
+    heads: {
+      dino: { prototypes: 64, bottleneck: 16, hidden: 32, layers: 2, freezeMagnitude: true },
+    },
+    loss: { centering: "softmax" as const, ibot: 0, koleo: 0 },
+    schedules: { learningRate: { peak: 0.1 }, freezeLastLayerSteps: 2 },
+    optimizer: {
+      kind: "lars" as const,
+      clipBy: "tensor" as const,
+      clipNorm: 0.01,
+      decay: "matrices" as const,
+      freezeLastLayer: "gradient" as const,
+      layerDecay: 1,
+      patchEmbedMultiplier: 1,
+    },
+  };
+  const one = await run("lars-w1", ["--workers", "1"], changes);
+  const three = await run("lars-w3", ["--workers", "3"], changes);
+  expect(trajectory(one)).toHaveLength(6);
+  expect(trajectory(three)).toEqual(trajectory(one));
+});
+
 test("fp16 exchange is really used: its trajectory differs from that of fp32", async () => {
   const half = readSteps(join(folder.path, "fp16-w1")).map((step) => step.loss);
   const full = readSteps(join(folder.path, "fp32-w1")).map((step) => step.loss);

@@ -1,13 +1,17 @@
 /** Shared domain of coordinator, workers and tools. Pure: no I/O, no tensors. */
 export { type ErrorCode, invariant, isErrorCode, PaddockError, type Retry } from "./errors.js";
+export { gridSide, type Layout, layoutOf } from "./layout/layout.js";
 export {
-  gridSide,
-  type Layout,
-  layoutOf,
-  type Parameter,
-  type Submodule,
-  type Unit,
-} from "./layout/layout.js";
+  isAdapted,
+  type NormGroup,
+  type NormSource,
+  type NormSum,
+  nodesOf,
+  normGroupsOf,
+  normKey,
+  type StepNorms,
+  stepNorms,
+} from "./layout/norms.js";
 export {
   frozenSpecOf,
   frozenUnitsOf,
@@ -18,8 +22,15 @@ export {
   stateKinds,
   statePartsOf,
 } from "./layout/state.js";
+export type { Parameter, Submodule, Unit } from "./layout/unit.js";
 export { type Rng, rngOf, streams } from "./rng.js";
-export { type StepScalars, scalarsAt, scheduleAt } from "./schedule.js";
+export {
+  type LearningRateRule,
+  type StepScalars,
+  scalarsAt,
+  scaledLearningRate,
+  scheduleAt,
+} from "./schedule.js";
 export {
   type GradNorms,
   type LedgerRecord,

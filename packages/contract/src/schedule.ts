@@ -36,7 +36,22 @@ function cosine(s: Schedule, step: number, steps: number): number {
   }
   if (step >= steps) return s.end;
   const n = steps - s.freezeSteps - s.warmupSteps;
-  return s.end + 0.5 * (s.peak - s.end) * (1 + Math.cos((Math.PI * (warm - s.warmupSteps)) / n));
+  const at = warm - s.warmupSteps;
+  if (s.truncExtra > 0) return s.end + (s.peak - s.end) * truncatedCosine(s.truncExtra, at, n);
+  return s.end + 0.5 * (s.peak - s.end) * (1 + Math.cos((Math.PI * at) / n));
+}
+
+/**
+ * From 1 to 0, both reached, in n steps: the first n of trunc((1 + extra) n) steps of half a period, stretched to end at 0
+ * (DINOv3's schedule_trunc_extra).
+ */
+function truncatedCosine(extra: number, at: number, n: number): number {
+  const last = Math.trunc((1 + extra) * n) - 1;
+  // The official code divides 0 by 0 for a single step.
+  if (n === 1) return 1;
+  const height = (i: number): number => (Math.cos((Math.PI * i) / last) + 1) / 2;
+  const lowest = height(n - 1);
+  return (height(at) - lowest) / (1 - lowest);
 }
 
 /** linspace(start, peak, warmupSteps) without its end, a cosine from peak to end including both, then `end`. */
@@ -44,8 +59,32 @@ function warmupCosine(s: Schedule, step: number, steps: number): number {
   if (step < s.warmupSteps) return s.start + ((s.peak - s.start) * step) / s.warmupSteps;
   const n = s.cosineSteps ?? steps - s.warmupSteps;
   const at = step - s.warmupSteps;
-  if (at >= n - 1) return s.end;
+  if (at >= n) return s.end;
+  if (at === 0) return s.peak;
   return s.end + 0.5 * (s.peak - s.end) * (1 + Math.cos((Math.PI * at) / (n - 1)));
+}
+
+/** How the official configurations relate a learning rate to the images of a step. none: not at all. */
+export type LearningRateRule = "none" | "linear_wrt_256" | "sqrt_wrt_1024";
+
+/**
+ * The learning rate for a global batch: lr * batch / 256 (DINO has no other rule), or lr * sqrt(batch / 1024), which DINOv3 quadruples
+ * (dinov2/utils/config.py, dinov3/train/train.py). DINOv3's `schedules` scale `peak` and `end` alike, all others `peak` alone.
+ */
+export function scaledLearningRate(
+  rule: LearningRateRule,
+  version: 1 | 2 | 3,
+  learningRate: number,
+  globalBatch: number,
+): number {
+  switch (rule) {
+    case "none":
+      return learningRate;
+    case "linear_wrt_256":
+      return learningRate * (globalBatch / 256);
+    case "sqrt_wrt_1024":
+      return learningRate * (version === 3 ? 4 : 1) * Math.sqrt(globalBatch / 1024);
+  }
 }
 
 export function scalarsAt(spec: RunSpec, step: number): StepScalars {

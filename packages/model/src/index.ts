@@ -45,6 +45,7 @@ export { scaledAdd, scaledAddBackward } from "./ops/scaled-add.js";
 export { swiglu, swigluBackward } from "./ops/swiglu.js";
 export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
 export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";
+export { type NormShard, normNodes } from "./optim/norms.js";
 export {
   clipCoefficient,
   learningRateOf,
@@ -53,7 +54,7 @@ export {
   updateUnit,
   weightDecayOf,
 } from "./optim/update.js";
-export { type AdamWPart, hostVectors, type VectorSpace } from "./optim/vectors.js";
+export { hostVectors, type OptimizerPart, type VectorSpace } from "./optim/vectors.js";
 export type {
   RankBatch,
   RankLosses,

@@ -59,7 +59,8 @@ function cutsOf({ parameters }: Unit, precisionOf: (name: string) => Precision) 
 }
 
 /**
- * The gradients of a unit as one flat vector [elements] in the order of its layout; absent gradients and padding are zero.
+ * The gradients of a unit as one flat vector [elements] in the order of its layout; absent gradients, those of parameters that are
+ * not trained, and padding are zero.
  * Leaves `grads` to the caller, who owns the result.
  */
 export function flatGradient(unit: Unit, grads: UnitTensors): tf.Tensor1D {
@@ -67,7 +68,7 @@ export function flatGradient(unit: Unit, grads: UnitTensors): tf.Tensor1D {
   for (const name of Object.keys(grads)) {
     invariant(known.has(name), `unit ${unit.name} has no parameter ${name}`);
   }
-  const present = unit.parameters.filter(({ name }) => grads[name]);
+  const present = unit.parameters.filter(({ name, trainable }) => trainable && grads[name]);
   if (present.length === 0) return tf.zeros([unit.elements]);
   for (const { name, elements } of present) {
     const size = grads[name]?.size;

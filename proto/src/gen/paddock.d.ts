@@ -168,7 +168,7 @@ export interface RankLosses {
 }
 export declare const RankLosses: Generated<RankLosses>;
 
-/** Sum of squares of the reduced gradient over the chunks [start, end) of a unit: one node of the fixed tree. */
+/** Sum of squares of the reduced gradient over the chunks [start, end) of a unit: one node of a fixed tree. "weight <unit>" and "product <unit>" name sums over the unit's weights, and over products of gradient and weight, which LARS needs. */
 export interface NormRoot {
   readonly unit: string;
   readonly start: number;
@@ -324,7 +324,7 @@ export interface Decision {
   readonly generation: number;
   readonly step: number;
   readonly kind: DecisionKind;
-  /** Gradient norm before clipping, by submodule. */
+  /** What the update needs: gradient norms before clipping by submodule, and where the optimizer asks for them by parameter; for LARS also "weight <parameter>" (a norm) and "product <parameter>" (a sum). */
   readonly gradNorm: Readonly<Record<string, number>>;
   /** Loss scale of the next step. */
   readonly scale: number;

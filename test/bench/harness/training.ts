@@ -3,22 +3,23 @@
  * and data. What is left is the work of an engine.
  */
 import {
-  chunkElements,
   type Layout,
   layoutOf,
   type RunSpec,
   scalarsAt,
+  stepNorms,
   sumTree,
   type Unit,
 } from "@paddock/contract";
 import { drawMasks } from "@paddock/data";
 import type { Engine } from "@paddock/engine";
 import {
-  clipCoefficient,
   flatGradient,
   hostVectors,
   initialCenters,
   initialUnit,
+  type NormShard,
+  normNodes,
   type RankBatch,
   referenceFlatMath,
   type StepDeps,
@@ -130,7 +131,13 @@ function trainingOn<V>(
         if (batches.length > 1) vectors.scale(sum, 1 / batches.length);
         return sum;
       });
-      const norms = normsOf(layout, grads, vectors);
+      const shardOf = ({ name }: Unit): NormShard<V> => ({
+        start: 0,
+        grad: grads.get(name) as V,
+        student: student.get(name) as V,
+      });
+      const nodes = normNodes(vectors, layout, shardOf);
+      const norms = stepNorms(layout.normGroups, nodes).all;
       for (const unit of layout.units) {
         const of = (all: Vectors<V>) => all.get(unit.name) as V;
         const shard = {
@@ -140,12 +147,11 @@ function trainingOn<V>(
           v: of(v),
           grad: of(grads),
         };
-        const norm = norms.get(unit.submodule) as number;
         updateUnit(vectors, unit, { start: 0, end: unit.elements }, shard, {
           spec,
           scalars,
           step,
-          clipCoefficient: clipCoefficient(norm, spec.optimizer.clipNorm),
+          norms,
         });
       }
       centers = result.centers;
@@ -180,23 +186,6 @@ export function noiseBatch(spec: RunSpec, rank: number): RankBatch {
     localCrops: crops.localCount > 0 ? pixels(crops.localCount, crops.local.size) : null,
     ...drawMasks(spec, 0, rank),
   };
-}
-
-function normsOf<V>(
-  layout: Layout,
-  grads: Vectors<V>,
-  vectors: VectorSpace<V>,
-): Map<string, number> {
-  const squares = new Map<string, number>();
-  const sums = vectors.sumSquares(
-    layout.units.map(({ name }) => grads.get(name) as V),
-    chunkElements,
-  );
-  for (const [i, { submodule }] of layout.units.entries()) {
-    const sum = (sums[i] as Float64Array).reduce((a, b) => a + b, 0);
-    squares.set(submodule, (squares.get(submodule) ?? 0) + sum);
-  }
-  return new Map([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
 }
 
 function mapUnits<V>(layout: Layout, of: (unit: Unit) => V): Map<string, V> {

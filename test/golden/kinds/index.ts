@@ -4,11 +4,15 @@ import { block } from "./block.js";
 import { blockV1 } from "./block-v1.js";
 import { dinoHead } from "./dino-head.js";
 import { dinoLoss, dinoLossV1 } from "./dino-loss.js";
+import { dinoStep } from "./dino-step.js";
 import { dropAddResidual } from "./drop-add-residual.js";
 import { gramLossKind, gramResize } from "./gram.js";
 import { ibotLoss } from "./ibot-loss.js";
 import { koleoLoss } from "./koleo-loss.js";
+import { optimizers } from "./optimizers.js";
+import { dinoParameterGroups, parameterGroups } from "./parameter-groups.js";
 import { rope, ropeAugment } from "./rope.js";
+import { dinoSchedules, schedulesOfV2, schedulesOfV3 } from "./schedules.js";
 import { vit } from "./vit.js";
 import { vitList } from "./vit-list.js";
 import { vitV1 } from "./vit-v1.js";
@@ -29,4 +33,11 @@ export const kinds: readonly Kind[] = [
   dropAddResidual,
   rope,
   ropeAugment,
+  dinoSchedules,
+  schedulesOfV2,
+  schedulesOfV3,
+  dinoParameterGroups,
+  parameterGroups,
+  optimizers,
+  dinoStep,
 ];

@@ -3,45 +3,23 @@
  * shards with it, the model names its tensors by it. Parameter names are the official DINOv2 state-dict names behind
  * `backbone.`, `dino_head.`, `ibot_head.`; a linear weight is [out, in]; the patch embedding is [D, C * p * p].
  */
+import { chunkElements } from "../shards.js";
 import { ffnHidden, type HeadSpec, sizeOfModel } from "../spec/model.js";
 import type { RunSpec } from "../spec/run.js";
-
-/** Gradient clipping and its norms are per submodule. */
-export type Submodule = "backbone" | "dino_head" | "ibot_head";
-
-export interface Parameter {
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** First element in the unit's flat vector; a multiple of 16 (64 bytes), so that views are aligned alike everywhere. */
-  readonly offset: number;
-  readonly elements: number;
-  /** Factor on the learning rate (layer decay, patch embedding). */
-  readonly lrMultiplier: number;
-  /** Factor on the weight decay: 0 or 1. */
-  readonly wdMultiplier: number;
-  /** false: keeps its initial value in the student (frozen magnitudes of prototypes). */
-  readonly trainable: boolean;
-  /** The prototypes: their learning rate is 0 while the last layer is frozen. */
-  readonly isLastLayer: boolean;
-}
-
-/** The granule of gathering and freeing. */
-export interface Unit {
-  /** "embed", "block.0" ..., "norm", "dino_head", "ibot_head". */
-  readonly name: string;
-  readonly submodule: Submodule;
-  readonly parameters: readonly Parameter[];
-  /** Elements of the flat vector, padding included. Padding is zero and stays zero. */
-  readonly elements: number;
-}
+import { type NormGroup, needsTensorNorms, normGroupsOf } from "./norms.js";
+import type { Parameter, Submodule, Unit } from "./unit.js";
 
 export interface Layout {
   readonly units: readonly Unit[];
   /** Number of trainable values, without padding. */
   readonly parameters: number;
+  /** The sums that a step needs before it can be applied. */
+  readonly normGroups: readonly NormGroup[];
 }
 
-const alignment = 16;
+function alignmentOf({ optimizer }: LayoutSpec): number {
+  return needsTensorNorms(optimizer) ? chunkElements : 16;
+}
 
 type Shape = readonly number[];
 type Entry = readonly [name: string, shape: Shape];
@@ -71,7 +49,7 @@ export function layoutOf(spec: LayoutSpec): Layout {
   }
   let parameters = 0;
   for (const unit of units) for (const p of unit.parameters) parameters += p.elements;
-  return { units, parameters };
+  return { units, parameters, normGroups: normGroupsOf(units, spec.optimizer) };
 }
 
 /** The final norm, and those of its own for cls tokens. */
@@ -189,6 +167,7 @@ function makeUnit(
   lrMultiplierOf: (name: string) => number,
 ): Unit {
   const parameters: Parameter[] = [];
+  const alignment = alignmentOf(spec);
   let offset = 0;
   for (const [local, shape] of entries) {
     const elements = shape.reduce((product, side) => product * side, 1);

@@ -1,6 +1,7 @@
 /** What a run keeps between steps, and in which layout: the same everywhere that shards, saves or counts it. */
 import type { RunSpec } from "../spec/run.js";
-import { type Layout, layoutOf, type Unit } from "./layout.js";
+import { type Layout, layoutOf } from "./layout.js";
+import type { Unit } from "./unit.js";
 
 /** Student, AdamW's moments, EMA teacher; and a teacher that does not follow the student. */
 export const stateKinds = ["student", "m", "v", "teacher", "frozen"] as const;

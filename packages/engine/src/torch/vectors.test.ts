@@ -124,6 +124,32 @@ describe.skipIf(skipReason)(`device vectors ${skipReason ?? ""}`, () => {
     }
   });
 
+  test("chunks' inner products are those of the host to float32, the same from any place", () => {
+    const [left, right] = [random(768), random(768)];
+    const [a, b] = [vectors.from(left), vectors.from(right)];
+    const [all, tail, none] = vectors.sumProducts(
+      (
+        [
+          [0, 700],
+          [256, 700],
+          [5, 5],
+        ] as const
+      ).map(([from, to]) => [vectors.view(a, from, to), vectors.view(b, from, to)] as const),
+      256,
+    );
+    for (const [c, sum] of (all as Float64Array).entries()) {
+      const chunk = left.subarray(256 * c, Math.min(700, 256 * (c + 1)));
+      const products = [...chunk].map((value, i) => value * (right[256 * c + i] as number));
+      const exact = products.reduce((x, y) => x + y, 0);
+      const largest = products.reduce((x, y) => x + Math.abs(y), 0);
+      expect(Math.abs(sum - exact), `chunk ${c}`).toBeLessThan(1e-7 * largest);
+    }
+    expect(tail).toEqual((all as Float64Array).subarray(1));
+    expect(none).toHaveLength(0);
+    vectors.dispose(a);
+    vectors.dispose(b);
+  });
+
   test("views share memory, slices do not, and nothing reaches outside a vector", () => {
     const x = vectors.from(random(8));
     const slice = vectors.slice(x, 10, 20);

@@ -155,6 +155,28 @@ export class DeviceVectors {
     });
   }
 
+  /**
+   * Products are rounded to float32, then summed in double precision by `sumSquares`, positive and negative ones apart: the
+   * squares of their roots.
+   */
+  sumProducts(
+    pairs: readonly (readonly [DeviceVector, DeviceVector])[],
+    chunk: number,
+  ): Float64Array[] {
+    return pairs.map(([a, b]) => {
+      expectSize(a, b.size);
+      if (a.size === 0) return new Float64Array(0);
+      const roots = tf.tidy(() => {
+        const part = ({ tensor, start, size }: DeviceVector) => tf.slice(tensor, start, size);
+        const products = tf.mul<tf.Tensor1D>(part(a), part(b));
+        return [products, tf.neg(products)].map((x) => tf.sqrt(tf.relu(x)));
+      });
+      const [positive, negative] = this.sumSquares(roots.map(whole), chunk);
+      tf.dispose(roots);
+      return (positive as Float64Array).map((sum, i) => sum - (negative?.[i] ?? 0));
+    });
+  }
+
   get #native() {
     return this.#backend.native;
   }

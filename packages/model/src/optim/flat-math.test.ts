@@ -156,7 +156,8 @@ test("an update gives the same values for every cut into shards, frozen layer an
         spec,
         scalars,
         step: 4,
-        clipCoefficient: 0.3,
+        // Clipped by 0.3.
+        norms: { [unit.submodule]: spec.optimizer.clipNorm / 0.3 },
       });
     }
     return copy;

@@ -5,9 +5,10 @@
  */
 import * as tf from "@tensorflow/tfjs-core";
 import type { AdamWOptions, FlatMath } from "./flat-math.js";
+import { sumProducts } from "./products.js";
 
 /** Four aligned vectors that one optimizer step changes. */
-export interface AdamWPart<V> {
+export interface OptimizerPart<V> {
   readonly param: V;
   readonly grad: V;
   readonly m: V;
@@ -32,7 +33,7 @@ export interface VectorSpace<V> {
   /** A tensor [size] of what `fill` writes into every element of the vector it is given; the caller owns it. */
   tensor(size: number, fill: (into: V) => void): tf.Tensor1D;
   /** As FlatMath's, on all parts at once. */
-  adamw(parts: readonly AdamWPart<V>[], options: AdamWOptions): void;
+  adamw(parts: readonly OptimizerPart<V>[], options: AdamWOptions): void;
   ema(teacher: V, student: V, momentum: number): void;
   add(to: V, from: V): void;
   scale(x: V, factor: number): void;
@@ -42,6 +43,8 @@ export interface VectorSpace<V> {
   decodeHalf(bits: Uint16Array, to: V): void;
   /** For each vector its chunks' sums of squares, as FlatMath's; the order of a chunk's sum is the engine's own. */
   sumSquares(vectors: readonly V[], chunk: number): Float64Array[];
+  /** For each pair of equally long vectors its chunks' inner products, to fp32 or better; also in the engine's own order. */
+  sumProducts(pairs: readonly (readonly [V, V])[], chunk: number): Float64Array[];
 }
 
 /** Vectors that are arrays of the host. */
@@ -94,5 +97,6 @@ export function hostVectors(flat: FlatMath): VectorSpace<Float32Array> {
         flat.sumSquares(x, chunk, out);
         return out;
       }),
+    sumProducts: (pairs, chunk) => pairs.map(([a, b]) => sumProducts(a, b, chunk)),
   };
 }

@@ -140,7 +140,7 @@ function announce(turn: Turn, active: ActiveGeneration, result: StepResult): voi
     generation: active.generation,
     step: durable.next - 1,
     kind: result.finite ? DecisionKind.DECISION_KIND_COMMIT : DecisionKind.DECISION_KIND_SKIP,
-    gradNorm: result.gradNorm,
+    gradNorm: result.updateNorms,
     scale: durable.scaler.scale,
     goodSteps: durable.scaler.goodSteps,
     checkpoint,

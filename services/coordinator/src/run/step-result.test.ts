@@ -57,6 +57,24 @@ test("a gradient norm is the root of the squares of all units of its submodule",
   expect(Object.keys(gradNorm)).toEqual(["backbone", "dino_head"]);
 });
 
+test("clipped by tensor, workers are told every parameter's norm, the record keeps those of submodules", () => {
+  const byTensor = exampleSpec({ logicalRanks: 7, optimizer: { clipBy: "tensor" } });
+  const of = layoutOf(byTensor);
+  const results = [1, 3].map((workers) =>
+    stepResult(
+      of,
+      7,
+      Array.from({ length: workers }, (_, worker) =>
+        examplePrepared(byTensor, of, { generation: 1, step: 3, worker, workers }),
+      ),
+    ),
+  );
+  const [one, three] = results;
+  expect(three?.updateNorms).toEqual(one?.updateNorms);
+  expect(Object.keys(one?.gradNorm ?? {})).toEqual(["backbone", "dino_head"]);
+  expect(one?.updateNorms["backbone.cls_token"]).toBeGreaterThan(0);
+});
+
 test("one worker that is not finite, or a loss that is not, makes the step not finite", () => {
   const [first, ...others] = prepare(3);
   if (!first) throw new Error("expected a worker");

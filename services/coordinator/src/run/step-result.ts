@@ -1,23 +1,24 @@
 /** What W prepared messages say together about one step: the same bits for every W. */
 import {
-  chunksIn,
   type GradNorms,
   type Layout,
   type Losses,
   PaddockError,
   type StepSeconds,
-  type Submodule,
+  stepNorms,
   stepParts,
   sumTree,
   type TreeNode,
 } from "@paddock/contract";
-import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+import type { Prepared, RankLosses } from "@paddock/proto";
 
 export interface StepResult {
   /** Means over logical ranks, summed in tree order, in nats. */
   readonly losses: Losses;
   /** Norm of the reduced gradient before clipping, by submodule. */
   readonly gradNorm: GradNorms;
+  /** What the update needs: those norms, and those of single parameters if the optimizer asks for them. */
+  readonly updateNorms: GradNorms;
   /** Every worker said so, and losses and norms are too. */
   readonly finite: boolean;
   /** Name of the first tensor that is not finite, as a worker named it; else undefined. */
@@ -37,12 +38,16 @@ export function stepResult(
   prepared: readonly Prepared[],
 ): StepResult {
   const losses = meanLosses(logicalRanks, prepared);
-  const gradNorm = gradNorms(layout, prepared);
-  const numbers = [...Object.values(losses), ...Object.values(gradNorm)];
+  const norms = stepNorms(
+    layout.normGroups,
+    prepared.flatMap(({ normRoots }) => normRoots),
+  );
+  const numbers = [...Object.values(losses), ...Object.values(norms.all)];
   const bad = prepared.find(({ firstBadTensor }) => firstBadTensor !== "");
   return {
     losses,
-    gradNorm,
+    gradNorm: norms.submodules,
+    updateNorms: norms.all,
     finite: prepared.every(({ finite }) => finite) && numbers.every(Number.isFinite),
     firstBadTensor: bad?.firstBadTensor,
     seconds: slowestSeconds(prepared),
@@ -70,28 +75,6 @@ function meanLosses(logicalRanks: number, prepared: readonly Prepared[]): Losses
     ibot: mean("ibot"),
     gram: mean("gram"),
   };
-}
-
-function gradNorms(layout: Layout, prepared: readonly Prepared[]): GradNorms {
-  const roots = new Map<string, number>();
-  const keyOf = ({ unit, start, end }: Omit<NormRoot, "sum">): string => `${unit} ${start} ${end}`;
-  for (const root of prepared.flatMap(({ normRoots }) => normRoots)) {
-    roots.set(keyOf(root), root.sum);
-  }
-  const squares = new Map<Submodule, number>();
-  for (const { name: unit, elements, submodule } of layout.units) {
-    const known = ({ start, end }: TreeNode): number | undefined => {
-      const sum = roots.get(keyOf({ unit, start, end }));
-      if (sum === undefined && end - start === 1) {
-        throw missing(`the squared gradient norm of unit ${unit}, chunk ${start}`);
-      }
-      return sum;
-    };
-    const sum = sumTree({ start: 0, end: chunksIn(elements) }, known, add);
-    const before = squares.get(submodule);
-    squares.set(submodule, before === undefined ? sum : before + sum);
-  }
-  return Object.fromEntries([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
 }
 
 function slowestSeconds(prepared: readonly Prepared[]): StepSeconds {

@@ -1,8 +1,8 @@
 /** A small run for tests, and what its workers would say about a step: pure functions of the step and the rank. */
 import {
   chunkElements,
-  chunksIn,
   type Layout,
+  nodesOf,
   parseRunSpec,
   type RunSpec,
   type RunSpecInput,
@@ -10,11 +10,8 @@ import {
   rngOf,
   shardOf,
   stepParts,
-  subtreeRoots,
-  sumTree,
-  type TreeNode,
 } from "@paddock/contract";
-import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+import type { Prepared, RankLosses } from "@paddock/proto";
 
 /** 4 logical ranks, 2 workers, 10 steps, a checkpoint and an evaluation every 4, segments of 3. */
 export function exampleSpec(overrides: Partial<RunSpecInput> = {}): RunSpec {
@@ -58,11 +55,11 @@ export function examplePrepared(
     step,
     finite: true,
     losses: ranks.map((rank) => rankLosses(spec.seed, step, rank)),
-    normRoots: layout.units.flatMap(({ name, elements }, unit) => {
-      const shard = shardOf(elements, worker, workers);
-      const chunkOf = (element: number): number => Math.ceil(element / chunkElements);
-      const roots = subtreeRoots(chunkOf(shard.start), chunkOf(shard.end), chunksIn(elements));
-      return roots.map((root) => normRoot(name, root, spec.seed + unit, step));
+    normRoots: layout.normGroups.flatMap((group) => {
+      const unit = layout.units.findIndex(({ name }) => name === group.unit);
+      const shard = shardOf(layout.units[unit]?.elements ?? 0, worker, workers);
+      const [first, end] = [shard.start, shard.end].map((at) => Math.ceil(at / chunkElements));
+      return nodesOf(group, first ?? 0, chunkSums(spec.seed + unit, step, first ?? 0, end ?? 0));
     }),
     seconds: Object.fromEntries(stepParts.map((part, index) => [part, 0.001 * (index + worker)])),
     exchangeBytes: 1000,
@@ -97,9 +94,9 @@ function rankLosses(seed: number, step: number, rank: number): RankLosses {
   };
 }
 
-/** The value of a node of the tree whose leaves, one per chunk, are random. */
-function normRoot(unit: string, root: TreeNode, seed: number, step: number): NormRoot {
-  const leaf = ({ start, end }: TreeNode): number | undefined =>
-    end - start === 1 ? rngOf(seed, step, start).uniform() : undefined;
-  return { unit, ...root, sum: sumTree(root, leaf, (a, b) => a + b) };
+/** What the chunks [first, end) of a unit sum to: random. */
+function chunkSums(seed: number, step: number, first: number, end: number): Float64Array {
+  return Float64Array.from({ length: end - first }, (_, i) =>
+    rngOf(seed, step, first + i).uniform(),
+  );
 }

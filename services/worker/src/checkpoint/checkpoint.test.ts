@@ -92,7 +92,8 @@ function layoutOfSizes(sizes: readonly number[]): Layout {
     const submodule = "backbone" as const;
     return { name: `unit.${i}`, submodule, parameters: [], elements };
   });
-  return { units, parameters: sizes.reduce((sum, size) => sum + size, 0) };
+  const parameters = sizes.reduce((sum, size) => sum + size, 0);
+  return { units, parameters, normGroups: [] };
 }
 
 async function expectReadable(directory: string, of: Layout, workers: number): Promise<void> {

@@ -1,5 +1,5 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
-import type { GradNorms, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
+import type { GradNorms, NormSum, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
 import type { Centers, RankBatch } from "@paddock/model";
 
 /** This worker's shards: for each kind and unit, the fp32 values of its range. */
@@ -34,17 +34,10 @@ export interface RankLossReport {
   readonly gram: number;
 }
 
-/** A node of the fixed tree over a unit's chunks: the sum of squares of the reduced gradient, after division by L. */
-export interface NormRootReport {
-  readonly unit: string;
-  readonly start: number;
-  readonly end: number;
-  readonly sum: number;
-}
-
 export interface StepReport {
   readonly losses: readonly RankLossReport[];
-  readonly normRoots: readonly NormRootReport[];
+  /** Of the reduced gradient, after division by L. */
+  readonly normRoots: readonly NormSum[];
   readonly finite: boolean;
   /** Name of the first tensor with a non-finite value, or "". */
   readonly firstBadTensor: string;

@@ -3,14 +3,13 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import {
-  chunksIn,
   layoutOf,
   parseRunSpec,
   type RunSpec,
   ranksOf,
   rngOf,
   shardOf,
-  sumTree,
+  stepNorms,
 } from "@paddock/contract";
 import { type Engine, openEngine } from "@paddock/engine";
 import {
@@ -25,7 +24,7 @@ import {
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ShardState, StepReport } from "../engine/calls.js";
+import type { ShardState } from "../engine/calls.js";
 import { type ResidentState, residentState } from "./resident-state.js";
 import { allocateState, stateBytes } from "./state.js";
 import { type StepHost, StepRunner } from "./step.js";
@@ -188,11 +187,14 @@ async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>)
         return runner.compute(step, spec.exchange.initialScale, batches);
       }),
     );
-    const gradNorm = normsOf(spec, reports);
-    text.push(
-      JSON.stringify({ step, losses: reports.flatMap((report) => report.losses), gradNorm }),
+    const { submodules: gradNorm, all } = stepNorms(
+      layout.normGroups,
+      reports.flatMap(({ normRoots }) => normRoots),
     );
-    for (const runner of runners) runner.update(step, gradNorm);
+    text.push(
+      JSON.stringify({ step, losses: reports.flatMap((report) => report.losses), gradNorm, all }),
+    );
+    for (const runner of runners) runner.update(step, all);
   }
   for (const resident of residents) {
     resident.sync();
@@ -209,25 +211,6 @@ async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>)
     );
   const { centers } = runners[0] as StepRunner<V>;
   return { text, centers, student: whole("student"), teacher: whole("teacher") };
-}
-
-/** What the coordinator does with norm roots. */
-function normsOf(spec: RunSpec, reports: readonly StepReport[]): Record<string, number> {
-  const roots = new Map(
-    reports
-      .flatMap((r) => r.normRoots)
-      .map((root) => [`${root.unit} ${root.start} ${root.end}`, root.sum]),
-  );
-  const squares: Record<string, number> = {};
-  for (const unit of layoutOf(spec).units) {
-    const sum = sumTree(
-      { start: 0, end: chunksIn(unit.elements) },
-      (node) => roots.get(`${unit.name} ${node.start} ${node.end}`),
-      (a, b) => a + b,
-    );
-    squares[unit.submodule] = (squares[unit.submodule] ?? 0) + sum;
-  }
-  return Object.fromEntries(Object.entries(squares).map(([name, sum]) => [name, Math.sqrt(sum)]));
 }
 
 const onHost = hostVectors(referenceFlatMath);
@@ -261,6 +244,76 @@ test.each([
   },
 );
 
+/** DINO's first steps: each tensor clipped by itself, the prototypes' magnitude and at first their direction held. */
+function dinoSpec(kind: "adamw" | "sgd" | "lars", clipBy: "tensor" | "submodule"): RunSpec {
+  const spec = specOf("fp32", "softmax");
+  const { heads, schedules, optimizer } = spec;
+  return {
+    ...spec,
+    heads: { ...heads, dino: { ...heads.dino, freezeMagnitude: true } },
+    schedules: { ...schedules, freezeLastLayerSteps: 1 },
+    optimizer: {
+      ...optimizer,
+      kind,
+      clipBy,
+      clipNorm: 0.05,
+      decay: "matrices",
+      freezeLastLayer: "gradient",
+    },
+  };
+}
+
+test.each([
+  ["adamw", "tensor"],
+  ["sgd", "tensor"],
+  ["lars", "tensor"],
+  ["lars", "submodule"],
+] as const)("%s, clipped by %s: 1 to 4 workers are bit-identical", async (kind, clipBy) => {
+  const spec = dinoSpec(kind, clipBy);
+  const one = await train(spec, 1, onHost);
+  for (const workers of [2, 3, 4]) {
+    const many = await train(spec, workers, onHost);
+    expect(many.text).toEqual(one.text);
+    expect(many.student).toEqual(one.student);
+    expect(many.teacher).toEqual(one.teacher);
+  }
+  const norms = normsOf(one);
+  expect(norms["dino_head.last_layer.weight_v"]).toBeGreaterThan(0);
+  expect(norms["dino_head.last_layer.weight_g"]).toBeUndefined();
+  const unit = layoutOf(spec).units.at(-1);
+  if (!unit) throw new RangeError("no unit");
+  for (const { name, offset, elements } of unit.parameters) {
+    const at = (values?: Float32Array) => values?.subarray(offset, offset + elements);
+    const initial = at(initialUnit(spec, unit));
+    if (name.endsWith("weight_g")) expect(at(one.student.get(unit.name)), name).toEqual(initial);
+    else expect(at(one.student.get(unit.name)), name).not.toEqual(initial);
+  }
+});
+
+function normsOf({ text }: Outcome): Record<string, number> {
+  return JSON.parse(text[0] ?? "").all;
+}
+
+/** Norms and sums of the first step; a product is compared with what it could be at most. */
+function expectSimilarNorms(actual: Outcome, expected: Outcome): void {
+  const [ours, wanted] = [normsOf(actual), normsOf(expected)];
+  expect(Object.keys(ours)).toEqual(Object.keys(wanted));
+  for (const [key, value] of Object.entries(wanted)) {
+    const [, of = key] = key.split(" ");
+    const largest = of === key ? value : (wanted[of] ?? 0) * (wanted[`weight ${of}`] ?? 0);
+    const difference = Math.abs((ours[key] ?? Number.NaN) - value);
+    expect(difference, key).toBeLessThanOrEqual(1e-6 * Math.max(largest, value));
+  }
+}
+
+function expectSimilarWeights(actual: Outcome, expected: Outcome, allowed: number): void {
+  for (const [unit, values] of actual.student) {
+    const wanted = expected.student.get(unit) as Float32Array;
+    const worst = values.reduce((most, x, i) => Math.max(most, Math.abs(x - (wanted[i] ?? 0))), 0);
+    expect(worst, unit).toBeLessThan(allowed);
+  }
+}
+
 describe("with state in the library's memory, as on a GPU", () => {
   let engine: Engine | undefined;
   beforeAll(async () => {
@@ -271,20 +324,30 @@ describe("with state in the library's memory, as on a GPU", () => {
     await tf.setBackend("wasm");
   });
 
+  test("LARS agrees with the host's, and for 1 to 4 workers", async () => {
+    if (!engine?.vectors) return;
+    const spec = dinoSpec("lars", "tensor");
+    const host = await train(spec, 1, hostVectors(engine.flat ?? referenceFlatMath));
+    const one = await train(spec, 1, engine.vectors);
+    expectSimilarNorms(one, host);
+    expectSimilarWeights(one, host, 1e-5);
+    for (const workers of [2, 3, 4]) {
+      const many = await train(spec, workers, engine.vectors);
+      expect(many.text).toEqual(one.text);
+      expect(many.student).toEqual(one.student);
+    }
+    const tensors = tf.memory().numTensors;
+    await train(spec, 2, engine.vectors);
+    expect(tf.memory().numTensors).toBe(tensors);
+  });
+
   test.each(["fp32", "fp16"] as const)("%s exchange: 1 to 4 workers agree", async (dtype) => {
     if (!engine?.vectors) return;
     const spec = specOf(dtype);
     const host = await train(spec, 1, hostVectors(engine.flat ?? referenceFlatMath));
     const one = await train(spec, 1, engine.vectors);
     // The same arithmetic but for the order of roundings in AdamW, EMA and norms: a few float32 ulps a step.
-    for (const [unit, values] of one.student) {
-      const wanted = host.student.get(unit) as Float32Array;
-      const worst = values.reduce(
-        (most, x, i) => Math.max(most, Math.abs(x - (wanted[i] ?? 0))),
-        0,
-      );
-      expect(worst, unit).toBeLessThan(dtype === "fp32" ? 1e-4 : 2e-3);
-    }
+    expectSimilarWeights(one, host, dtype === "fp32" ? 1e-4 : 2e-3);
     for (const workers of [2, 3, 4]) {
       const many = await train(spec, workers, engine.vectors);
       expect(many.text).toEqual(one.text);

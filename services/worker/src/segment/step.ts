@@ -2,13 +2,11 @@
  * One training step on this worker's shards: the second page a newcomer reads, after the model's `trainStep`.
  *
  *   gather units -> teacher, student, losses, backward (packages/model) -> gradients to the fixed tree
- *   -> reduced shard, its norm -> [coordinator decides] -> AdamW and EMA on the shard -> fresh weights
+ *   -> reduced shard, its norms -> [coordinator decides] -> optimizer and EMA on the shard -> fresh weights
  *
  * `compute` leaves the state untouched, so a step can be dropped at any time before `update`.
  */
 import {
-  chunkElements,
-  chunksIn,
   frozenUnitsOf,
   type GradNorms,
   gramUpdateDue,
@@ -18,20 +16,17 @@ import {
   type RunSpec,
   scalarsAt,
   shardOf,
-  subtreeRoots,
-  sumTree,
-  type TreeNode,
   type Unit,
 } from "@paddock/contract";
 import {
   type Centers,
-  clipCoefficient,
+  normNodes,
   type RankBatch,
   trainStep,
   updateUnit,
   type VectorSpace,
 } from "@paddock/model";
-import type { Membership, NormRootReport, StateOf, StepReport } from "../engine/calls.js";
+import type { Membership, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
 import { PartTimer } from "./part-timer.js";
@@ -119,7 +114,7 @@ export class StepRunner<V> {
 
   /** Forward, backward, reduce-scatter. Leaves the reduced shard for `update` or `skip`. */
   async compute(step: number, scale: number, batches: readonly RankBatch[]): Promise<StepReport> {
-    const { spec, host } = this.#o;
+    const { spec, host, membership, state, vectors } = this.#o;
     this.#step = step;
     this.#reducer.reset();
     if (this.#prepared) this.#dispose(this.#prepared);
@@ -153,7 +148,11 @@ export class StepRunner<V> {
     this.#timer.enter("reduce");
     host.phase(step, "reduce");
     const gradients = await this.#reducer.collect(1 / (scale * spec.logicalRanks));
-    const normRoots = this.#normRoots(gradients);
+    const normRoots = normNodes(vectors, this.layout, ({ name, elements }) => ({
+      start: shardOf(elements, membership.worker, membership.workers).start,
+      grad: gradients.get(name) as V,
+      student: state.student[name] as V,
+    }));
     const finiteGradients = normRoots.every(({ sum }) => Number.isFinite(sum));
     const finite = finiteGradients && losses.every(({ total }) => Number.isFinite(total));
     this.#prepared = { step, gradients, centers };
@@ -167,15 +166,12 @@ export class StepRunner<V> {
     };
   }
 
-  /** Clips, then AdamW and EMA on this worker's shards, in place. */
-  update(step: number, gradNorm: GradNorms): void {
+  /** Clips, then optimizer step and EMA on this worker's shards, in place. */
+  update(step: number, norms: GradNorms): void {
     const { spec, membership, state, vectors } = this.#o;
     const prepared = this.#takePrepared(step);
     const scalars = scalarsAt(spec, step);
     for (const unit of this.layout.units) {
-      const norm = gradNorm[unit.submodule];
-      if (norm === undefined)
-        throw new PaddockError("internal", `no gradient norm of ${unit.submodule}`);
       const shard = {
         student: state.student[unit.name] as V,
         m: state.m[unit.name] as V,
@@ -184,8 +180,7 @@ export class StepRunner<V> {
         grad: prepared.gradients.get(unit.name) as V,
       };
       const range = shardOf(unit.elements, membership.worker, membership.workers);
-      const clip = clipCoefficient(norm, spec.optimizer.clipNorm);
-      updateUnit(vectors, unit, range, shard, { spec, scalars, step, clipCoefficient: clip });
+      updateUnit(vectors, unit, range, shard, { spec, scalars, step, norms });
     }
     if (gramUpdateDue(spec, step)) this.#renewGramTeacher();
     this.#centers = prepared.centers;
@@ -230,29 +225,6 @@ export class StepRunner<V> {
     }
     this.#prepared = undefined;
     return prepared;
-  }
-
-  /** Sums of squares as roots of the fixed tree over a unit's chunks: the norm does not depend on the cut. */
-  #normRoots(gradients: ReadonlyMap<string, V>): NormRootReport[] {
-    const { membership, vectors } = this.#o;
-    const { units } = this.layout;
-    const sumsOf = vectors.sumSquares(
-      units.map(({ name }) => gradients.get(name) as V),
-      chunkElements,
-    );
-    return units.flatMap((unit, i) => {
-      const { start } = shardOf(unit.elements, membership.worker, membership.workers);
-      const sums = sumsOf[i] as Float64Array;
-      const first = start / chunkElements;
-      const leaf = (node: TreeNode): number | undefined =>
-        node.end - node.start === 1 ? sums[node.start - first] : undefined;
-      return subtreeRoots(first, first + sums.length, chunksIn(unit.elements)).map((node) => ({
-        unit: unit.name,
-        start: node.start,
-        end: node.end,
-        sum: sumTree(node, leaf, (a, b) => a + b),
-      }));
-    });
   }
 
   #firstBad(gradients: ReadonlyMap<string, V>): string | undefined {

@@ -1,18 +1,21 @@
 /** A run of one logical rank in memory: parameters and moments as flat vectors, gradients adopted directly. */
 import {
-  chunkElements,
-  chunksIn,
   type Layout,
   type RunSpec,
+  type StepNorms,
   type StepScalars,
+  stepNorms,
 } from "@paddock/contract";
 import {
   type Centers,
   type ChooseSequences,
-  clipCoefficient,
   type FlatMath,
+  features,
   flatGradient,
+  headOf,
+  headScores,
   hostVectors,
+  normNodes,
   type Precision,
   type RankBatch,
   type RankLosses,
@@ -55,8 +58,12 @@ export interface StepOutcome {
   readonly losses: RankLosses;
   /** Before clipping, by unit. */
   readonly grads: Vectors;
-  /** By submodule. */
-  readonly gradNorm: Map<string, number>;
+  /** What the update made of them: clipped, for AdamW. */
+  readonly clipped: Vectors;
+  /** Of submodules. */
+  readonly gradNorm: ReadonlyMap<string, number>;
+  /** Of all that is clipped by itself. */
+  readonly norms: StepNorms["all"];
 }
 
 /** One step and its update of `state`. */
@@ -76,7 +83,13 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
   });
   for (const grad of grads.values()) referenceFlatMath.scale(grad, 1 / lossScale);
   state.centers = centers;
-  const gradNorm = normsOf(layout, grads);
+  const nodes = normNodes(vectors, layout, ({ name }) => ({
+    start: 0,
+    grad: grads.get(name) as Float32Array,
+    student: state.student.get(name) as Float32Array,
+  }));
+  const norms = stepNorms(layout.normGroups, nodes);
+  const clipped: Vectors = new Map();
   for (const unit of layout.units) {
     const of = (vectors: Vectors) => vectors.get(unit.name) as Float32Array;
     const shard = {
@@ -86,16 +99,48 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
       v: of(state.v),
       grad: of(grads).slice(),
     };
-    const norm = gradNorm.get(unit.submodule) as number;
     const flat = inputs.flat ? hostVectors(inputs.flat) : vectors;
     updateUnit(flat, unit, { start: 0, end: unit.elements }, shard, {
       spec,
       scalars,
       step,
-      clipCoefficient: clipCoefficient(norm, spec.optimizer.clipNorm),
+      norms: norms.all,
     });
+    clipped.set(unit.name, shard.grad);
   }
-  return { losses: losses[0] as RankLosses, grads, gradNorm };
+  const gradNorm = new Map(Object.entries(norms.submodules));
+  return { losses: losses[0] as RankLosses, grads, clipped, gradNorm, norms: norms.all };
+}
+
+export interface ScoreInputs {
+  readonly spec: RunSpec;
+  readonly layout: Layout;
+  readonly side: "student" | "teacher";
+  /** [N,H,W,C] */
+  readonly images: Float32Array;
+  /** H = W */
+  readonly size: number;
+}
+
+/** A network's scores [N,K] of whole images, as in evaluation. */
+export async function scoresOf(state: RunState, inputs: ScoreInputs): Promise<tf.Tensor2D> {
+  const { spec, layout, side, images, size } = inputs;
+  const { gather } = depsOf(state, layout, spec.engine.precision, new Map());
+  const count = images.length / (size * size * spec.model.channels);
+  const gatherSide = (unit: string) => gather(side, unit);
+  const { cls, patches } = await features({
+    spec,
+    layout,
+    gather: gatherSide,
+    images,
+    count,
+    size,
+  });
+  const { tensors, release } = await gather(side, "dino_head");
+  const scores = headScores(headOf(tensors, "dino_head"), cls);
+  release();
+  tf.dispose([cls, patches]);
+  return scores;
 }
 
 function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Vectors): StepDeps {
@@ -120,15 +165,4 @@ function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Ve
       return vector as Float32Array;
     },
   };
-}
-
-function normsOf(layout: Layout, grads: Vectors): Map<string, number> {
-  const squares = new Map<string, number>();
-  for (const { name, submodule, elements } of layout.units) {
-    const chunks = new Float64Array(chunksIn(elements));
-    referenceFlatMath.sumSquares(grads.get(name) as Float32Array, chunkElements, chunks);
-    const sum = chunks.reduce((a, b) => a + b, 0);
-    squares.set(submodule, (squares.get(submodule) ?? 0) + sum);
-  }
-  return new Map([...squares].map(([submodule, sum]) => [submodule, Math.sqrt(sum)]));
 }
