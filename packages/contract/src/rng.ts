@@ -28,6 +28,8 @@ export const streams = {
   dropPath: 6,
   replacement: 7,
   evaluation: 8,
+  resolution: 9,
+  sharedColor: 10,
 } as const;
 
 function mix(h: number): number {

@@ -29,6 +29,7 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
   const held = makeHeld();
   const ctx: StepContext = {
     spec,
+    step,
     config,
     scalars,
     lossScale: args.lossScale ?? 1,

@@ -40,7 +40,7 @@ export interface StudentRank {
 export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
   const { spec, config, batches, walk, held } = ctx;
   const ranks = batches.map((batch, r): StudentRank => {
-    const [global, ...local] = cropGroups(spec, batch, spec.loss.ibot > 0) as [CropGroup];
+    const [global, ...local] = cropGroups(ctx, batch, spec.loss.ibot > 0) as [CropGroup];
     const groups = [{ ...global, patches: ctx.globalPatches[r] as tf.Tensor2D }, ...local];
     return held.hold({ batch, groups, sequences: sequencesOf(config, groups), blocks: [] });
   });

@@ -39,7 +39,7 @@ export interface RankTargets {
 
 export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
   const { spec, config, batches, walk, held } = ctx;
-  const groups = batches.map((batch) => cropGroups(spec, batch, false).slice(0, 1));
+  const groups = batches.map((batch) => cropGroups(ctx, batch, false).slice(0, 1));
   const sequences = groups.map((ofRank) => sequencesOf(config, ofRank));
   const rows: tf.Tensor2D[] = held.hold([]);
   await walk("teacher", "embed", (tensors) => {
