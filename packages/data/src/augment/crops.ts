@@ -163,7 +163,7 @@ function resizedTo(
 ): Float32Array {
   const out = scratchOf(purpose, to * to * channels);
   if (from === to) out.set(source.subarray(0, to * to * channels));
-  else resizeLevels(source, from, channels, to, clip, out);
+  else resizeLevels(source, { height: from, width: from }, channels, to, clip, out);
   return out;
 }
 

@@ -1,32 +1,34 @@
 /**
  * Pillow's GaussianBlur, which DINO uses: three box filters per axis with fractional ends (Gwosdek et al. 2011, "Theoretical foundations
- * of Gaussian convolution by extended box filtering"), the edge pixel repeated before each of them. In floats, without Pillow's
- * rounding after each filter.
+ * of Gaussian convolution by extended box filtering"), the edge pixel repeated before each of them. In Pillow's integers and with its
+ * rounding after each filter, because that is what small radii do: almost nothing, while six unrounded filters add up to two levels.
  */
 import type { Channels } from "../image.js";
 import { scratchOf } from "./scratch.js";
 
 const passes = 3;
 
-/** Weights of a box filter: `inner` on the pixels within `radius`, `outer` on the two next to them. They sum to 1. */
+/** Weights of a box filter in units of 2^-24: `inner` on the pixels within `radius`, `outer` on the two next to them. They sum to at most 1. */
 interface Box {
   readonly radius: number;
   readonly inner: number;
   readonly outer: number;
 }
 
+const one = 2 ** 24;
+
 /** The box whose threefold application has the variance of a Gaussian of that deviation. */
 export function boxOf(sigma: number): Box {
-  const variance = (sigma * sigma) / passes;
+  const variance = Math.fround((sigma * sigma) / passes);
   const radius = Math.floor((Math.sqrt(12 * variance + 1) - 1) / 2);
   const next = radius + 1;
   const fraction =
     ((2 * radius + 1) * (radius * next - 3 * variance)) / (6 * (variance - next * next));
-  const inner = 1 / (2 * (radius + fraction) + 1);
-  return { radius, inner, outer: inner * fraction };
+  const inner = Math.floor(Math.fround(one / Math.fround(2 * Math.fround(radius + fraction) + 1)));
+  return { radius, inner, outer: Math.floor((one - (2 * radius + 1) * inner) / 2) };
 }
 
-/** Blurs [height, width, channels] levels in place. Cost: 6 (2 radius + 3) additions per value; the radius is 1 up to sigma 2.4. */
+/** Blurs [height, width, channels] levels in place; the result is whole numbers. Cost: 6 (2 radius + 3) additions per value; the radius is 1 up to sigma 2.4. */
 export function pillowBlur(
   levels: Float32Array,
   { height, width }: { readonly height: number; readonly width: number },
@@ -66,7 +68,8 @@ function filterRow(
   for (let i = 0; i < row; i++) {
     let sum = 0;
     for (let p = i + channels; p < i + span; p += channels) sum += padded[p] as number;
-    levels[from + i] = inner * sum + outer * ((padded[i] as number) + (padded[i + span] as number));
+    const ends = (padded[i] as number) + (padded[i + span] as number);
+    levels[from + i] = Math.round((inner * sum + outer * ends) / one);
   }
 }
 
@@ -83,13 +86,14 @@ function filterColumn(
   const to = y * row;
   const above = rowAt(-radius - 1);
   const below = rowAt(radius + 1);
-  for (let i = 0; i < row; i++) {
-    out[to + i] = outer * ((source[above + i] as number) + (source[below + i] as number));
-  }
+  out.fill(0, to, to + row);
   for (let dy = -radius; dy <= radius; dy++) {
     const at = rowAt(dy);
-    for (let i = 0; i < row; i++) {
-      out[to + i] = (out[to + i] as number) + inner * (source[at + i] as number);
-    }
+    for (let i = 0; i < row; i++)
+      out[to + i] = (out[to + i] as number) + (source[at + i] as number);
+  }
+  for (let i = 0; i < row; i++) {
+    const ends = (source[above + i] as number) + (source[below + i] as number);
+    out[to + i] = Math.round((inner * (out[to + i] as number) + outer * ends) / one);
   }
 }

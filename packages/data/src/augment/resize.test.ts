@@ -88,11 +88,11 @@ test("a computed crop is resized as the same pixels of an image are, and may be 
   const levels = Float32Array.from(edges);
   for (const size of [23, 40, 61]) {
     const out = new Float32Array(size * size * 3);
-    resizeLevels(levels, side, 3, size, true, out);
+    resizeLevels(levels, image, 3, size, true, out);
     expect(distance(out, resized(image, [0, 0, side, side], size)).max).toBeLessThan(1e-3);
   }
   const unclipped = new Float32Array(61 * 61 * 3);
-  resizeLevels(levels, side, 3, 61, false, unclipped);
+  resizeLevels(levels, image, 3, 61, false, unclipped);
   expect(Math.max(...unclipped)).toBeGreaterThan(260);
   expect(Math.min(...unclipped)).toBeLessThan(-5);
 });

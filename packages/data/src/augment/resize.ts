@@ -55,29 +55,30 @@ export function resizeBox(
 }
 
 /**
- * Resizes a square crop that has been computed already to [size, size, channels], with the same filter. Unclipped it may leave [0, 255]
- * at hard edges, as torch's resize of float tensors does (DINOv3's gram crops with distortions).
- * @param source [side, side, channels]; may be longer
+ * Resizes a crop that has been computed already to [size, size, channels], with the same filter. Unclipped it may leave [0, 255] at hard
+ * edges, as torch's resize of float tensors does (DINOv3's gram crops with distortions).
+ * @param source [height, width, channels]; may be longer
  */
 export function resizeLevels(
   source: Float32Array,
-  side: number,
+  { height, width }: { readonly height: number; readonly width: number },
   channels: Channels,
   size: number,
   clip: boolean,
   out: Float32Array,
 ): void {
-  const filter = filterFor(side, wholeOf(size));
+  const horizontal = filterFor(width, wholeOf(size));
+  const vertical = filterFor(height, wholeOf(size));
   const row = size * channels;
-  const narrow = scratchOf("resize", side * row);
-  for (let y = 0, e = 0; y < side; y++) {
+  const narrow = scratchOf("resize", height * row);
+  for (let y = 0, e = 0; y < height; y++) {
     for (let i = 0; i < row; i++, e++) {
-      const x = Math.floor(i / channels);
-      narrow[e] = tapsOf(source, y * side * channels + (i % channels), channels, filter, x, clip);
+      const from = y * width * channels + (i % channels);
+      narrow[e] = tapsOf(source, from, channels, horizontal, Math.floor(i / channels), clip);
     }
   }
   for (let y = 0, e = 0; y < size; y++) {
-    for (let i = 0; i < row; i++, e++) out[e] = tapsOf(narrow, i, row, filter, y, clip);
+    for (let i = 0; i < row; i++, e++) out[e] = tapsOf(narrow, i, row, vertical, y, clip);
   }
 }
 
