@@ -60,6 +60,9 @@ export {
   type CropsSpec,
   type DataSpec,
   type MaskSpec,
+  type Resolution,
+  resolutionAt,
+  resolutionsOf,
 } from "./spec/data.js";
 export {
   ffnHidden,

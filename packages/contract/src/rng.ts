@@ -29,6 +29,8 @@ export const streams = {
   replacement: 7,
   evaluation: 8,
   rope: 11,
+  resolution: 9,
+  sharedColor: 10,
 } as const;
 
 function mix(h: number): number {

@@ -1,8 +1,9 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { resolutionAt } from "@paddock/contract";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { makeCrops } from "./augment/crops.js";
-import { makeRankBatch } from "./batch.js";
+import { type CropBuffers, makeRankBatch } from "./batch.js";
 import type { Dataset } from "./datasets/dataset.js";
 import { openDataset } from "./datasets/open-dataset.js";
 import { BadImageError, withChannels } from "./image.js";
@@ -35,7 +36,7 @@ test("a batch holds the crops of its samples, crop-major", async () => {
     const position = positionOf(spec, step, rank, b);
     const id = sampleId(spec.seed, dataset.count, position);
     expect(batch.sampleIds[b]).toBe(id);
-    const { global, local } = makeCrops(await dataset.load(id), spec.crops, { seed: 0, position });
+    const { global, local } = makeCrops(await dataset.load(id), spec, { seed: 0, position });
     global.forEach((crop, i) => {
       const row = i * numImages + b;
       expect(batch.globalCrops.slice(row * 784, (row + 1) * 784)).toEqual(crop);
@@ -85,7 +86,7 @@ test("colour files feed a grey model, and grey files a colour one", async () => 
   const dataset = await openDataset(grey.data, "train");
   const batch = await makeRankBatch(dataset, grey, 0, 0);
   const image = withChannels(await dataset.load(0), 1);
-  const { global } = makeCrops(image, grey.crops, { seed: 0, position: 0 });
+  const { global } = makeCrops(image, grey, { seed: 0, position: 0 });
   expect(batch.globalCrops.slice(0, 784)).toEqual(global[0]);
   const colour = {
     ...grey,
@@ -144,4 +145,44 @@ test("channel counts that no file has are refused", async () => {
   await expect(makeRankBatch(await idxImages(), spec, 0, 0)).rejects.toThrow(
     /model.channels: expected 1 \(grey\) or 3 \(RGB\)/,
   );
+});
+
+const severalSizes = greySpec({
+  model: { channels: 1, patchSize: 7, positions: "rope", heads: 3 },
+  crops: {
+    ...greySpec().crops,
+    resolutions: [
+      { global: 28, local: 14, gram: 42, ratio: 0.5 },
+      { global: 56, local: 21, gram: 28, ratio: 0.5 },
+    ],
+  },
+});
+
+test("sizes vary between steps, are the same on all ranks, and memory of one step serves every other", async () => {
+  const dataset = await idxImages();
+  const steps = [0, 1, 2, 3, 4, 5];
+  const sizes = steps.map((step) => resolutionAt(severalSizes, step).global);
+  expect(new Set(sizes)).toEqual(new Set([28, 56]));
+  let buffers: CropBuffers | undefined;
+  for (const step of steps) {
+    const { global, local, gram } = resolutionAt(severalSizes, step);
+    for (const rank of [0, 3]) {
+      const fresh = await makeRankBatch(dataset, severalSizes, step, rank);
+      expect(fresh.globalCrops).toHaveLength(6 * global ** 2);
+      expect(fresh.localCrops).toHaveLength(12 * local ** 2);
+      expect(fresh.gramCrops).toHaveLength(6 * (gram ?? 0) ** 2);
+      expect(Math.max(...fresh.maskRows)).toBeLessThan(6 * (global / 7) ** 2);
+      const reused = await makeRankBatch(dataset, severalSizes, step, rank, buffers);
+      if (buffers) expect(reused.globalCrops.buffer).toBe(buffers.globalCrops.buffer);
+      expect(reused).toEqual(fresh);
+      buffers = reused;
+    }
+  }
+});
+
+test("gram crops stand in the order of the global crops", async () => {
+  const dataset = await idxImages();
+  const crops = { ...greySpec().crops, gramSize: 28 };
+  const batch = await makeRankBatch(dataset, { ...greySpec(), crops }, 0, 1);
+  expect(batch.gramCrops).toEqual(batch.globalCrops);
 });

@@ -1,6 +1,13 @@
 /** One logical rank's input of one step: crops of its images, and masks. */
-import { invariant, PaddockError, type RunSpec } from "@paddock/contract";
-import { writeCrop } from "./augment/crops.js";
+import {
+  invariant,
+  PaddockError,
+  type Resolution,
+  type RunSpec,
+  resolutionAt,
+  resolutionsOf,
+} from "@paddock/contract";
+import { type CropSink, writeCrops } from "./augment/crops.js";
 import type { Dataset } from "./datasets/dataset.js";
 import { BadImageError, type Channels, type Image, withChannels } from "./image.js";
 import { drawMasks } from "./masks.js";
@@ -13,15 +20,19 @@ export interface BadImage {
   readonly reason: string;
 }
 
-/** Memory of a batch's crops, all of it in shared memory. */
+/**
+ * Memory of a batch's crops, all of it in shared memory. Large enough for every size that the spec's steps have: the arrays are the part that one
+ * batch fills, and the whole lies behind them.
+ */
 export interface CropBuffers {
   readonly globalCrops: Float32Array;
   readonly localCrops: Float32Array | null;
+  readonly gramCrops: Float32Array | null;
 }
 
 /**
  * B images of one logical rank. Arrays lie in shared memory: posting them to a thread costs nothing. Owned by whoever asked.
- * C channels, H = crops.global.size, h = crops.local.size, n = crops.localCount.
+ * C channels, n = crops.localCount; H, h and g the sizes of global, local and gram crops at this step (`resolutionAt`).
  */
 export interface RankBatch extends CropBuffers {
   readonly rank: number;
@@ -29,6 +40,8 @@ export interface RankBatch extends CropBuffers {
   readonly globalCrops: Float32Array;
   /** [n * B, h, h, C]: local crop 0 of every image, then local crop 1 of every image, ...; null if n = 0. */
   readonly localCrops: Float32Array | null;
+  /** [2B, g, g, C]: what the gram teacher sees of the global crops, in their order; null without such crops. */
+  readonly gramCrops: Float32Array | null;
   /** Masked patches: p + i * P for patch p of P in row i of globalCrops; ascending. Empty when the iBOT loss is off. */
   readonly maskRows: Int32Array;
   /** Per masked patch: 1 / masked patches of its crop. */
@@ -51,7 +64,7 @@ const maxAttempts = 64;
 /**
  * The batch of logical rank `rank` at `step`: a pure function of dataset, spec, step and rank. Never fails for single bad images;
  * `data-unavailable` after 64 in a row, `invalid-spec` for channel counts other than 1 and 3.
- * @param buffers memory to write the crops to, from an earlier batch of the same spec; new memory if absent. V8 does not see the size of
+ * @param buffers memory to write the crops to, from an earlier batch of the same spec, at whatever step; new memory if absent. V8 does not see the size of
  *   shared memory and collects it late: a loop should use its buffers again.
  */
 export async function makeRankBatch(
@@ -61,11 +74,10 @@ export async function makeRankBatch(
   rank: number,
   buffers: CropBuffers = allocateCrops(spec),
 ): Promise<RankBatch> {
-  const { crops, batchPerRank } = spec;
+  const { batchPerRank } = spec;
   const channels = channelsOf(spec);
-  const globalElements = crops.global.size ** 2 * channels;
-  const localElements = crops.local.size ** 2 * channels;
-  const { globalCrops, localCrops } = buffers;
+  const sizes = resolutionAt(spec, step);
+  const views = viewsOf(buffers, spec, sizes);
   const sampleIds: number[] = [];
   const badImages: BadImage[] = [];
   const loadAt = (b: number) => loadUsable(dataset, spec.seed, positionOf(spec, step, rank, b));
@@ -76,16 +88,20 @@ export async function makeRankBatch(
     if (b + 1 < batchPerRank) next = started(loadAt(b + 1));
     sampleIds.push(id);
     badImages.push(...bad);
-    const ready = withChannels(image, channels);
     const keys = { seed: spec.seed, position: positionOf(spec, step, rank, b) };
-    for (let crop = 0; crop < 2; crop++) {
-      writeCrop(ready, crops, keys, crop, globalCrops, (crop * batchPerRank + b) * globalElements);
-    }
-    for (let i = 0; localCrops !== null && i < crops.localCount; i++) {
-      writeCrop(ready, crops, keys, 2 + i, localCrops, (i * batchPerRank + b) * localElements);
-    }
+    const sink: CropSink = (kind, index) => {
+      const out = views[`${kind}Crops`];
+      invariant(out, `no memory for ${kind} crops`);
+      return { out, to: cropRow(index, b, batchPerRank) * (sizes[kind] ?? 0) ** 2 * channels };
+    };
+    writeCrops(withChannels(image, channels), spec, sizes, keys, sink);
   }
-  return { rank, globalCrops, localCrops, ...drawMasks(spec, step, rank), sampleIds, badImages };
+  return { rank, ...views, ...drawMasks(spec, step, rank), sampleIds, badImages };
+}
+
+/** Row of a crop in its array: crop-major, as the reference collates. */
+export function cropRow(crop: number, image: number, batchPerRank: number): number {
+  return crop * batchPerRank + image;
 }
 
 /** The channel count of the model, which must be one that images can be decoded to. */
@@ -98,15 +114,36 @@ export function channelsOf(spec: Pick<RunSpec, "model">): Channels {
   );
 }
 
-function allocateCrops(spec: BatchSpec): CropBuffers {
-  const { crops, batchPerRank } = spec;
-  const floats = (count: number, side: number): Float32Array =>
-    new Float32Array(
-      new SharedArrayBuffer(4 * count * batchPerRank * side * side * channelsOf(spec)),
-    );
+/** Elements of a batch's arrays in the given sizes; 0 where there is no array. */
+function elementsOf(spec: BatchSpec, sizes: Resolution): Record<keyof CropBuffers, number> {
+  const perPixel = spec.batchPerRank * channelsOf(spec);
   return {
-    globalCrops: floats(2, crops.global.size),
-    localCrops: crops.localCount === 0 ? null : floats(crops.localCount, crops.local.size),
+    globalCrops: 2 * perPixel * sizes.global ** 2,
+    localCrops: spec.crops.localCount * perPixel * sizes.local ** 2,
+    gramCrops: 2 * perPixel * (sizes.gram ?? 0) ** 2,
+  };
+}
+
+function allocateCrops(spec: BatchSpec): CropBuffers {
+  const all = resolutionsOf(spec.crops).map((sizes) => elementsOf(spec, sizes));
+  const floats = (kind: keyof CropBuffers): Float32Array =>
+    new Float32Array(new SharedArrayBuffer(4 * Math.max(...all.map((elements) => elements[kind]))));
+  return {
+    globalCrops: floats("globalCrops"),
+    localCrops: spec.crops.localCount === 0 ? null : floats("localCrops"),
+    gramCrops: resolutionAt(spec, 0).gram === null ? null : floats("gramCrops"),
+  };
+}
+
+/** The part of the memory that a batch of these sizes fills. */
+function viewsOf(buffers: CropBuffers, spec: BatchSpec, sizes: Resolution): CropBuffers {
+  const elements = elementsOf(spec, sizes);
+  const view = (kind: keyof CropBuffers): Float32Array | null =>
+    buffers[kind] && new Float32Array(buffers[kind].buffer, 0, elements[kind]);
+  return {
+    globalCrops: new Float32Array(buffers.globalCrops.buffer, 0, elements.globalCrops),
+    localCrops: view("localCrops"),
+    gramCrops: view("gramCrops"),
   };
 }
 

@@ -5,7 +5,7 @@ import type { Dataset } from "./datasets/dataset.js";
 import { openDataset } from "./datasets/open-dataset.js";
 import { evaluationImages, loadEvaluationBatch, renderView } from "./evaluation.js";
 import { BadImageError, type Image } from "./image.js";
-import { distance } from "./testing/golden.js";
+import { distance } from "./testing/distance.js";
 import { encoded, makeFolder, pattern } from "./testing/images.js";
 import { greySpec } from "./testing/spec.js";
 

@@ -1,9 +1,23 @@
 /** Images in, batches out: datasets, crops, masks, sampling, and the threads that make them. */
-export { type CropKeys, makeCrops } from "./augment/crops.js";
+export { blur, gaussianTaps } from "./augment/blur.js";
+export { applyJitter, normalize, solarize, turnGrey } from "./augment/color.js";
+export { recolored, renderCrop, renderGlobal } from "./augment/crops.js";
+export { pillowBlur } from "./augment/pillow-blur.js";
+export {
+  type Box,
+  type CropPlan,
+  type CropRole,
+  drawBox,
+  drawCrop,
+  type JitterOp,
+  jitterOps,
+} from "./augment/plan.js";
+export { resizeBox, resizeLevels, wholeOf } from "./augment/resize.js";
 export {
   type BadImage,
   type BatchSpec,
   type CropBuffers,
+  cropRow,
   makeRankBatch,
   type RankBatch,
 } from "./batch.js";
@@ -21,8 +35,17 @@ export {
   evaluationImages,
   loadEvaluationBatch,
 } from "./evaluation.js";
-export { BadImageError, type Channels, type Image } from "./image.js";
-export { drawMasks, type Masks } from "./masks.js";
+export { BadImageError, type Channels, type Image, withChannels } from "./image.js";
+export {
+  collateMasks,
+  drawMask,
+  drawMasks,
+  type MaskDraws,
+  type Masks,
+  maskDrawsOf,
+  packMasks,
+  upperTargets,
+} from "./masks.js";
 export {
   type BatchPool,
   type BatchPoolOptions,

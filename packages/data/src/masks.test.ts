@@ -1,112 +1,14 @@
 import { rngOf } from "@paddock/contract";
 import { expect, test } from "vitest";
-import { collateMasks, drawMask, drawMasks, type MaskDraws, packMasks } from "./masks.js";
-import { type Golden, readGolden } from "./testing/golden.js";
+import {
+  collateMasks,
+  drawMask,
+  drawMasks,
+  type MaskDraws,
+  maskDrawsOf,
+  upperTargets,
+} from "./masks.js";
 import { greySpec, officialSpec } from "./testing/spec.js";
-
-const uniformKind = 0;
-const integerKind = 1;
-const shuffleKind = 2;
-
-/** Answers with recorded draws, and insists that they are asked for with the recorded bounds. */
-function replayOf(golden: Golden, draws: string, shuffle?: string) {
-  const rows = golden.has(draws) ? golden.values(draws) : new Float64Array();
-  let at = 0;
-  const next = (kind: number, a: number, b: number | null): number => {
-    const row = rows.subarray(4 * at, 4 * at + 4);
-    at++;
-    expect(row[0]).toBe(kind);
-    expect(row[1]).toBeCloseTo(a, 6); // the collate's bins are float32 in the reference
-    if (b !== null) expect(row[2]).toBeCloseTo(b, 6);
-    return row[3] as number;
-  };
-  const replay: MaskDraws = {
-    uniform: (low, high) => next(uniformKind, low, high),
-    integer: (low, high) => next(integerKind, low, high),
-    order: (n) => {
-      next(shuffleKind, n, null);
-      return golden.values(shuffle as string);
-    },
-  };
-  return { replay, isUsedUp: () => 4 * at === rows.length };
-}
-
-const generator = readGolden("masking_generator");
-const { grid, seeds, targets } = generator.meta("config") as {
-  grid: number;
-  seeds: number[];
-  targets: number[];
-};
-
-test.each(targets)("recorded draws give the recorded masks of %i patches", (target) => {
-  for (const seed of seeds) {
-    const name = `seed${seed}.target${target}`;
-    const { replay, isUsedUp } = replayOf(generator, `inputs.draws.${name}`);
-    expect(drawMask(replay, grid, target)).toEqual(generator.values(`outputs.mask.${name}`));
-    expect(isUsedUp()).toBe(true);
-  }
-});
-
-const collate = readGolden("collate");
-
-test.each([0, 1, 7, 11])("recorded draws of seed %i give the recorded batch of masks", (seed) => {
-  const { replay, isUsedUp } = replayOf(
-    collate,
-    `inputs.draws.seed${seed}`,
-    `inputs.shuffle.seed${seed}`,
-  );
-  const masks = collateMasks(replay, 8, 4, {
-    probability: 0.5,
-    ratio: [0.1, 0.5],
-    exact: false,
-    circularShift: false,
-  });
-  expect(isUsedUp()).toBe(true);
-  expect(masks.flatMap((mask) => [...mask])).toEqual([
-    ...collate.values(`outputs.collated_masks.seed${seed}`),
-  ]);
-  const { maskRows, maskWeights } = packMasks(masks);
-  expect([...maskRows]).toEqual([...collate.values(`outputs.mask_indices_list.seed${seed}`)]);
-  expect([...maskWeights]).toEqual([...collate.values(`outputs.masks_weight.seed${seed}`)]);
-});
-
-function mean(values: readonly number[]): number {
-  return values.reduce((sum, value) => sum + value, 0) / values.length;
-}
-
-function drawsOf(seed: number): MaskDraws {
-  const rng = rngOf(seed);
-  return {
-    uniform: (low, high) => rng.between(low, high),
-    integer: (low, high) => low + rng.below(high - low + 1),
-    order: (n) => rng.permutation(n),
-  };
-}
-
-test.each([20, 50, 98])("masks of %i patches have the recorded counts and places", (target) => {
-  const numMasks = 2000;
-  const draws = drawsOf(target);
-  const masks = Array.from({ length: numMasks }, () => drawMask(draws, grid, target));
-  const counts = masks.map((mask) => mask.reduce((sum, bit) => sum + bit, 0));
-  const [theirMean, theirStd] = generator.values(`outputs.stats.target${target}.count_mean_std`);
-  // Four standard errors of both samples of 2,000.
-  const limit = 4 * (theirStd as number) * Math.sqrt(2 / numMasks);
-  expect(Math.abs(mean(counts) - (theirMean as number))).toBeLessThanOrEqual(limit);
-  const places = generator.values(`outputs.stats.target${target}.cell_freq`);
-  places.forEach((theirs, cell) => {
-    const ours = mean(masks.map((mask) => mask[cell] as number));
-    const error = Math.sqrt((2 * theirs * (1 - theirs)) / numMasks);
-    expect(Math.abs(ours - theirs)).toBeLessThanOrEqual(5 * error); // 5: of 196 cells, one may exceed 4
-  });
-});
-
-test("the official settings mask the recorded number of patches per batch", () => {
-  const spec = officialSpec({ batchPerRank: 4 });
-  const counts = Array.from({ length: 600 }, (_, step) => drawMasks(spec, step, 0).maskRows.length);
-  const [theirMean, theirStd] = collate.values("outputs.stats.n_masked_mean_std_min_max");
-  const limit = 4 * (theirStd as number) * Math.sqrt(1 / 600 + 1 / 2000);
-  expect(Math.abs(mean(counts) - (theirMean as number))).toBeLessThanOrEqual(limit);
-});
 
 test("masks are keyed by seed, step and rank", () => {
   const spec = officialSpec();
@@ -151,4 +53,48 @@ test("small grids are masked within their targets; a grid of one patch never", (
     expect(Math.max(0, ...perCrop.values())).toBeLessThanOrEqual(side ** 2 / 2);
     expect(maskRows.length > 0).toBe(side > 1);
   }
+});
+
+function countOf(mask: Uint8Array): number {
+  return mask.reduce((sum, bit) => sum + bit, 0);
+}
+
+test("exact masks hold their targets, whatever is drawn, and every rank masks as many patches", () => {
+  for (const target of [0, 1, 5, 60, 98, 196]) {
+    for (let seed = 0; seed < 20; seed++) {
+      expect(countOf(drawMask(maskDrawsOf(rngOf(seed)), 14, target, true))).toBe(target);
+    }
+  }
+  const spec = officialSpec({ batchPerRank: 4, masks: { exact: true, circularShift: true } });
+  const counts = [0, 1, 2, 3].map((rank) => drawMasks(spec, 9, rank).maskRows.length);
+  expect(counts).toEqual([273, 273, 273, 273]);
+});
+
+test("targets are those of single precision", () => {
+  expect(upperTargets(196, 4, [0.1, 0.5])).toEqual([39, 58, 78, 98]);
+  // 0.1 + 0.4 / 2 is 0.30000000000000004 in doubles and 0.3 in floats; 100 floats of it are exactly 30.
+  expect(upperTargets(100, 2, [0.1, 0.5])).toEqual([30, 50]);
+  expect(upperTargets(10, 1, [0, 0.7])).toEqual([7]);
+});
+
+test("a circular shift moves a mask by the numbers drawn last, and keeps its shape", () => {
+  const settings = { probability: 1, ratio: [0.2, 0.2] as [number, number], exact: true };
+  const integers: number[] = [];
+  const noted = (): MaskDraws => {
+    const draws = maskDrawsOf(rngOf(3));
+    const integer = (low: number, high: number): number => {
+      integers.push(draws.integer(low, high));
+      return integers.at(-1) as number;
+    };
+    return { ...draws, integer };
+  };
+  const [plain] = collateMasks(noted(), 1, 14, { ...settings, circularShift: false });
+  const [rolled] = collateMasks(noted(), 1, 14, { ...settings, circularShift: true });
+  const [rows, columns] = integers.slice(-2) as [number, number];
+  const wanted = Uint8Array.from(plain as Uint8Array, (_, patch) => {
+    const y = (Math.floor(patch / 14) - rows + 14) % 14;
+    return plain?.[y * 14 + (((patch % 14) - columns + 14) % 14)] as number;
+  });
+  expect(rolled).toEqual(wanted);
+  expect(rolled).not.toEqual(plain);
 });

@@ -1,9 +1,17 @@
 /**
- * Which patches of which global crops the student does not see: BEiT block masking (dinov2/data/masking.py, collate.py).
- * Half of a rank's 2B global crops are masked; their target counts step through the ratio range, one bin each, and masks are
- * shuffled over the crops. A mask may hold fewer patches than its target: blocks that no longer fit end it.
+ * Which patches of which global crops the student does not see: BEiT block masking (dinov2/data/masking.py, collate.py and their DINOv3
+ * namesakes). Half of a rank's 2B global crops are masked; their target counts step through the ratio range, one bin each, and masks are
+ * shuffled over the crops. DINOv2 draws the target within its bin, and a mask may hold fewer patches: blocks that no longer fit end it.
+ * `masks.exact` (DINOv3) takes each bin's upper end and fills up with single patches, so the count per rank never varies.
  */
-import { gridSide, type MaskSpec, type Rng, type RunSpec, rngOf, streams } from "@paddock/contract";
+import {
+  type MaskSpec,
+  type Rng,
+  type RunSpec,
+  resolutionAt,
+  rngOf,
+  streams,
+} from "@paddock/contract";
 
 /** Masked patches of a rank's global crops. Owned by the caller. */
 export interface Masks {
@@ -20,6 +28,8 @@ export interface MaskDraws {
   integer(low: number, high: number): number;
   /** A permutation of 0..n-1; slot i gets mask order[i]. */
   order(n: number): ArrayLike<number>;
+  /** `count` different ones of the candidates; count > 0. */
+  choose(candidates: readonly number[], count: number): ArrayLike<number>;
 }
 
 /** Smallest block area that is drawn (BEiT's min_num_patches). */
@@ -34,8 +44,8 @@ export function drawMasks(
   rank: number,
 ): Masks {
   if (spec.loss.ibot === 0) return packMasks([]);
-  const grid = gridSide(spec);
-  const draws = drawsOf(rngOf(spec.seed, streams.mask, step, rank));
+  const grid = resolutionAt(spec, step).global / spec.model.patchSize;
+  const draws = maskDrawsOf(rngOf(spec.seed, streams.mask, step, rank));
   return packMasks(collateMasks(draws, 2 * spec.batchPerRank, grid, spec.masks));
 }
 
@@ -44,25 +54,67 @@ export function collateMasks(
   draws: MaskDraws,
   crops: number,
   grid: number,
-  { probability, ratio }: MaskSpec,
+  spec: MaskSpec,
 ): Uint8Array[] {
-  const patches = grid * grid;
-  const numMasked = Math.floor(crops * probability);
-  const edge = (i: number): number => ratio[0] + ((ratio[1] - ratio[0]) * i) / numMasked;
+  const numMasked = Math.floor(crops * spec.probability);
+  const exactTargets = spec.exact ? upperTargets(grid * grid, numMasked, spec.ratio) : null;
+  const edge = (i: number): number =>
+    spec.ratio[0] + ((spec.ratio[1] - spec.ratio[0]) * i) / numMasked;
+  const targetOf = (i: number): number =>
+    exactTargets
+      ? (exactTargets[i] as number)
+      : Math.floor(grid * grid * draws.uniform(edge(i), edge(i + 1)));
   const masks: Uint8Array[] = [];
   for (let i = 0; i < crops; i++) {
-    const target = i < numMasked ? Math.floor(patches * draws.uniform(edge(i), edge(i + 1))) : 0;
-    masks.push(drawMask(draws, grid, target));
+    const isMasked = i < numMasked;
+    const mask = drawMask(draws, grid, isMasked ? targetOf(i) : 0, spec.exact);
+    masks.push(isMasked && spec.circularShift ? shifted(draws, mask, grid) : mask);
   }
   const order = draws.order(crops);
   return masks.map((_, i) => masks[order[i] as number] as Uint8Array);
 }
 
 /**
- * A mask of at most `target` patches. Blocks are strictly smaller than the grid, so a grid of 2 x 2 only fits single patches (drawn as
- * such; the reference would rarely find one) and a grid of 1 x 1 is never masked.
+ * Masked patches at the upper end of each of `bins` equal bins of the ratio range. In single precision, as the reference computes them:
+ * where a product is whole, the rounding decides about a patch.
  */
-export function drawMask(draws: MaskDraws, grid: number, target: number): Uint8Array {
+export function upperTargets(
+  patches: number,
+  bins: number,
+  [low, high]: readonly [number, number],
+): number[] {
+  const { fround } = Math;
+  const step = fround(fround(fround(high) - fround(low)) / bins);
+  // torch.linspace counts from both ends towards the middle.
+  const edge = (i: number): number =>
+    i < Math.floor((bins + 1) / 2)
+      ? fround(fround(low) + fround(step * i))
+      : fround(fround(high) - fround(step * (bins - i)));
+  return Array.from({ length: bins }, (_, i) => Math.floor(fround(patches * edge(i + 1))));
+}
+
+/** The mask rolled by a random number of rows and columns. */
+function shifted(draws: MaskDraws, mask: Uint8Array, grid: number): Uint8Array {
+  const rows = draws.integer(0, grid - 1);
+  const columns = draws.integer(0, grid - 1);
+  const rolled = new Uint8Array(mask.length);
+  mask.forEach((bit, patch) => {
+    const y = (Math.floor(patch / grid) + rows) % grid;
+    rolled[y * grid + (((patch % grid) + columns) % grid)] = bit;
+  });
+  return rolled;
+}
+
+/**
+ * A mask of at most `target` patches, or of exactly so many. Blocks are strictly smaller than the grid, so a grid of 2 x 2 only fits single
+ * patches (drawn as such; the reference would rarely find one) and a grid of 1 x 1 has no block.
+ */
+export function drawMask(
+  draws: MaskDraws,
+  grid: number,
+  target: number,
+  exact: boolean,
+): Uint8Array {
   const mask = new Uint8Array(grid * grid);
   const largest = maxPatches(grid);
   let masked = 0;
@@ -70,6 +122,10 @@ export function drawMask(draws: MaskDraws, grid: number, target: number): Uint8A
     const added = addBlock(draws, mask, grid, Math.min(target - masked, largest));
     if (added === 0) break;
     masked += added;
+  }
+  if (exact && masked < target) {
+    const free = Array.from(mask.keys()).filter((patch) => mask[patch] === 0);
+    for (const patch of Array.from(draws.choose(free, target - masked))) mask[patch] = 1;
   }
   return mask;
 }
@@ -131,10 +187,16 @@ export function packMasks(masks: readonly Uint8Array[]): Masks {
   return { maskRows, maskWeights };
 }
 
-function drawsOf(rng: Rng): MaskDraws {
+/** Draws of a stream. */
+export function maskDrawsOf(rng: Rng): MaskDraws {
   return {
     uniform: (low, high) => rng.between(low, high),
     integer: (low, high) => low + rng.below(high - low + 1),
     order: (n) => rng.permutation(n),
+    choose: (candidates, count) =>
+      Array.from(
+        rng.permutation(candidates.length).subarray(0, count),
+        (i) => candidates[i] as number,
+      ),
   };
 }

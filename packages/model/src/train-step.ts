@@ -33,6 +33,7 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
   const held = makeHeld();
   const ctx: StepContext = {
     spec,
+    step,
     config,
     scalars,
     lossScale: args.lossScale ?? 1,

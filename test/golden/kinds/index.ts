@@ -1,5 +1,12 @@
 /** All kinds of golden files. A file must match exactly one of them. */
 import type { Kind } from "../kind.js";
+import { augmentCropBoxes } from "./augment-crop-boxes.js";
+import { augmentCropResize } from "./augment-crop-resize.js";
+import { augmentGram } from "./augment-gram.js";
+import { augmentOps } from "./augment-ops.js";
+import { augmentPhoto } from "./augment-photo.js";
+import { augmentReplay } from "./augment-replay.js";
+import { augmentStats } from "./augment-stats.js";
 import { block } from "./block.js";
 import { blockV1 } from "./block-v1.js";
 import { dinoHead } from "./dino-head.js";
@@ -9,6 +16,8 @@ import { dropAddResidual } from "./drop-add-residual.js";
 import { gramLossKind, gramResize } from "./gram.js";
 import { ibotLoss } from "./ibot-loss.js";
 import { koleoLoss } from "./koleo-loss.js";
+import { maskCollate } from "./mask-collate.js";
+import { maskGenerator } from "./mask-generator.js";
 import { optimizers } from "./optimizers.js";
 import { dinoParameterGroups, parameterGroups } from "./parameter-groups.js";
 import { rope, ropeAugment } from "./rope.js";
@@ -40,4 +49,13 @@ export const kinds: readonly Kind[] = [
   parameterGroups,
   optimizers,
   dinoStep,
+  augmentCropBoxes,
+  augmentCropResize,
+  augmentGram,
+  augmentOps,
+  augmentPhoto,
+  augmentReplay,
+  augmentStats,
+  maskCollate,
+  maskGenerator,
 ];

@@ -1,5 +1,6 @@
 /** Where images come from, and how crops and masks are drawn from them. */
 import { z } from "zod";
+import { rngOf, streams } from "../rng.js";
 
 const probability = z.number().min(0).max(1);
 const range = z.tuple([z.number(), z.number()]).refine(([low, high]) => low <= high, {
@@ -84,9 +85,9 @@ export const CropsSpec = z.strictObject({
       }),
     )
     .default([]),
-  /** Draw the colour jitter once per image, before cropping (DINOv3 share_color_jitter). */
+  /** Draw colour jitter and grey once per image and apply them before cropping (DINOv3 share_color_jitter). */
   shareColorJitter: z.boolean().default(false),
-  /** Cut local crops out of the two global crops, on the patch grid (DINOv3 localcrops_subset_of_globalcrops). */
+  /** Cut local crops out of the two global crops, half of them from each, on the patch grid (DINOv3 localcrops_subset_of_globalcrops). */
   localInGlobal: z.boolean().default(false),
   /** Aspect ratio range of a crop, drawn log-uniformly. torchvision's default 3/4 to 4/3. */
   aspect: range.default([3 / 4, 4 / 3]),
@@ -98,6 +99,77 @@ export const CropsSpec = z.strictObject({
   std: z.array(z.number().positive()).min(1).default([0.229, 0.224, 0.225]),
 });
 export type CropsSpec = z.infer<typeof CropsSpec>;
+
+/** Sizes of the crops of one step, in pixels. */
+export interface Resolution {
+  readonly global: number;
+  readonly local: number;
+  /** Of the gram teacher's copies of the global crops; null: there are none. */
+  readonly gram: number | null;
+}
+
+/** All sizes that steps may have. */
+export function resolutionsOf(crops: CropsSpec): readonly Resolution[] {
+  if (crops.resolutions.length > 0) return crops.resolutions;
+  return [{ global: crops.global.size, local: crops.local.size, gram: crops.gramSize }];
+}
+
+/** Sizes of the crops at `step`: a pure function of seed and step, so the same on all ranks (dinov3/data/meta_loaders.py). */
+export function resolutionAt(
+  spec: { readonly seed: number; readonly crops: CropsSpec },
+  step: number,
+): Resolution {
+  const { resolutions } = spec.crops;
+  const all = resolutionsOf(spec.crops);
+  if (all.length === 1) return all[0] as Resolution;
+  const total = resolutions.reduce((sum, { ratio }) => sum + ratio, 0);
+  let left = total * rngOf(spec.seed, streams.resolution, step).uniform();
+  for (const resolution of resolutions) {
+    left -= resolution.ratio;
+    if (left < 0) return resolution;
+  }
+  return all.at(-1) as Resolution;
+}
+
+/** What crop sizes must be beside positive. Each line says what is expected, what was received, and what to change. */
+export function cropProblems(crops: CropsSpec, patchSize: number): string[] {
+  const sizes = resolutionsOf(crops);
+  const rules: [boolean, string][] = [
+    [
+      crops.global.size % patchSize === 0,
+      `crops.global.size: expected a multiple of model.patchSize ${patchSize}, received ${crops.global.size}`,
+    ],
+    [
+      crops.localCount === 0 || crops.local.size % patchSize === 0,
+      `crops.local.size: expected a multiple of model.patchSize ${patchSize}, received ${crops.local.size}`,
+    ],
+    [
+      (crops.gramSize ?? 0) % patchSize === 0,
+      `crops.gramSize: expected a multiple of model.patchSize ${patchSize}, received ${crops.gramSize}`,
+    ],
+    [
+      sizes.every(({ global, local, gram }) =>
+        [global, local, gram ?? 0].every((side) => side % patchSize === 0),
+      ) || crops.resolutions.length === 0,
+      `crops.resolutions: expected sizes that are multiples of model.patchSize ${patchSize}`,
+    ],
+    [
+      sizes.every(({ gram }) => (gram === null) === (sizes[0]?.gram === null)),
+      "crops.resolutions: expected gram sizes in all of them or in none",
+    ],
+    [
+      !crops.localInGlobal || crops.localCount % 2 === 0,
+      `crops.localCount: with crops.localInGlobal half of the local crops come from each global crop; expected an even number, received ${crops.localCount}`,
+    ],
+    [
+      !crops.localInGlobal ||
+        crops.localCount === 0 ||
+        sizes.every(({ global, local }) => global - local >= patchSize),
+      `crops.localInGlobal: expected local crops at least one patch of ${patchSize} smaller than global ones; change the sizes or set it to false`,
+    ],
+  ];
+  return rules.filter(([holds]) => !holds).map(([, message]) => message);
+}
 
 /** BEiT block masking of global crops for iBOT (dinov2/data/masking.py, collate.py). */
 export const MaskSpec = z.strictObject({

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { PaddockError } from "../errors.js";
 import { layoutOf } from "../layout/layout.js";
+import { resolutionAt } from "./data.js";
 import { parseRunSpec, type RunSpecInput } from "./run.js";
 
 const minimal: RunSpecInput = { steps: 10, batchPerRank: 4, data: { path: "images" } };
@@ -41,6 +42,46 @@ test("contradictions between fields say expected, received and what to change", 
     const schedules = { teacherTemperature: { peak } };
     expect(problemsOf({ ...minimal, schedules })).toContain("schedules.teacherTemperature.peak");
   }
+});
+
+test("crops that cannot be made are refused", () => {
+  const crops = (changes: RunSpecInput["crops"]) =>
+    problemsOf({ ...minimal, model: { positions: "rope" }, crops: changes });
+  expect(crops({ localInGlobal: true, localCount: 7 })).toContain("expected an even number");
+  expect(crops({ localInGlobal: true, local: { size: 224, scale: [0.1, 0.3] } })).toContain(
+    "at least one patch of 16 smaller",
+  );
+  expect(crops({ gramSize: 250 })).toContain("crops.gramSize: expected a multiple");
+  const sizes = { global: 256, local: 112, ratio: 0.3 };
+  expect(crops({ resolutions: [sizes, { ...sizes, gram: 512 }] })).toContain("in all of them");
+  expect(crops({ resolutions: [{ ...sizes, local: 100 }] })).toContain("multiples of");
+  expect(crops({ localInGlobal: true, resolutions: [sizes] })).toBe("");
+});
+
+test("sizes of a step are drawn with the given ratios, and only from seed and step", () => {
+  const spec = parseRunSpec({
+    ...minimal,
+    model: { positions: "rope" },
+    crops: {
+      resolutions: [
+        { global: 512, local: 112, gram: 768, ratio: 3 },
+        { global: 768, local: 112, gram: 1152, ratio: 6 },
+        { global: 768, local: 224, gram: 1152, ratio: 1 },
+      ],
+    },
+  });
+  const numSteps = 4000;
+  const drawn = Array.from({ length: numSteps }, (_, step) => resolutionAt(spec, step));
+  spec.crops.resolutions.forEach((resolution, i) => {
+    const share = drawn.filter((sizes) => sizes === resolution).length / numSteps;
+    const wanted = [0.3, 0.6, 0.1][i] as number;
+    const error = Math.sqrt((wanted * (1 - wanted)) / numSteps);
+    expect(Math.abs(share - wanted)).toBeLessThanOrEqual(4 * error);
+  });
+  expect(resolutionAt(spec, 17)).toBe(drawn[17]);
+  const otherwise = drawn.map((_, step) => resolutionAt({ ...spec, seed: 1 }, step));
+  expect(otherwise).not.toEqual(drawn);
+  expect(resolutionAt(parseRunSpec(minimal), 5)).toEqual({ global: 224, local: 96, gram: null });
 });
 
 test("a parsed spec is complete, frozen, and parses to itself", () => {

@@ -1,7 +1,7 @@
 /** One run: its complete, validated, frozen configuration. Unknown keys are errors that name the nearest known one. */
 import { z } from "zod";
 import { PaddockError } from "../errors.js";
-import { CropsSpec, DataSpec, MaskSpec } from "./data.js";
+import { CropsSpec, cropProblems, DataSpec, MaskSpec } from "./data.js";
 import { HeadsSpec, ModelSpec, sizeOfModel } from "./model.js";
 import { nearest } from "./nearest.js";
 import { LossSpec, OptimizerSpec, ScheduleSpec } from "./train.js";
@@ -208,14 +208,6 @@ function crossChecks(spec: RunSpec): string[] {
       `model.heads: expected a divisor of the width ${width}, received ${heads}`,
     ],
     [
-      crops.global.size % model.patchSize === 0,
-      `crops.global.size: expected a multiple of model.patchSize ${model.patchSize}, received ${crops.global.size}`,
-    ],
-    [
-      crops.localCount === 0 || crops.local.size % model.patchSize === 0,
-      `crops.local.size: expected a multiple of model.patchSize ${model.patchSize}, received ${crops.local.size}`,
-    ],
-    [
       crops.mean.length === model.channels && crops.std.length === model.channels,
       `crops.mean, crops.std: expected ${model.channels} value(s), one per channel, received ${crops.mean.length} and ${crops.std.length}`,
     ],
@@ -234,12 +226,6 @@ function crossChecks(spec: RunSpec): string[] {
     [
       !loss.gram?.imageLevel || loss.gram.tokens === "all",
       `loss.gram.tokens: similarities within images need all patches, received ${loss.gram?.tokens}; set it to all or imageLevel to false`,
-    ],
-    [
-      spec.crops.resolutions.every(({ global, local, gram }) =>
-        [global, local, gram ?? 0].every((side) => side % model.patchSize === 0),
-      ),
-      `crops.resolutions: expected sizes that are multiples of model.patchSize ${model.patchSize}`,
     ],
     [
       spec.crops.resolutions.length === 0 || model.positions === "rope",
@@ -274,7 +260,8 @@ function crossChecks(spec: RunSpec): string[] {
       "model.untieLocalClsNorm: there are no local crops; set it to false or crops.localCount above 0",
     ],
   ];
-  return rules.filter(([holds]) => !holds).map(([, message]) => message);
+  const problems = rules.filter(([holds]) => !holds).map(([, message]) => message);
+  return [...problems, ...cropProblems(crops, model.patchSize)];
 }
 
 function samePrototypes(ours: HeadsSpec, theirs: HeadsSpec): boolean {

@@ -112,12 +112,14 @@ export function turnGrey(levels: Float32Array, elements: number, channels: Chann
 }
 
 /**
- * Inverts levels of 128 and more. The reference compares 8-bit levels; 127.5 is where ours would round up to 128.
+ * Inverts levels of `threshold` (official: 128) and more. The reference compares 8-bit levels; half a level below is where ours would
+ * round up to it.
  */
-export function solarize(levels: Float32Array, elements: number): void {
+export function solarize(levels: Float32Array, elements: number, threshold = 128): void {
+  const lowest = threshold - 0.5;
   for (let i = 0; i < elements; i++) {
     const level = levels[i] as number;
-    if (level >= 127.5) levels[i] = 255 - level;
+    if (level >= lowest) levels[i] = 255 - level;
   }
 }
 

@@ -1,8 +1,14 @@
 /**
- * What is done to an image to make one crop: every random choice of the official DINOv2 augmentation
- * (dinov2/data/augmentations.py; RandomResizedCrop and ColorJitter of torchvision), drawn before any pixel is touched.
+ * What is done to an image to make one crop: every random choice of the official augmentations (DINO's main_dino.py, DINOv2's and DINOv3's
+ * data/augmentations.py; RandomResizedCrop and ColorJitter of torchvision), drawn before any pixel is touched.
  */
-import { blurProbabilitiesOf, type CropsSpec, type Rng } from "@paddock/contract";
+import {
+  blurProbabilitiesOf,
+  type ColorSpec,
+  type CropsSpec,
+  type Resolution,
+  type Rng,
+} from "@paddock/contract";
 
 /** Part of an image, in its pixels. */
 export interface Box {
@@ -17,16 +23,22 @@ export type JitterOp = "brightness" | "contrast" | "saturation" | "hue";
 /** Colour jitter: operations in order of application. Factors multiply; hue is a shift in turns, in [-0.5, 0.5]. */
 export type Jitter = readonly { readonly op: JitterOp; readonly factor: number }[];
 
-/** Carried out in this order: crop and resize, flip, jitter, grey, blur, solarise. */
-export interface CropPlan {
-  readonly box: Box;
-  readonly flip: boolean;
+/** What is done to a crop's colours, in this order: jitter, grey, blur, solarise. */
+export interface Distortion {
   readonly jitter: Jitter;
   readonly grayscale: boolean;
-  /** Gaussian sigma in pixels of the crop; null: no blur. */
-  readonly blurSigma: number | null;
+  /** Gaussian deviation in pixels of the crop; null: no blur. */
+  readonly blur: { readonly sigma: number; readonly kernel: ColorSpec["blurKernel"] } | null;
   readonly solarize: boolean;
 }
+
+/** Which part of the image, before its colours change: cut out and resized, then flipped. */
+export interface Geometry {
+  readonly box: Box;
+  readonly flip: boolean;
+}
+
+export interface CropPlan extends Geometry, Distortion {}
 
 /** 0: first global crop, 1: second global crop, 2: local. They differ in scale, blur and solarisation. */
 export type CropRole = 0 | 1 | 2;
@@ -43,18 +55,43 @@ export function drawCrop(
   role: CropRole,
   crops: CropsSpec,
 ): CropPlan {
-  const { color } = crops;
   const { scale } = role === 2 ? crops.local : crops.global;
   const box = drawBox(rng, image, scale, crops.aspect);
-  const happens = (probability: number): boolean => rng.uniform() < probability;
-  return {
-    box,
-    flip: happens(crops.flipProbability),
-    jitter: happens(color.jitterProbability) ? drawJitter(rng, color) : [],
-    grayscale: happens(color.grayscaleProbability),
-    blurSigma: happens(blurProbabilitiesOf(color)[role]) ? rng.between(...color.blurSigma) : null,
-    solarize: role === 1 && happens(color.solarizeProbability),
-  };
+  const flip = rng.uniform() < crops.flipProbability;
+  return { box, flip, ...drawDistortion(rng, role, crops) };
+}
+
+/** Draws what is done to a crop's colours; jitter and grey are left out where the image's crops share them. */
+export function drawDistortion(rng: Rng, role: CropRole, crops: CropsSpec): Distortion {
+  const { color } = crops;
+  const shared = crops.shareColorJitter ? unchanged : drawColor(rng, color);
+  const isBlurred = rng.uniform() < blurProbabilitiesOf(color)[role];
+  const blur = isBlurred
+    ? { sigma: rng.between(...color.blurSigma), kernel: color.blurKernel }
+    : null;
+  return { ...shared, blur, solarize: role === 1 && rng.uniform() < color.solarizeProbability };
+}
+
+const unchanged: Pick<Distortion, "jitter" | "grayscale"> = { jitter: [], grayscale: false };
+
+/** Draws jitter and grey. */
+export function drawColor(rng: Rng, color: ColorSpec): Pick<Distortion, "jitter" | "grayscale"> {
+  const jitter = rng.uniform() < color.jitterProbability ? drawJitter(rng, color) : [];
+  return { jitter, grayscale: rng.uniform() < color.grayscaleProbability };
+}
+
+/**
+ * Where a local crop lies in its global crop: whole patches from the top left corner. The reference draws below
+ * (global - local) / patchSize, so the last row and column of places are never taken.
+ */
+export function drawOffset(
+  rng: Rng,
+  { global, local }: Pick<Resolution, "global" | "local">,
+  patchSize: number,
+): { readonly top: number; readonly left: number } {
+  const places = Math.floor((global - local) / patchSize);
+  const top = rng.below(places) * patchSize;
+  return { top, left: rng.below(places) * patchSize };
 }
 
 /**
@@ -96,7 +133,7 @@ function centralBox(
 }
 
 /** torchvision's ColorJitter: a random order, factors uniform in [max(0, 1 - strength), 1 + strength], hue in [-hue, hue]. */
-function drawJitter(rng: Rng, strength: CropsSpec["color"]): Jitter {
+function drawJitter(rng: Rng, strength: ColorSpec): Jitter {
   const order = rng.permutation(jitterOps.length);
   const steps: Jitter[number][] = [];
   for (const i of order) {

@@ -54,6 +54,53 @@ export function resizeBox(
   resizeColumns(narrow, first, vertical, rows.size, rowElements, out);
 }
 
+/**
+ * Resizes a crop that has been computed already to [size, size, channels], with the same filter. Unclipped it may leave [0, 255] at hard
+ * edges, as torch's resize of float tensors does (DINOv3's gram crops with distortions).
+ * @param source [height, width, channels]; may be longer
+ */
+export function resizeLevels(
+  source: Float32Array,
+  { height, width }: { readonly height: number; readonly width: number },
+  channels: Channels,
+  size: number,
+  clip: boolean,
+  out: Float32Array,
+): void {
+  const horizontal = filterFor(width, wholeOf(size));
+  const vertical = filterFor(height, wholeOf(size));
+  const row = size * channels;
+  const narrow = scratchOf("resize", height * row);
+  for (let y = 0, e = 0; y < height; y++) {
+    for (let i = 0; i < row; i++, e++) {
+      const from = y * width * channels + (i % channels);
+      narrow[e] = tapsOf(source, from, channels, horizontal, Math.floor(i / channels), clip);
+    }
+  }
+  for (let y = 0, e = 0; y < size; y++) {
+    for (let i = 0; i < row; i++, e++) out[e] = tapsOf(narrow, i, row, vertical, y, clip);
+  }
+}
+
+/** Output `x` of a filter over the elements `from`, `from + stride`, ... */
+function tapsOf(
+  source: Float32Array,
+  from: number,
+  stride: number,
+  filter: Filter,
+  x: number,
+  clip: boolean,
+): number {
+  const n = filter.count[x] as number;
+  const first = from + (filter.start[x] as number) * stride;
+  const w = x * filter.stride;
+  let sum = 0;
+  for (let i = 0; i < n; i++) {
+    sum += (source[first + i * stride] as number) * (filter.weights[w + i] as number);
+  }
+  return clip ? clipLevel(sum) : sum;
+}
+
 function resizeRow(
   channels: Channels,
   source: Uint8Array,

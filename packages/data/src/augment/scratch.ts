@@ -3,7 +3,7 @@
  * set per thread is enough; allocating per crop costs more than the arithmetic on small crops.
  */
 
-type Purpose = "resize" | "blur" | "crop";
+export type Purpose = "resize" | "blur" | "crop" | "base" | "distorted" | "gram";
 
 const buffers = new Map<Purpose, Float32Array>();
 

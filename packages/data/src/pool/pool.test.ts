@@ -41,6 +41,7 @@ function manualLanes(count: number) {
           rank: job.rank,
           globalCrops: new Float32Array(),
           localCrops: null,
+          gramCrops: null,
           maskRows: new Int32Array(),
           maskWeights: new Float32Array(),
           sampleIds: [1, 2],

@@ -104,8 +104,8 @@ export function poolOf(
     return entry;
   };
 
-  const recycle = ({ globalCrops, localCrops }: CropBuffers): void => {
-    free.push({ globalCrops, localCrops });
+  const recycle = ({ globalCrops, localCrops, gramCrops }: CropBuffers): void => {
+    free.push({ globalCrops, localCrops, gramCrops });
   };
 
   /** Drops what the last request has made unlikely. What is being made already is finished, and only its memory is kept. */

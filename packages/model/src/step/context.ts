@@ -1,5 +1,11 @@
 /** What all parts of a step share, and the order in which units are visited. */
-import { frozenSpecOf, type RunSpec, type StepScalars, sizeOfModel } from "@paddock/contract";
+import {
+  frozenSpecOf,
+  type RunSpec,
+  resolutionAt,
+  type StepScalars,
+  sizeOfModel,
+} from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "../vit/config.js";
@@ -10,6 +16,8 @@ import type { Observation, RankBatch, Side, StepDeps } from "./contract.js";
 
 export interface StepContext {
   readonly spec: RunSpec;
+  /** From 0. */
+  readonly step: number;
   readonly config: VitConfig;
   readonly scalars: StepScalars;
   /** Factor on all losses and therefore gradients; losses are reported without it. */
@@ -126,19 +134,23 @@ function disposeDeep(value: unknown): void {
 }
 
 /** The crops of a rank as groups: global crops, then local crops if there are any. */
-export function cropGroups(spec: RunSpec, batch: RankBatch, masked: boolean): CropGroup[] {
+export function cropGroups(
+  { spec, step }: Pick<StepContext, "spec" | "step">,
+  batch: RankBatch,
+  masked: boolean,
+): CropGroup[] {
   const { crops, batchPerRank } = spec;
+  const sizes = resolutionAt(spec, step);
   const global = {
     pixels: batch.globalCrops,
     count: 2 * batchPerRank,
-    height: crops.global.size,
-    width: crops.global.size,
+    height: sizes.global,
+    width: sizes.global,
     ...(masked ? { maskRows: batch.maskRows } : {}),
   };
   if (!batch.localCrops || crops.localCount === 0) return [global];
-  const { size } = crops.local;
   const count = crops.localCount * batchPerRank;
-  return [global, { pixels: batch.localCrops, count, height: size, width: size }];
+  return [global, { pixels: batch.localCrops, count, height: sizes.local, width: sizes.local }];
 }
 
 /** Local crops of a rank, all images together. */

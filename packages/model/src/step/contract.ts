@@ -39,12 +39,12 @@ export interface RankBatch {
   readonly globalCrops: Float32Array;
   /** [n B,h,w,C], crop-major; null without local crops. */
   readonly localCrops: Float32Array | null;
+  /** [2B,g,g,C]: the gram teacher's copies of the global crops, in their order; absent or null without such crops. */
+  readonly gramCrops?: Float32Array | null;
   /** Flat indices i * P + p of the masked patches of the 2B global crops, ascending. */
   readonly maskRows: Int32Array;
   /** 1 / (masked patches of its crop), one per entry of `maskRows`. */
   readonly maskWeights: Float32Array;
-  /** [2B,h,w,C] the global crops as a gram teacher sees them, if it sees others. */
-  readonly gramCrops?: Float32Array | null;
 }
 
 /**

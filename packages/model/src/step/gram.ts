@@ -23,7 +23,7 @@ export function gramRows({ spec }: StepContext, batch: RankBatch, patches: numbe
 
 /** Patches of a global crop. */
 export function patchesPerCrop(ctx: StepContext): number {
-  const [global] = cropGroups(ctx.spec, ctx.batches[0] as RankBatch, false) as [CropGroup];
+  const [global] = cropGroups(ctx, ctx.batches[0] as RankBatch, false) as [CropGroup];
   return (global.height / ctx.config.patchSize) * (global.width / ctx.config.patchSize);
 }
 
@@ -67,7 +67,7 @@ export async function frozenGramTargets(ctx: StepContext): Promise<tf.Tensor2D[]
 
 function gramCrops(ctx: StepContext, batch: RankBatch, r: number): CropGroup {
   const { spec, config } = ctx;
-  const [global] = cropGroups(spec, batch, false) as [CropGroup];
+  const [global] = cropGroups(ctx, batch, false) as [CropGroup];
   if (!batch.gramCrops) return { ...global, patches: ctx.globalPatches[r] as tf.Tensor2D };
   const images = 2 * spec.batchPerRank;
   const side = Math.sqrt(batch.gramCrops.length / (images * spec.model.channels));

@@ -56,7 +56,7 @@ export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
   const ranks = batches.map((batch, r): StudentRank => {
     // A distilled student sees what its teacher sees (dinov3 ssl_meta_arch.py).
     const masked = spec.loss.ibot > 0 && !spec.distillation;
-    const [global, ...local] = cropGroups(spec, batch, masked) as [CropGroup];
+    const [global, ...local] = cropGroups(ctx, batch, masked) as [CropGroup];
     const groups = [{ ...global, patches: ctx.globalPatches[r] as tf.Tensor2D }, ...local];
     const rotation = isAugmented(config.rope) ? undefined : rotationOf(config, grids(ctx, groups));
     const sequences = sequencesOf(config, groups);

@@ -56,7 +56,7 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
   const { spec, config, batches, held } = ctx;
   const network = targetNetwork(spec, frozenSpecOf(spec));
   const crops = batches.map((batch) => {
-    const [global] = cropGroups(spec, batch, false) as [CropGroup];
+    const [global] = cropGroups(ctx, batch, false) as [CropGroup];
     const patches = patchify(config, global);
     ctx.globalPatches.push(patches);
     return { ...global, patches };
