@@ -14,6 +14,9 @@ const prepared: Prepared = {
   step: 2 ** 53 - 1,
   finite: false,
   losses: [{ rank: 1, total: -0, dinoLocal: 1 / 3, dinoGlobal: 5e-324, koleo: 0, ibot: Infinity }],
+  monitors: [
+    { rank: 1, teacherEntropy: 6.2, klToUniform: 0, featureStd: 1 / 3, effectiveRank: 7.5 },
+  ],
   normRoots: [{ unit: "block.0", start: 0, end: 4, sum: 1e300 }],
   seconds: { data: 0.25, gather: 0 },
   exchangeBytes: 2 ** 40,

@@ -11,11 +11,14 @@ export {
 export { type Rng, rngOf, streams } from "./rng.js";
 export { type StepScalars, scalarsAt, scheduleAt } from "./schedule.js";
 export {
+  type CollapseKind,
+  collapseKinds,
   type GradNorms,
   type LedgerRecord,
   type Losses,
   type Manifest,
   type ManifestFile,
+  type Monitor,
   type ScalerState,
   type SegmentJob,
   type StepPart,

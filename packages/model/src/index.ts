@@ -54,6 +54,7 @@ export { type AdamWPart, hostVectors, type VectorSpace } from "./optim/vectors.j
 export type {
   RankBatch,
   RankLosses,
+  RankMonitor,
   Side,
   StepDeps,
   StepPhase,

@@ -6,6 +6,7 @@ import type { VitConfig } from "../vit/config.js";
 import type { CropGroup } from "../vit/embed.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
 import type { RankBatch, Side, StepDeps } from "./contract.js";
+import type { Watch } from "./monitor.js";
 
 export interface StepContext {
   readonly spec: RunSpec;
@@ -20,6 +21,8 @@ export interface StepContext {
   readonly held: Held;
   /** Each rank's global crops cut into patches, from the teacher's pass to the student's backward: images are uploaded once. */
   readonly globalPatches: tf.Tensor2D[];
+  /** Absent at steps that are not looked at. */
+  readonly watch: Watch | undefined;
 }
 
 /** Runs `use` with a unit's parameters gathered, the next unit being prefetched meanwhile. */

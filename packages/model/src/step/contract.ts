@@ -3,6 +3,7 @@ import type { Layout, RunSpec, StepScalars } from "@paddock/contract";
 import type { Centers } from "../loss/centering.js";
 import type { Gathered, UnitTensors } from "../tensors.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
+import type { Spread } from "./spread.js";
 
 export type Side = "student" | "teacher";
 
@@ -78,8 +79,19 @@ export interface RankLosses {
   readonly ibot: number;
 }
 
+/** Signs of collapse of one rank's teacher (monitor.ts): nats, and what `Spread` says. */
+export interface RankMonitor extends Spread {
+  readonly rank: number;
+  /** Mean entropy of the teacher's outputs for global crops; ln K: uniform. */
+  readonly teacherEntropy: number;
+  /** KL of the mean output to uniform; ln K: one prototype has everything. */
+  readonly klToUniform: number;
+}
+
 export interface TrainStepResult {
   readonly losses: readonly RankLosses[];
+  /** One per local rank at the steps that spec.monitor names, else empty. */
+  readonly monitors: readonly RankMonitor[];
   /** To be adopted if the step is committed. */
   readonly centers: Centers;
   /** The first loss that is not finite, e.g. "rank 3: koleo". */

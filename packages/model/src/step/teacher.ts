@@ -14,6 +14,7 @@ import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.j
 import { type CropGroup, embed, patchify, sequencesOf } from "../vit/embed.js";
 import { clsRows, output, patchRows } from "../vit/output.js";
 import { cropGroups, hasOwnIbotHead, maskedRows, type StepContext } from "./context.js";
+import { watchFeatures, watchScores } from "./monitor.js";
 
 /** Teacher scores of one local rank. */
 interface RankScores {
@@ -66,6 +67,7 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
       const wanted = [...clsRows(packed, 0), ...patchRows(packed, config.registers, masked)];
       const { h, saved } = output(config, tensors, x, wanted);
       tf.dispose([saved.rows, saved.selected, saved.stats.mean, saved.stats.rstd]);
+      watchFeatures(ctx, h);
       return h;
     });
   });
@@ -124,6 +126,7 @@ export async function targetsOf(
   const { spec } = ctx;
   const cls = ranks.map((rank) => rank.cls as tf.Tensor2D);
   const patches = ranks.map((rank) => rank.patches);
+  watchScores(ctx, cls, centers);
   const outcome =
     spec.loss.centering === "sinkhorn"
       ? { ...(await sinkhornTargets(ctx, cls, patches, bounds)), centers: async () => centers }

@@ -4,6 +4,7 @@ import {
   type GradNorms,
   type Layout,
   type Losses,
+  type Monitor,
   PaddockError,
   type StepSeconds,
   type Submodule,
@@ -12,12 +13,15 @@ import {
   type TreeNode,
 } from "@paddock/contract";
 import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+import { meanMonitor } from "./mean-monitor.js";
 
 export interface StepResult {
   /** Means over logical ranks, summed in tree order, in nats. */
   readonly losses: Losses;
   /** Norm of the reduced gradient before clipping, by submodule. */
   readonly gradNorm: GradNorms;
+  /** At the steps that the spec's monitor names. */
+  readonly monitor: Monitor | undefined;
   /** Every worker said so, and losses and norms are too. */
   readonly finite: boolean;
   /** Name of the first tensor that is not finite, as a worker named it; else undefined. */
@@ -43,6 +47,7 @@ export function stepResult(
   return {
     losses,
     gradNorm,
+    monitor: meanMonitor(logicalRanks, prepared),
     finite: prepared.every(({ finite }) => finite) && numbers.every(Number.isFinite),
     firstBadTensor: bad?.firstBadTensor,
     seconds: slowestSeconds(prepared),

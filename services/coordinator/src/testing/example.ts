@@ -58,6 +58,7 @@ export function examplePrepared(
     step,
     finite: true,
     losses: ranks.map((rank) => rankLosses(spec.seed, step, rank)),
+    monitors: [],
     normRoots: layout.units.flatMap(({ name, elements }, unit) => {
       const shard = shardOf(elements, worker, workers);
       const chunkOf = (element: number): number => Math.ceil(element / chunkElements);

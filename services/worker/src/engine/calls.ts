@@ -1,6 +1,6 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
 import type { GradNorms, RunSpec, StepSeconds } from "@paddock/contract";
-import type { Centers, RankBatch } from "@paddock/model";
+import type { Centers, RankBatch, RankMonitor } from "@paddock/model";
 
 export const stateKinds = ["student", "m", "v", "teacher"] as const;
 export type StateKind = (typeof stateKinds)[number];
@@ -50,6 +50,7 @@ export interface NormRootReport {
 
 export interface StepReport {
   readonly losses: readonly RankLossReport[];
+  readonly monitors: readonly RankMonitor[];
   readonly normRoots: readonly NormRootReport[];
   readonly finite: boolean;
   /** Name of the first tensor with a non-finite value, or "". */
