@@ -18,6 +18,7 @@ import {
   initialCenters,
   initialUnit,
   type RankBatch,
+  type RankMonitor,
   type StepDeps,
   trainStep,
   viewUnit,
@@ -78,6 +79,7 @@ function batchOf(spec: RunSpec, rank: number): RankBatch {
 
 interface Outcome {
   readonly losses: Map<number, object>;
+  readonly monitors: Map<number, Omit<RankMonitor, "rank">>;
   readonly gradients: Map<string, Float32Array>;
   readonly centers: Centers;
   readonly mostGathered: number;
@@ -87,7 +89,7 @@ interface Outcome {
 async function run(spec: RunSpec, workers: readonly (readonly number[])[]): Promise<Outcome> {
   const layout = layoutOf(spec);
   const sums = meeting(spec.logicalRanks, workers.length);
-  const outcome = { losses: new Map(), gradients: new Map(), mostGathered: 0 };
+  const outcome = { losses: new Map(), monitors: new Map(), gradients: new Map(), mostGathered: 0 };
   const scalars = scalarsAt(spec, 3);
   const results = await Promise.all(
     workers.map(async (ranks) => {
@@ -105,6 +107,7 @@ async function run(spec: RunSpec, workers: readonly (readonly number[])[]): Prom
       });
       outcome.mostGathered = Math.max(outcome.mostGathered, deps.mostGathered());
       for (const { rank, ...losses } of result.losses) outcome.losses.set(rank, losses);
+      for (const { rank, ...monitor } of result.monitors) outcome.monitors.set(rank, monitor);
       return result;
     }),
   );
@@ -201,6 +204,35 @@ test("a rank's losses and gradients are bit-identical however ranks are dealt to
       expect(parts.centers).toEqual(whole.centers);
     }
   }
+});
+
+test("looking at the teacher changes nothing, and its signs do not depend on the worker", async () => {
+  for (const centering of ["sinkhorn", "softmax"] as const) {
+    const off = await run(specOf({ loss: { centering }, monitor: { everySteps: 0 } }), [[0, 1, 2]]);
+    const on = specOf({ loss: { centering }, monitor: { everySteps: 3 } });
+    const whole = await run(on, [[0, 1, 2]]);
+    expect(off.monitors.size).toBe(0);
+    expect([...whole.monitors.keys()]).toEqual([0, 1, 2]);
+    expect(whole.losses).toEqual(off.losses);
+    expect(whole.gradients).toEqual(off.gradients);
+    expect(whole.centers).toEqual(off.centers);
+    const before = tf.memory().numTensors;
+    const parts = await run(on, [[0, 1], [2]]);
+    expect(parts.monitors).toEqual(whole.monitors);
+    expect(tf.memory().numTensors).toBe(before);
+    for (const monitor of whole.monitors.values()) {
+      const uniform = Math.log(on.heads.dino.prototypes);
+      const { teacherEntropy, klToUniform, featureStd, effectiveRank } = monitor;
+      expect(teacherEntropy).toBeGreaterThan(0);
+      expect(klToUniform).toBeGreaterThan(0);
+      expect(teacherEntropy + klToUniform).toBeLessThan(uniform);
+      expect(featureStd).toBeGreaterThan(0);
+      expect(effectiveRank).toBeGreaterThan(1);
+      expect(effectiveRank).toBeLessThanOrEqual(2 * on.batchPerRank);
+    }
+  }
+  const between = await run(specOf({ monitor: { everySteps: 2 } }), [[0, 1, 2]]);
+  expect(between.monitors.size).toBe(0); // this is step 3
 });
 
 test("recomputed activations give the gradients of kept ones, bit for bit", async () => {

@@ -78,8 +78,8 @@ export async function readWatch({ watch, batches, spec }: StepContext): Promise<
   return monitors;
 }
 
-/** [2]: mean entropy of softmax((scores - centre) / temperature) over the rows, and the entropy of their mean. */
-function entropies(
+/** [2], the caller's: mean entropy of softmax((scores - centre) / temperature) over the rows, and the entropy of their mean. */
+export function entropies(
   scores_NK: tf.Tensor2D,
   center: Float32Array | null,
   temperature: number,

@@ -1,6 +1,6 @@
 /** What a coordinator does about signs of collapse: says so once per episode, and stops the run if it is to. */
 
-import { type Look, look } from "./collapse.js";
+import { type Look, look, rewound } from "./collapse.js";
 import { collapseText } from "./collapse-text.js";
 import { fail } from "./ending.js";
 import type { ActiveGeneration } from "./state.js";
@@ -9,8 +9,9 @@ import { append, count, log, type Turn, update } from "./turn.js";
 /** After a step that was looked at. `active` is the generation that computed it. */
 export function watchForCollapse(turn: Turn, active: ActiveGeneration, now: Look): void {
   const { spec } = turn.state.durable;
-  const before = turn.state.watch.collapse;
-  const watch = look(turn.state.watch, spec, now);
+  const known = rewound(turn.state.watch, now.step);
+  const before = known.collapse;
+  const watch = look(known, spec, now);
   update(turn, { watch });
   const { collapse } = watch;
   if (collapse === null) {

@@ -8,7 +8,7 @@ export function collapseText(spec: RunSpec, kind: CollapseKind, { step, monitor 
   const { teacherEntropy, klToUniform, featureStd, effectiveRank } = monitor;
   const outputs = `teacher entropy ${nats(teacherEntropy)}, KL to uniform ${nats(klToUniform)}, ln K = ${nats(uniform)} (K = ${spec.heads.dino.prototypes})`;
   const features = `feature std ${featureStd.toFixed(3)} (1: all directions alike), effective rank ${effectiveRank.toFixed(1)}`;
-  return `${meaning[kind]}, step ${step}: ${outputs}; ${features}. To change: ${adviceOf(spec, kind, step).join("; ")}.`;
+  return `${meaning[kind]}, step ${step}: ${outputs}; ${features}. To change: ${adviceOf(spec, kind, step).join("; ")}`;
 }
 
 const meaning: Record<CollapseKind, string> = {

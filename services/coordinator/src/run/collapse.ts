@@ -7,7 +7,13 @@
  *
  * The levels were set by runs of deploy/runs/fashion-mnist.yaml, healthy and collapsed on purpose (collapse.test.ts has their numbers).
  */
-import type { CollapseKind, Monitor, RunSpec } from "@paddock/contract";
+import {
+  type CollapseKind,
+  collapseKinds,
+  type Monitor,
+  type RunSpec,
+  scalarsAt,
+} from "@paddock/contract";
 
 /** One look at the teacher. */
 export interface Look {
@@ -19,14 +25,14 @@ export interface CollapseWatch {
   /** The looks of the current window, oldest first. */
   readonly looks: readonly Look[];
   /** The best values so far. */
-  readonly best: { readonly sharpness: number; readonly featureStd: number };
+  readonly best: { readonly scoreSpread: number; readonly featureStd: number };
   /** What holds now, and since when. */
   readonly collapse: { readonly kind: CollapseKind; readonly step: number } | null;
 }
 
 export const initialWatch: CollapseWatch = {
   looks: [],
-  best: { sharpness: 0, featureStd: 0 },
+  best: { scoreSpread: 0, featureStd: 0 },
   collapse: null,
 };
 
@@ -37,18 +43,27 @@ const minSteps = 20;
 /** Steps after the learning rate's warm-up from which a run that has not begun to learn counts as collapsed. */
 const patience = 200;
 
-/** The watch after one more look. Looks of `step` and later, of an older generation, are void; values that are not finite say nothing. */
+/** The watch before `step`: a new generation computes steps again, and what was seen of them is void. */
+export function rewound({ looks, best, collapse }: CollapseWatch, step: number): CollapseWatch {
+  return {
+    looks: looks.filter((one) => one.step < step),
+    best,
+    collapse: collapse && collapse.step < step ? collapse : null,
+  };
+}
+
+/** The watch after one more look, later than all before. Values that are not finite say nothing. */
 export function look(watch: CollapseWatch, spec: RunSpec, now: Look): CollapseWatch {
   if (!Object.values(now.monitor).every(Number.isFinite)) return watch;
-  const looks = windowOf([...watch.looks.filter(({ step }) => step < now.step), now]);
+  const looks = windowOf([...watch.looks, now]);
   const signs = signsOf(spec, now);
   const best = {
-    sharpness: Math.max(watch.best.sharpness, signs.sharpness),
+    scoreSpread: Math.max(watch.best.scoreSpread, signs.scoreSpread),
     featureStd: Math.max(watch.best.featureStd, signs.featureStd),
   };
   const { collapse } = watch;
   if (collapse && !isOver(collapse.kind, signs)) return { looks, best, collapse };
-  const kind = kindOf(isWindow(looks) ? looks.map((one) => signsOf(spec, one)) : [], best);
+  const kind = kindOf(spec, looks, best);
   return { looks, best, collapse: kind ? { kind, step: now.step } : null };
 }
 
@@ -56,11 +71,14 @@ export function look(watch: CollapseWatch, spec: RunSpec, now: Look): CollapseWa
 interface Signs {
   /** Nats by which an output is sharper than uniform: ln K - H. */
   readonly sharpness: number;
+  /** The same of scores that no temperature has divided, near uniform: half their variance. A schedule's change of temperature is no sign. */
+  readonly scoreSpread: number;
   /** Of ln K: entropy of an output; KL of the mean output to uniform. */
   readonly entropy: number;
   readonly unevenness: number;
-  /** What outputs say about their image, of the ln N that they could say about N crops. */
+  /** Nats that outputs say about their image, and the ln N that they could say about N crops. */
   readonly information: number;
+  readonly mostInformation: number;
   readonly featureStd: number;
   /** The warm-up is long over. */
   readonly isMature: boolean;
@@ -70,12 +88,14 @@ function signsOf(spec: RunSpec, { step, monitor }: Look): Signs {
   const uniform = Math.log(spec.heads.dino.prototypes);
   const { teacherEntropy, klToUniform, featureStd } = monitor;
   const { freezeSteps, warmupSteps, stepsPerValue } = spec.schedules.learningRate;
-  const information = uniform - teacherEntropy - klToUniform;
+  const sharpness = uniform - teacherEntropy;
   return {
-    sharpness: uniform - teacherEntropy,
+    sharpness,
+    scoreSpread: sharpness * scalarsAt(spec, step).teacherTemperature ** 2,
     entropy: teacherEntropy / uniform,
     unevenness: klToUniform / uniform,
-    information: information / Math.log(2 * spec.batchPerRank),
+    information: uniform - teacherEntropy - klToUniform,
+    mostInformation: Math.log(2 * spec.batchPerRank),
     featureStd,
     isMature: step >= (freezeSteps + warmupSteps) * stepsPerValue + patience,
   };
@@ -83,12 +103,8 @@ function signsOf(spec: RunSpec, { step, monitor }: Look): Signs {
 
 /** The shortest end of the looks that is a window; all of them if none is. */
 function windowOf(looks: readonly Look[]): readonly Look[] {
-  return looks.slice(
-    Math.max(
-      0,
-      looks.findLastIndex((_, start) => isWindow(looks.slice(start))),
-    ),
-  );
+  const start = looks.findLastIndex((_, index) => isWindow(looks.slice(index)));
+  return looks.slice(Math.max(0, start));
 }
 
 function isWindow(looks: readonly Look[]): boolean {
@@ -96,44 +112,71 @@ function isWindow(looks: readonly Look[]): boolean {
   return looks.length >= minLooks && !!first && !!last && last.step - first.step >= minSteps;
 }
 
-function kindOf(window: readonly Signs[], best: CollapseWatch["best"]): CollapseKind | null {
-  const last = window.at(-1);
-  if (!last) return null;
-  const always = (holds: (signs: Signs) => boolean): boolean => window.every(holds);
-  /** The later half of the window is no better than the earlier one; a tenth is noise, and so is what rounding leaves of nothing. */
-  const stuck = (value: (signs: Signs) => number): boolean => {
-    const half = Math.floor(window.length / 2);
-    const earlier = mean(window.slice(0, half).map(value));
-    return mean(window.slice(-half).map(value)) <= 1.1 * earlier + 1e-4;
+function kindOf(
+  spec: RunSpec,
+  looks: readonly Look[],
+  best: CollapseWatch["best"],
+): CollapseKind | null {
+  const now = looks.at(-1);
+  if (!now || !isWindow(looks)) return null;
+  const evidence = {
+    spec,
+    window: looks.map((one) => signsOf(spec, one)),
+    last: signsOf(spec, now),
+    best,
   };
+  return collapseKinds.find((kind) => isCollapsed[kind](evidence)) ?? null;
+}
 
-  const isUniform =
-    always(({ sharpness, information }) => sharpness <= 0.05 && information <= 0.02) &&
-    stuck(({ information }) => information) &&
-    stuck(({ sharpness }) => sharpness) &&
-    // No initialisation at a temperature of at most 0.1 is within 0.01 nats of uniform.
-    (last.sharpness <= best.sharpness / 2 || always((s) => s.sharpness <= 0.01) || last.isMature);
-  if (isUniform) return "uniform";
+interface Evidence {
+  readonly spec: RunSpec;
+  readonly window: readonly Signs[];
+  /** The last of the window. */
+  readonly last: Signs;
+  readonly best: CollapseWatch["best"];
+}
 
-  const isSingle =
-    always((s) => s.entropy <= 0.1 && s.unevenness >= 0.75 && s.information <= 0.25) &&
-    last.entropy <= 0.05 &&
-    last.unevenness >= 0.85 &&
-    stuck(({ entropy }) => entropy);
-  if (isSingle) return "single-prototype";
+const isCollapsed: Record<CollapseKind, (evidence: Evidence) => boolean> = {
+  uniform: ({ window, last, best }) =>
+    window.every((s) => s.sharpness <= 0.05 && s.information <= 0.02 * s.mostInformation) &&
+    isStuck(window.map(({ information }) => information)) &&
+    isStuck(window.map(({ sharpness }) => sharpness)) &&
+    (last.scoreSpread <= best.scoreSpread / 2 ||
+      // No initialisation at a temperature of at most 0.1 is within 0.01 nats of uniform.
+      window.every(({ sharpness }) => sharpness <= 0.01) ||
+      last.isMature),
 
-  const isConstant =
-    always(({ featureStd }) => featureStd <= 0.05) &&
-    stuck(({ featureStd }) => featureStd) &&
-    (best.featureStd >= 0.2 || last.isMature);
-  return isConstant ? "constant-features" : null;
+  "single-prototype": ({ spec, window, last }) =>
+    window.every((s) => s.entropy <= 0.1 && s.unevenness >= 0.75 && isPoor(s)) &&
+    last.entropy <= 0.07 &&
+    last.unevenness >= 0.8 &&
+    // A centre that overshoots looks like it in a healthy run for some 20 steps, but then entropy is on its way back.
+    last.entropy <= 1.1 * Math.min(...window.map(({ entropy }) => entropy)) &&
+    // Sinkhorn takes away what all scores have in common: young runs have little else.
+    (spec.loss.centering === "softmax" || last.isMature),
+
+  "constant-features": ({ window, last, best }) =>
+    window.every(({ featureStd }) => featureStd <= 0.05) &&
+    isStuck(window.map(({ featureStd }) => featureStd)) &&
+    (best.featureStd >= 0.2 || last.isMature),
+};
+
+/** Outputs tell about two groups of images apart, not more; with few crops, at most a bit more than half of what they could. */
+function isPoor({ information, mostInformation }: Signs): boolean {
+  return information <= Math.min(0.9, 0.6 * mostInformation);
+}
+
+/** The later half is no better than the earlier one; a tenth is noise, and so is what rounding leaves of nothing. */
+function isStuck(values: readonly number[]): boolean {
+  const half = Math.floor(values.length / 2);
+  return mean(values.slice(-half)) <= 1.1 * mean(values.slice(0, half)) + 1e-4;
 }
 
 /** Well above the level that called it. */
 function isOver(kind: CollapseKind, signs: Signs): boolean {
   switch (kind) {
     case "uniform":
-      return signs.sharpness > 0.1 || signs.information > 0.04;
+      return signs.sharpness > 0.1 || signs.information > 0.04 * signs.mostInformation;
     case "single-prototype":
       return signs.entropy > 0.2 || signs.unevenness < 0.7;
     case "constant-features":

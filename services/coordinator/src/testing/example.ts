@@ -14,7 +14,7 @@ import {
   sumTree,
   type TreeNode,
 } from "@paddock/contract";
-import type { NormRoot, Prepared, RankLosses } from "@paddock/proto";
+import type { NormRoot, Prepared, RankLosses, RankMonitor } from "@paddock/proto";
 
 /** 4 logical ranks, 2 workers, 10 steps, a checkpoint and an evaluation every 4, segments of 3. */
 export function exampleSpec(overrides: Partial<RunSpecInput> = {}): RunSpec {
@@ -58,7 +58,7 @@ export function examplePrepared(
     step,
     finite: true,
     losses: ranks.map((rank) => rankLosses(spec.seed, step, rank)),
-    monitors: [],
+    monitors: isLookedAt(spec, step) ? ranks.map((rank) => rankMonitor(spec, step, rank)) : [],
     normRoots: layout.units.flatMap(({ name, elements }, unit) => {
       const shard = shardOf(elements, worker, workers);
       const chunkOf = (element: number): number => Math.ceil(element / chunkElements);
@@ -95,6 +95,18 @@ function rankLosses(seed: number, step: number, rank: number): RankLosses {
     koleo,
     ibot,
   };
+}
+
+function isLookedAt({ monitor }: RunSpec, step: number): boolean {
+  return monitor.everySteps > 0 && step % monitor.everySteps === 0;
+}
+
+/** A healthy teacher: a third of ln K each for entropy, evenness and information. */
+function rankMonitor({ seed, heads }: RunSpec, step: number, rank: number): RankMonitor {
+  const third = Math.log(heads.dino.prototypes) / 3;
+  const noise = rngOf(seed, step, rank, 1).uniform() / 100;
+  const features = { featureStd: 0.9 + noise, effectiveRank: 3 + noise };
+  return { rank, teacherEntropy: third + noise, klToUniform: third - noise, ...features };
 }
 
 /** The value of a node of the tree whose leaves, one per chunk, are random. */
