@@ -194,6 +194,22 @@ const healthy: [string, Partial<RunSpecInput>, Row[]][] = [
     ],
   ],
   [
+    "a centre that takes away what features have in common before they differ: it began to learn at step 150",
+    {},
+    [
+      [0, 1.66, 4.578, 0],
+      [20, 5.688, 0.55, 0.0002],
+      [40, 6.162, 0.076, 0.0008],
+      [60, 5.956, 0.282, 0.002],
+      [80, 6.041, 0.197, 0.005],
+      [100, 6.184, 0.054, 0.007],
+      [110, 6.217, 0.021, 0.009],
+      [120, 6.231, 0.007, 0.01],
+      [130, 6.236, 0.002, 0.01],
+      [140, 6.238, 0, 0.009],
+    ],
+  ],
+  [
     "a long warm-up from small prototypes: as good as uniform, while the temperature rises (made up)",
     {
       ...sinkhorn,

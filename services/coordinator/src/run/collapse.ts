@@ -25,14 +25,18 @@ export interface CollapseWatch {
   /** The looks of the current window, oldest first. */
   readonly looks: readonly Look[];
   /** The best values so far. */
-  readonly best: { readonly scoreSpread: number; readonly featureStd: number };
+  readonly best: {
+    readonly sharpness: number;
+    readonly scoreSpread: number;
+    readonly featureStd: number;
+  };
   /** What holds now, and since when. */
   readonly collapse: { readonly kind: CollapseKind; readonly step: number } | null;
 }
 
 export const initialWatch: CollapseWatch = {
   looks: [],
-  best: { scoreSpread: 0, featureStd: 0 },
+  best: { sharpness: 0, scoreSpread: 0, featureStd: 0 },
   collapse: null,
 };
 
@@ -58,6 +62,7 @@ export function look(watch: CollapseWatch, spec: RunSpec, now: Look): CollapseWa
   const looks = windowOf([...watch.looks, now]);
   const signs = signsOf(spec, now);
   const best = {
+    sharpness: Math.max(watch.best.sharpness, signs.sharpness),
     scoreSpread: Math.max(watch.best.scoreSpread, signs.scoreSpread),
     featureStd: Math.max(watch.best.featureStd, signs.featureStd),
   };
@@ -141,9 +146,10 @@ const isCollapsed: Record<CollapseKind, (evidence: Evidence) => boolean> = {
     window.every((s) => s.sharpness <= 0.05 && s.information <= 0.02 * s.mostInformation) &&
     isStuck(window.map(({ information }) => information)) &&
     isStuck(window.map(({ sharpness }) => sharpness)) &&
-    (last.scoreSpread <= best.scoreSpread / 2 ||
+    // A centre takes away all that features have in common: while they are the same for every image, that is no loss.
+    ((last.scoreSpread <= best.scoreSpread / 2 && last.featureStd >= 0.1) ||
       // No initialisation at a temperature of at most 0.1 is within 0.01 nats of uniform.
-      window.every(({ sharpness }) => sharpness <= 0.01) ||
+      best.sharpness <= 0.01 ||
       last.isMature),
 
   "single-prototype": ({ spec, window, last }) =>
@@ -151,7 +157,7 @@ const isCollapsed: Record<CollapseKind, (evidence: Evidence) => boolean> = {
     last.entropy <= 0.07 &&
     last.unevenness >= 0.8 &&
     // A centre that overshoots looks like it in a healthy run for some 20 steps, but then entropy is on its way back.
-    last.entropy <= 1.1 * Math.min(...window.map(({ entropy }) => entropy)) &&
+    last.entropy <= 1.1 * Math.min(...window.map(({ entropy }) => entropy)) + 0.005 &&
     // Sinkhorn takes away what all scores have in common: young runs have little else.
     (spec.loss.centering === "softmax" || last.isMature),
 
