@@ -6,7 +6,6 @@ import type { VitConfig } from "../vit/config.js";
 import type { CropGroup } from "../vit/embed.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
 import type { RankBatch, Side, StepDeps } from "./contract.js";
-import type { Watch } from "./monitor.js";
 
 export interface StepContext {
   readonly spec: RunSpec;
@@ -23,6 +22,14 @@ export interface StepContext {
   readonly globalPatches: tf.Tensor2D[];
   /** Absent at steps that are not looked at. */
   readonly watch: Watch | undefined;
+}
+
+/** What has been launched for the local ranks and is read at the end of the step, when a device has come to it anyway. */
+export interface Watch {
+  /** [n,D] teacher features (cls after the final norm) of the first n <= 64 global crops. */
+  readonly features: tf.Tensor2D[];
+  /** [2]: mean entropy of outputs, entropy of the mean output. */
+  readonly outputs: tf.Tensor1D[];
 }
 
 /** Runs `use` with a unit's parameters gathered, the next unit being prefetched meanwhile. */

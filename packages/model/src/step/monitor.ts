@@ -15,20 +15,12 @@
 import type { RunSpec } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import { applyPending, type Centers } from "../loss/centering.js";
-import type { StepContext } from "./context.js";
+import type { StepContext, Watch } from "./context.js";
 import type { RankBatch, RankMonitor } from "./contract.js";
 import { spreadOf } from "./spread.js";
 
 /** Crops whose features are looked at, at most: eigenvalues cost their third power. */
 const maxFeatures = 64;
-
-/** What has been launched for the local ranks and is read at the end of the step, when a device has come to it anyway. */
-export interface Watch {
-  /** [n,D] teacher features (cls after the final norm) of the first n <= 64 global crops. */
-  readonly features: tf.Tensor2D[];
-  /** [2]: mean entropy of outputs, entropy of the mean output. */
-  readonly outputs: tf.Tensor1D[];
-}
 
 /** An empty watch if `step` is one that is looked at. */
 export function watchOf({ monitor }: RunSpec, step: number): Watch | undefined {

@@ -210,6 +210,26 @@ const healthy: [string, Partial<RunSpecInput>, Row[]][] = [
     ],
   ],
   [
+    "entropy on its way back after 30 steps of one prototype (made up)",
+    {},
+    [
+      [10, 0.61, 4.9, 0.5],
+      [20, 0.5, 5.0, 0.5],
+      [30, 0.287, 5.2448, 0.6423],
+      [40, 0.43, 5.0896, 0.7441],
+    ],
+  ],
+  [
+    "outputs that begin to differ long after the warm-up, as soft as before (made up)",
+    sinkhorn,
+    [
+      [440, 6.208, 0.026, 0.5],
+      [450, 6.208, 0.022, 0.5],
+      [460, 6.208, 0.018, 0.5],
+      [470, 6.208, 0.014, 0.5],
+    ],
+  ],
+  [
     "a long warm-up from small prototypes: as good as uniform, while the temperature rises (made up)",
     {
       ...sinkhorn,
