@@ -210,10 +210,10 @@ const healthy: [string, Partial<RunSpecInput>, Row[]][] = [
     ],
   ],
   [
-    "entropy on its way back after 30 steps of one prototype (made up)",
+    "entropy on its way back after 20 steps of one prototype (made up)",
     {},
     [
-      [10, 0.61, 4.9, 0.5],
+      [10, 0.7, 4.9, 0.5],
       [20, 0.5, 5.0, 0.5],
       [30, 0.287, 5.2448, 0.6423],
       [40, 0.43, 5.0896, 0.7441],
