@@ -16,6 +16,7 @@ export {
   type Prepared,
   type Progress,
   type RankLosses,
+  type RankMonitor,
   type Run,
   type RunList,
   RunPhase,

@@ -24,6 +24,9 @@ const prepared: Prepared = {
       gram: 0.25,
     },
   ],
+  monitors: [
+    { rank: 1, teacherEntropy: 0.5, klToUniform: 1 / 3, featureStd: 0, effectiveRank: 7.25 },
+  ],
   normRoots: [{ unit: "block.0", start: 0, end: 4, sum: 1e300 }],
   seconds: { data: 0.25, gather: 0 },
   exchangeBytes: 2 ** 40,

@@ -31,6 +31,8 @@ const table = {
   "disk-unavailable": { retry: "never", grpc: "RESOURCE_EXHAUSTED", exit: 3 },
   "out-of-memory": { retry: "never", grpc: "RESOURCE_EXHAUSTED", exit: 4 },
   "non-finite": { retry: "never", grpc: "ABORTED", exit: 4 },
+  /** The run was told to stop on signs of collapse (spec.monitor.onCollapse). */
+  collapsed: { retry: "never", grpc: "ABORTED", exit: 4 },
   "run-failed": { retry: "never", grpc: "INTERNAL", exit: 4 },
   internal: { retry: "never", grpc: "INTERNAL", exit: 4 },
 } as const satisfies Record<string, CodeRow>;

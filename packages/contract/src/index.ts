@@ -32,11 +32,14 @@ export {
   scheduleAt,
 } from "./schedule.js";
 export {
+  type CollapseKind,
+  collapseKinds,
   type GradNorms,
   type LedgerRecord,
   type Losses,
   type Manifest,
   type ManifestFile,
+  type Monitor,
   type ScalerState,
   type SegmentJob,
   type StepPart,

@@ -42,6 +42,22 @@ export const stepParts = [
 export type StepPart = (typeof stepParts)[number];
 export type StepSeconds = Readonly<Record<StepPart, number>>;
 
+/** Signs of collapse of the teacher, means over logical ranks (packages/model: RankMonitor). */
+export interface Monitor {
+  /** Mean entropy of the teacher's outputs for global crops, in nats; ln K: uniform. */
+  readonly teacherEntropy: number;
+  /** KL of a rank's mean output to uniform, in nats; ln K: one prototype has everything. */
+  readonly klToUniform: number;
+  /** Standard deviation of the unit features over images, times sqrt(width); 0: all alike, 1: all directions alike. */
+  readonly featureStd: number;
+  /** exp of the entropy of the features' normalised singular values, from 1 to at most the crops of a rank. */
+  readonly effectiveRank: number;
+}
+
+/** How a run can collapse. */
+export const collapseKinds = ["uniform", "single-prototype", "constant-features"] as const;
+export type CollapseKind = (typeof collapseKinds)[number];
+
 /** One line of steps.jsonl: a committed step. Numbers in full precision. */
 export interface StepRecord {
   readonly step: number;
@@ -59,6 +75,8 @@ export interface StepRecord {
   readonly skipped: boolean;
   readonly images: number;
   readonly seconds: StepSeconds;
+  /** At the steps that spec.monitor names. */
+  readonly monitor?: Monitor;
   readonly unixMs: number;
 }
 
@@ -135,6 +153,16 @@ export type LedgerRecord =
       readonly kind: "evaluation";
       readonly step: number;
       readonly knn: number;
+      readonly unixMs: number;
+    }
+  | {
+      readonly kind: "alert";
+      /** The step that showed it. */
+      readonly step: number;
+      readonly generation: number;
+      readonly collapse: CollapseKind;
+      /** Name, numbers and advice, for people. */
+      readonly message: string;
       readonly unixMs: number;
     }
   | { readonly kind: "finished"; readonly step: number; readonly unixMs: number };

@@ -58,6 +58,7 @@ export { hostVectors, type OptimizerPart, type VectorSpace } from "./optim/vecto
 export type {
   RankBatch,
   RankLosses,
+  RankMonitor,
   Side,
   StepDeps,
   StepPhase,

@@ -97,6 +97,35 @@ test("a head with a frozen magnitude emits no gradient for it; a plain one has n
   expect(moves(gradientOf("ibot_head", "last_layer.weight"))).toBe(true);
 });
 
+test("looking at the teacher changes nothing, and its signs do not depend on the worker", async () => {
+  for (const centering of ["sinkhorn", "softmax"] as const) {
+    const off = await run(specOf({ loss: { centering }, monitor: { everySteps: 0 } }), [[0, 1, 2]]);
+    const on = specOf({ loss: { centering }, monitor: { everySteps: 3 } });
+    const whole = await run(on, [[0, 1, 2]]);
+    expect(off.monitors.size).toBe(0);
+    expect([...whole.monitors.keys()]).toEqual([0, 1, 2]);
+    expect(whole.losses).toEqual(off.losses);
+    expect(whole.gradients).toEqual(off.gradients);
+    expect(whole.centers).toEqual(off.centers);
+    const before = tf.memory().numTensors;
+    const parts = await run(on, [[0, 1], [2]]);
+    expect(parts.monitors).toEqual(whole.monitors);
+    expect(tf.memory().numTensors).toBe(before);
+    for (const monitor of whole.monitors.values()) {
+      const uniform = Math.log(on.heads.dino.prototypes);
+      const { teacherEntropy, klToUniform, featureStd, effectiveRank } = monitor;
+      expect(teacherEntropy).toBeGreaterThan(0);
+      expect(klToUniform).toBeGreaterThan(0);
+      expect(teacherEntropy + klToUniform).toBeLessThan(uniform);
+      expect(featureStd).toBeGreaterThan(0);
+      expect(effectiveRank).toBeGreaterThan(1);
+      expect(effectiveRank).toBeLessThanOrEqual(2 * on.batchPerRank);
+    }
+  }
+  const between = await run(specOf({ monitor: { everySteps: 2 } }), [[0, 1, 2]]);
+  expect(between.monitors.size).toBe(0); // this is step 3
+});
+
 test("recomputed activations give the gradients of kept ones, bit for bit", async () => {
   for (const model of [tinyModel, dinov3, bySample]) {
     const kept = await run(specOf({ model }), [[0, 1, 2]]);

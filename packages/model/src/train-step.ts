@@ -16,6 +16,7 @@
 import { makeHeld, type StepContext, visitsOf, walkUnits } from "./step/context.js";
 import type { RankLosses, TrainStepArgs, TrainStepResult } from "./step/contract.js";
 import { frozenGramTargets } from "./step/gram.js";
+import { readWatch, watchOf } from "./step/monitor.js";
 import { objective, readLosses } from "./step/objective.js";
 import { studentBackward, studentForward } from "./step/student.js";
 import { targetsOf, teacherForward } from "./step/teacher.js";
@@ -31,6 +32,7 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
   const { spec, step, scalars, batches, deps } = args;
   const config = vitConfigOf(spec);
   const held = makeHeld();
+  const watch = watchOf(spec, step);
   const ctx: StepContext = {
     spec,
     step,
@@ -46,6 +48,7 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     ...(args.observe ? { observe: args.observe } : {}),
     held,
     globalPatches: held.hold([]),
+    watch: watch && held.hold(watch),
   };
   try {
     deps.phase?.("teacher");
@@ -61,7 +64,8 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     await studentBackward(ctx, students, outcome.dh);
     const centers = await readCenters();
     const losses = await readLosses(ctx, outcome);
-    return { losses, centers, ...firstBad(losses) };
+    const monitors = await readWatch(ctx);
+    return { losses, monitors, centers, ...firstBad(losses) };
   } catch (error) {
     ctx.held.disposeAll();
     throw error;

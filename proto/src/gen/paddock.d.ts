@@ -88,6 +88,8 @@ export interface Run {
   readonly waitingFor: string;
   /** Why it failed or was interrupted. */
   readonly reason: string;
+  /** The sign of collapse that holds now, with advice; empty: none. */
+  readonly alert: string;
 }
 export declare const Run: Generated<Run>;
 
@@ -168,6 +170,16 @@ export interface RankLosses {
 }
 export declare const RankLosses: Generated<RankLosses>;
 
+/** Signs of collapse of one logical rank's teacher (see RankMonitor in packages/model), entropies in nats. */
+export interface RankMonitor {
+  readonly rank: number;
+  readonly teacherEntropy: number;
+  readonly klToUniform: number;
+  readonly featureStd: number;
+  readonly effectiveRank: number;
+}
+export declare const RankMonitor: Generated<RankMonitor>;
+
 /** Sum of squares of the reduced gradient over the chunks [start, end) of a unit: one node of a fixed tree. "weight <unit>" and "product <unit>" name sums over the unit's weights, and over products of gradient and weight, which LARS needs. */
 export interface NormRoot {
   readonly unit: string;
@@ -202,6 +214,8 @@ export interface Prepared {
   readonly deviceAllocatedBytes: number;
   readonly devicePeakBytes: number;
   readonly deviceReservedBytes: number;
+  /** One per rank at the steps that the spec's monitor names, else none. */
+  readonly monitors: readonly RankMonitor[];
 }
 export declare const Prepared: Generated<Prepared>;
 

@@ -919,6 +919,7 @@ export const paddock = $root.paddock = (() => {
             Run.prototype.checkpointStep = 0;
             Run.prototype.waitingFor = "";
             Run.prototype.reason = "";
+            Run.prototype.alert = "";
 
             Run.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -956,6 +957,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(106).string(message.waitingFor);
                 if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== "")
                     writer.uint32(114).string(message.reason);
+                if (message.alert != null && $Object.hasOwnProperty.call(message, "alert") && message.alert !== "")
+                    writer.uint32(122).string(message.alert);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1114,6 +1117,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.reason;
                             continue;
                         }
+                    case 15: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.alert = value;
+                            else
+                                delete message.alert;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1253,6 +1265,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.reason != null)
                     if (typeof object.reason !== "string" || object.reason.length)
                         message.reason = $String(object.reason);
+                if (object.alert != null)
+                    if (typeof object.alert !== "string" || object.alert.length)
+                        message.alert = $String(object.alert);
                 return message;
             };
 
@@ -1296,6 +1311,7 @@ export const paddock = $root.paddock = (() => {
                         object.checkpointStep = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.waitingFor = "";
                     object.reason = "";
+                    object.alert = "";
                 }
                 if (message.runId != null && $Object.hasOwnProperty.call(message, "runId"))
                     object.runId = message.runId;
@@ -1348,6 +1364,8 @@ export const paddock = $root.paddock = (() => {
                     object.waitingFor = message.waitingFor;
                 if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
                     object.reason = message.reason;
+                if (message.alert != null && $Object.hasOwnProperty.call(message, "alert"))
+                    object.alert = message.alert;
                 return object;
             };
 
@@ -2394,6 +2412,196 @@ export const paddock = $root.paddock = (() => {
             return RankLosses;
         })();
 
+        v1.RankMonitor = (function() {
+
+            const RankMonitor = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            RankMonitor.prototype.rank = 0;
+            RankMonitor.prototype.teacherEntropy = 0;
+            RankMonitor.prototype.klToUniform = 0;
+            RankMonitor.prototype.featureStd = 0;
+            RankMonitor.prototype.effectiveRank = 0;
+
+            RankMonitor.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.rank != null && $Object.hasOwnProperty.call(message, "rank") && message.rank !== 0)
+                    writer.uint32(8).uint32(message.rank);
+                if (message.teacherEntropy != null && $Object.hasOwnProperty.call(message, "teacherEntropy") && !$Object.is(message.teacherEntropy, 0))
+                    writer.uint32(17).double(message.teacherEntropy);
+                if (message.klToUniform != null && $Object.hasOwnProperty.call(message, "klToUniform") && !$Object.is(message.klToUniform, 0))
+                    writer.uint32(25).double(message.klToUniform);
+                if (message.featureStd != null && $Object.hasOwnProperty.call(message, "featureStd") && !$Object.is(message.featureStd, 0))
+                    writer.uint32(33).double(message.featureStd);
+                if (message.effectiveRank != null && $Object.hasOwnProperty.call(message, "effectiveRank") && !$Object.is(message.effectiveRank, 0))
+                    writer.uint32(41).double(message.effectiveRank);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            RankMonitor.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.RankMonitor();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.rank = value;
+                            else
+                                delete message.rank;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.teacherEntropy = value;
+                            else
+                                delete message.teacherEntropy;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.klToUniform = value;
+                            else
+                                delete message.klToUniform;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.featureStd = value;
+                            else
+                                delete message.featureStd;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.effectiveRank = value;
+                            else
+                                delete message.effectiveRank;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            RankMonitor.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.RankMonitor)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.RankMonitor: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.RankMonitor();
+                if (object.rank != null)
+                    if ($Number(object.rank) !== 0)
+                        message.rank = object.rank >>> 0;
+                if (object.teacherEntropy != null)
+                    if (!$Object.is($Number(object.teacherEntropy), 0))
+                        message.teacherEntropy = $Number(object.teacherEntropy);
+                if (object.klToUniform != null)
+                    if (!$Object.is($Number(object.klToUniform), 0))
+                        message.klToUniform = $Number(object.klToUniform);
+                if (object.featureStd != null)
+                    if (!$Object.is($Number(object.featureStd), 0))
+                        message.featureStd = $Number(object.featureStd);
+                if (object.effectiveRank != null)
+                    if (!$Object.is($Number(object.effectiveRank), 0))
+                        message.effectiveRank = $Number(object.effectiveRank);
+                return message;
+            };
+
+            RankMonitor.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.rank = 0;
+                    object.teacherEntropy = 0;
+                    object.klToUniform = 0;
+                    object.featureStd = 0;
+                    object.effectiveRank = 0;
+                }
+                if (message.rank != null && $Object.hasOwnProperty.call(message, "rank"))
+                    object.rank = message.rank;
+                if (message.teacherEntropy != null && $Object.hasOwnProperty.call(message, "teacherEntropy"))
+                    object.teacherEntropy = options.json && !$isFinite(message.teacherEntropy) ? $String(message.teacherEntropy) : message.teacherEntropy;
+                if (message.klToUniform != null && $Object.hasOwnProperty.call(message, "klToUniform"))
+                    object.klToUniform = options.json && !$isFinite(message.klToUniform) ? $String(message.klToUniform) : message.klToUniform;
+                if (message.featureStd != null && $Object.hasOwnProperty.call(message, "featureStd"))
+                    object.featureStd = options.json && !$isFinite(message.featureStd) ? $String(message.featureStd) : message.featureStd;
+                if (message.effectiveRank != null && $Object.hasOwnProperty.call(message, "effectiveRank"))
+                    object.effectiveRank = options.json && !$isFinite(message.effectiveRank) ? $String(message.effectiveRank) : message.effectiveRank;
+                return object;
+            };
+
+            RankMonitor.prototype.toJSON = function() {
+                return RankMonitor.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return RankMonitor;
+        })();
+
         v1.NormRoot = (function() {
 
             const NormRoot = function (properties) {
@@ -2572,6 +2780,7 @@ export const paddock = $root.paddock = (() => {
                 this.losses = [];
                 this.normRoots = [];
                 this.seconds = {};
+                this.monitors = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2594,6 +2803,7 @@ export const paddock = $root.paddock = (() => {
             Prepared.prototype.deviceAllocatedBytes = 0;
             Prepared.prototype.devicePeakBytes = 0;
             Prepared.prototype.deviceReservedBytes = 0;
+            Prepared.prototype.monitors = $util.emptyArray;
 
             Prepared.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2637,6 +2847,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(120).uint64(message.devicePeakBytes);
                 if (message.deviceReservedBytes != null && $Object.hasOwnProperty.call(message, "deviceReservedBytes") && (typeof message.deviceReservedBytes === "object" ? message.deviceReservedBytes.low || message.deviceReservedBytes.high : message.deviceReservedBytes !== 0))
                     writer.uint32(128).uint64(message.deviceReservedBytes);
+                if (message.monitors != null && message.monitors.length)
+                    for (let i = 0; i < message.monitors.length; ++i)
+                        $root.paddock.v1.RankMonitor.encode(message.monitors[i], writer.uint32(162).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2839,6 +3052,14 @@ export const paddock = $root.paddock = (() => {
                                 delete message.deviceReservedBytes;
                             continue;
                         }
+                    case 20: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.monitors && message.monitors.length))
+                                message.monitors = [];
+                            message.monitors.push($root.paddock.v1.RankMonitor.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2998,6 +3219,16 @@ export const paddock = $root.paddock = (() => {
                             message.deviceReservedBytes = object.deviceReservedBytes;
                         else if (typeof object.deviceReservedBytes === "object")
                             message.deviceReservedBytes = new $util.LongBits(object.deviceReservedBytes.low >>> 0, object.deviceReservedBytes.high >>> 0).toNumber(true);
+                if (object.monitors) {
+                    if (!$Array.isArray(object.monitors))
+                        throw $TypeError(".paddock.v1.Prepared.monitors: array expected");
+                    message.monitors = $Array(object.monitors.length);
+                    for (let i = 0; i < object.monitors.length; ++i) {
+                        if (!$util.isObject(object.monitors[i]))
+                            throw $TypeError(".paddock.v1.Prepared.monitors: object expected");
+                        message.monitors[i] = $root.paddock.v1.RankMonitor.fromObject(object.monitors[i], _depth + 1);
+                    }
+                }
                 return message;
             };
 
@@ -3012,6 +3243,7 @@ export const paddock = $root.paddock = (() => {
                 if (options.arrays || options.defaults) {
                     object.losses = [];
                     object.normRoots = [];
+                    object.monitors = [];
                 }
                 if (options.objects || options.defaults)
                     object.seconds = {};
@@ -3156,6 +3388,11 @@ export const paddock = $root.paddock = (() => {
                         object.deviceReservedBytes = options.longs === $String ? $String(message.deviceReservedBytes) : message.deviceReservedBytes;
                     else
                         object.deviceReservedBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.deviceReservedBytes) : options.longs === $Number ? new $util.LongBits(message.deviceReservedBytes.low >>> 0, message.deviceReservedBytes.high >>> 0).toNumber(true) : message.deviceReservedBytes;
+                if (message.monitors && message.monitors.length) {
+                    object.monitors = $Array(message.monitors.length);
+                    for (let j = 0; j < message.monitors.length; ++j)
+                        object.monitors[j] = $root.paddock.v1.RankMonitor.toObject(message.monitors[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -5919,4 +6156,4 @@ export {
   $root as default
 };
 
-export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Progress, RankLosses, NormRoot, Prepared, CheckpointWritten, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;
+export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;

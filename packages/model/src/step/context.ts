@@ -33,6 +33,16 @@ export interface StepContext {
   readonly observe?: (what: Observation, rank: number, tensor: tf.Tensor) => void;
   /** Each rank's global crops cut into patches, from the teacher's pass to the student's backward: images are uploaded once. */
   readonly globalPatches: tf.Tensor2D[];
+  /** Absent at steps that are not looked at. */
+  readonly watch: Watch | undefined;
+}
+
+/** What has been launched for the local ranks and is read at the end of the step, when a device has come to it anyway. */
+export interface Watch {
+  /** [n,D] teacher features (cls after the final norm) of the first n <= 64 global crops. */
+  readonly features: tf.Tensor2D[];
+  /** [2]: mean entropy of outputs, entropy of the mean output. */
+  readonly outputs: tf.Tensor1D[];
 }
 
 /** Runs `use` with a unit's parameters gathered, the next unit being prefetched meanwhile. */

@@ -5,6 +5,7 @@ import type { Centers } from "../loss/centering.js";
 import type { Gathered, UnitTensors } from "../tensors.js";
 import type { DrawRope } from "../vit/rope.js";
 import type { ChooseSequences, DrawUniforms } from "../vit/stochastic-depth.js";
+import type { Spread } from "./spread.js";
 
 /** Whose weights: `frozen` is a teacher that does not follow the student (Gram, distillation). */
 export type Side = "student" | "teacher" | "frozen";
@@ -106,8 +107,19 @@ export interface RankLosses {
   readonly gram: number;
 }
 
+/** Signs of collapse of one rank's teacher (monitor.ts): nats, and what `Spread` says. */
+export interface RankMonitor extends Spread {
+  readonly rank: number;
+  /** Mean entropy of the teacher's outputs for global crops; ln K: uniform. */
+  readonly teacherEntropy: number;
+  /** KL of the mean output to uniform; ln K: one prototype has everything. */
+  readonly klToUniform: number;
+}
+
 export interface TrainStepResult {
   readonly losses: readonly RankLosses[];
+  /** One per local rank at the steps that spec.monitor names, else empty. */
+  readonly monitors: readonly RankMonitor[];
   /** To be adopted if the step is committed. */
   readonly centers: Centers;
   /** The first loss that is not finite, e.g. "rank 3: koleo". */

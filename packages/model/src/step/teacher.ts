@@ -23,6 +23,7 @@ import {
 import type { RankBatch, Side } from "./contract.js";
 import { frozenForward } from "./frozen-forward.js";
 import { gramRows, patchesPerCrop, targetNetwork } from "./gram.js";
+import { watchFeatures, watchScores } from "./monitor.js";
 
 /** Teacher scores of one local rank. */
 interface RankScores {
@@ -79,6 +80,7 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
       ];
     },
   });
+  for (const h of rows) watchFeatures(ctx, h);
   if (!withGram) return { ...(await teacherHeads(ctx, network.side, rows)), gram: undefined };
   const gram = held.hold(
     rows.map((h, r) => tf.slice(h, h.shape[0] - (chosen[r] as Int32Array).length)),
@@ -145,6 +147,7 @@ export async function targetsOf(
   const patches = ranks.map((rank) => rank.patches);
   observeRanks(ctx, "teacher-cls-scores", cls);
   observeRanks(ctx, "teacher-patch-scores", patches);
+  watchScores(ctx, cls, centers);
   const outcome =
     spec.loss.centering === "sinkhorn"
       ? { ...(await sinkhornTargets(ctx, cls, patches, bounds)), centers: async () => centers }

@@ -17,6 +17,7 @@ import {
   initialCenters,
   initialUnit,
   type RankBatch,
+  type RankMonitor,
   type Side,
   type StepDeps,
   trainStep,
@@ -76,6 +77,7 @@ export function batchOf(spec: RunSpec, rank: number): RankBatch {
 
 export interface Outcome {
   readonly losses: Map<number, object>;
+  readonly monitors: Map<number, Omit<RankMonitor, "rank">>;
   readonly gradients: Map<string, Float32Array>;
   readonly centers: Centers;
   readonly mostGathered: number;
@@ -89,7 +91,7 @@ export async function run(
 ): Promise<Outcome> {
   const layout = layoutOf(spec);
   const sums = meeting(spec.logicalRanks, workers.length);
-  const outcome = { losses: new Map(), gradients: new Map(), mostGathered: 0 };
+  const outcome = { losses: new Map(), monitors: new Map(), gradients: new Map(), mostGathered: 0 };
   const scalars = scalarsAt(spec, 3);
   const results = await Promise.all(
     workers.map(async (ranks) => {
@@ -107,6 +109,7 @@ export async function run(
       });
       outcome.mostGathered = Math.max(outcome.mostGathered, deps.mostGathered());
       for (const { rank, ...losses } of result.losses) outcome.losses.set(rank, losses);
+      for (const { rank, ...monitor } of result.monitors) outcome.monitors.set(rank, monitor);
       return result;
     }),
   );

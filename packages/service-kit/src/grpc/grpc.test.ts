@@ -37,6 +37,7 @@ const run: Run = {
   checkpointStep: -1,
   waitingFor: "",
   reason: "",
+  alert: "",
 };
 
 function runHandlers(overrides: Partial<Handlers<typeof RunService>>): Handlers<typeof RunService> {

@@ -6,6 +6,7 @@ import { grpcClient } from "@paddock/service-kit";
 import { duration, percent } from "../display/format.js";
 import { plainBlock } from "../display/live.js";
 import type { Io } from "../io.js";
+import { alertsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
 import { resolveStage } from "../stages/run-stages.js";
@@ -76,13 +77,14 @@ function phaseName(run: Run): string {
 async function showFiles(runDir: string, { json }: StatusFlags, io: Io): Promise<void> {
   const spec = await readRunSpec(runDir);
   const records = await readStepRecords(runDir);
+  const alerts = alertsOf(await readLedger(runDir));
   const last = records.at(-1);
   const step = last === undefined ? 0 : last.step + 1;
   const finished = existsSync(join(runDir, "summary.json")) && step >= spec.steps;
   const phase = finished ? "finished" : "stopped";
   if (json) {
     io.out(
-      `${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null })}\n`,
+      `${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null, alerts })}\n`,
     );
     return;
   }
@@ -90,5 +92,6 @@ async function showFiles(runDir: string, { json }: StatusFlags, io: Io): Promise
     last === undefined ? "" : `, last commit ${duration((Date.now() - last.unixMs) / 1000)} ago`;
   const done = percent(step / spec.steps);
   const next = finished ? "" : `\ncontinue with: paddock resume ${runDir}`;
-  io.out(`${phase}: step ${step}/${spec.steps} (${done})${age}\n${runDir}${next}\n`);
+  const warnings = alerts.map(({ message }) => `\nwarning: ${message}`).join("");
+  io.out(`${phase}: step ${step}/${spec.steps} (${done})${age}\n${runDir}${warnings}${next}\n`);
 }

@@ -10,6 +10,7 @@ export interface RunEvent {
     | "draining"
     | "evaluation"
     | "checkpoint"
+    | "alert"
     | "result"
     | "error";
   /** For people; one line, or several. */

@@ -14,6 +14,7 @@ const colorCodes = /\u001b\[[0-9;?]*[a-zA-Z]/g;
 
 const dim = (text: string): string => `\u001b[2m${text}\u001b[22m`;
 const bold = (text: string): string => `\u001b[1m${text}\u001b[22m`;
+const red = (text: string): string => `\u001b[31m${text}\u001b[39m`;
 const green = (text: string): string => `\u001b[32m${text}\u001b[39m`;
 
 /** Redraws at most every 100 ms. */
@@ -37,8 +38,8 @@ export function liveDisplay(io: Io, look: Look): Display {
     update(run) {
       latest = run;
       if (run.knnAccuracy >= 0) knnStart ??= run.knnAccuracy;
-      const evaluations = look(run).events.filter(({ kind }) => kind === "evaluation");
-      if (evaluations.length > 0) draw(evaluations.map(({ message }) => `${message}\n`).join(""));
+      const shown = look(run).events.filter(({ kind }) => kind !== "checkpoint");
+      if (shown.length > 0) draw(shown.map(({ message }) => `${message}\n`).join(""));
       else timer ??= setTimeout(draw, redrawMs);
     },
     event({ kind, message }) {
@@ -70,6 +71,7 @@ function blockLines(run: Run, knnStart: number | undefined): string[] {
     `${bar(run.step / Math.max(1, run.steps))} step ${count(run.step)}/${count(run.steps)}${speed(run)}`,
     ...(step ? [lossLine(step)] : []),
     stateLine(run, knnStart),
+    ...(run.alert === "" ? [] : [red(`warning: ${run.alert}`)]),
     ...(isWaiting(run) ? [dim(`waiting for ${run.waitingFor}`)] : []),
   ];
 }

@@ -1,4 +1,4 @@
-/** What changed between two looks at a run: steps, evaluations and checkpoints, as events. */
+/** What changed between two looks at a run: steps, evaluations, checkpoints and signs of collapse, as events. */
 import type { StepRecord } from "@paddock/contract";
 import { type Run, RunPhase } from "@paddock/proto";
 import type { RunEvent } from "./display.js";
@@ -19,6 +19,7 @@ export function milestoneWatcher(evaluateEvery: number): Look {
   let knn = -1;
   let evaluated = -1;
   let checkpoint = -1;
+  let alert = "";
   return (run) => {
     const events: RunEvent[] = [];
     const record = lastStepOf(run);
@@ -42,8 +43,16 @@ export function milestoneWatcher(evaluateEvery: number): Look {
         fields: { step: checkpoint },
       });
     }
+    events.push(...alertEvents(alert, run));
+    alert = run.alert;
     return { step: isNew ? record : undefined, events };
   };
+}
+
+function alertEvents(before: string, { alert, step }: Run): RunEvent[] {
+  if (alert === before) return [];
+  const message = alert === "" ? "no sign of collapse any more" : `warning: ${alert}`;
+  return [{ kind: "alert", message, fields: { step, alert } }];
 }
 
 /**

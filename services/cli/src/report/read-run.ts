@@ -3,27 +3,26 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { LedgerRecord, RunSpec, StepRecord } from "@paddock/contract";
 import type { Summary } from "@paddock/coordinator";
+import {
+  type AlertRecord,
+  alertsOf,
+  type EvaluationRecord,
+  readLedger,
+} from "../run/ledger-records.js";
 import { readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
 import { readVisuals, type Visual } from "./images.js";
-
-export interface Evaluation {
-  readonly step: number;
-  /** Fraction in [0, 1]. */
-  readonly knn: number;
-  /** Images that were used: accuracies compare only when these are the same. */
-  readonly bank: number;
-  readonly queries: number;
-}
 
 export interface ReportData {
   readonly runDir: string;
   readonly spec: RunSpec;
   readonly steps: readonly StepRecord[];
   /** By step, the last one of a step that was evaluated twice. */
-  readonly evaluations: readonly Evaluation[];
+  readonly evaluations: readonly EvaluationRecord[];
   /** Memberships that the run had, in order. */
   readonly generations: readonly (LedgerRecord & { kind: "generation" })[];
+  /** Signs of collapse, in order. */
+  readonly alerts: readonly AlertRecord[];
   /** Absent until the run has finished. */
   readonly summary: Summary | undefined;
   readonly visuals: readonly Visual[];
@@ -34,14 +33,14 @@ export async function readRun(runDir: string): Promise<ReportData> {
   const [spec, steps, ledger, summary, visuals] = await Promise.all([
     readRunSpec(runDir),
     readStepRecords(runDir),
-    readLines<LedgerRecord | (Evaluation & { kind: "evaluation" })>(join(runDir, "ledger.jsonl")),
+    readLedger(runDir),
     readFile(join(runDir, "summary.json"), "utf8").then(
       (text) => JSON.parse(text) as Summary,
       () => undefined,
     ),
     readVisuals(runDir),
   ]);
-  const evaluations = new Map<number, Evaluation>();
+  const evaluations = new Map<number, EvaluationRecord>();
   for (const record of ledger) {
     if (record.kind === "evaluation" && "bank" in record) evaluations.set(record.step, record);
   }
@@ -50,17 +49,9 @@ export async function readRun(runDir: string): Promise<ReportData> {
     spec,
     steps,
     evaluations: [...evaluations.values()].sort((a, b) => a.step - b.step),
+    alerts: alertsOf(ledger),
     generations: ledger.filter((record) => record.kind === "generation"),
     summary,
     visuals,
   };
-}
-
-/** The records of a JSON-lines file; a last line that a crash cut off is left out. */
-async function readLines<T>(file: string): Promise<T[]> {
-  const text = await readFile(file, "utf8").catch(() => "");
-  return text
-    .split("\n")
-    .slice(0, -1)
-    .map((line) => JSON.parse(line) as T);
 }

@@ -24,6 +24,7 @@ h1 { margin: 2px 0 6px; font-size: 34px; line-height: 1.15; letter-spacing: -0.0
 h2 { margin: 0 0 4px; font-size: 20px; letter-spacing: -0.01em; }
 .lead { margin: 0; max-width: 76ch; color: var(--soft); overflow-wrap: anywhere; }
 .note { margin: 0 0 14px; max-width: 92ch; color: var(--soft); font-size: 13.5px; }
+.warning { margin: 0 0 14px; max-width: 92ch; color: var(--c4); }
 section { margin-top: 46px; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(160px, 1fr)); gap: 12px; margin-top: 26px; }
 .tile { padding: 14px 16px; background: var(--card); border: 1px solid var(--rule); border-radius: 10px; }

@@ -78,7 +78,12 @@ async function checkDataset({ data, evaluation }: RunSpec): Promise<void> {
 async function conclude(end: CoordinatorResult, runDir: string, display: Display): Promise<number> {
   if (end.kind === "failed") {
     const code = end.code !== undefined && isErrorCode(end.code) ? end.code : "run-failed";
-    throw new PaddockError(code, `${end.reason}; continue with: paddock resume ${runDir}`);
+    // Going on with what has collapsed mends nothing.
+    const next =
+      code === "collapsed"
+        ? `change the spec and start again; the run's charts: paddock report ${runDir}`
+        : `continue with: paddock resume ${runDir}`;
+    throw new PaddockError(code, `${end.reason}; ${next}`);
   }
   const report = await writeReport(runDir);
   if (end.kind === "interrupted") {

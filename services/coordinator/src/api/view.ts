@@ -22,6 +22,7 @@ export function viewOf(state: RunState, now: number): Run {
     knnAccuracy: durable.evaluations.at(-1)?.knn ?? -1,
     checkpointStep: durable.checkpoints.at(-1)?.step ?? -1,
     waitingFor: waitingFor(state, now),
+    alert: state.alert,
     reason: state.outcome && "reason" in state.outcome ? state.outcome.reason : "",
   };
 }

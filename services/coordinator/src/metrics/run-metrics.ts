@@ -1,5 +1,5 @@
 /** The run as Prometheus metrics: read from the state when somebody scrapes, so that no code path can forget to count. */
-import { stepParts } from "@paddock/contract";
+import { collapseKinds, type Monitor, stepParts } from "@paddock/contract";
 import type { Registry } from "@paddock/service-kit";
 import { Counter, Gauge } from "prom-client";
 import { imagesPerSecond } from "../api/view.js";
@@ -15,6 +15,7 @@ export function createRunMetrics(registry: Registry): RunMetrics {
   const sets = [
     ...progressMetrics(registry),
     ...lossMetrics(registry),
+    ...monitorMetrics(registry),
     ...scheduleMetrics(registry),
     ...fleetMetrics(registry),
     ...workerMetrics(registry),
@@ -101,6 +102,60 @@ function lossMetrics(registry: Registry): Set[] {
       }
       for (const part of stepParts) seconds.set({ part }, lastStep.seconds[part]);
     },
+  ];
+}
+
+/** The teacher when it was last looked at (spec.monitor). */
+function monitorMetrics(registry: Registry): Set[] {
+  const latest = ({ watch }: RunState): Monitor | undefined => watch.looks.at(-1)?.monitor;
+  const collapse = gauge(
+    registry,
+    "paddock_collapse",
+    "1 while the run shows this sign of collapse, else 0.",
+    "kind",
+  );
+  return [
+    optional(
+      registry,
+      "paddock_teacher_entropy_nats",
+      "Mean entropy of the teacher's outputs for global crops.",
+      (state) => latest(state)?.teacherEntropy,
+    ),
+    single(
+      registry,
+      "paddock_uniform_entropy_nats",
+      "ln K for K prototypes: the entropy, and the DINO loss, of uniform outputs.",
+      ({ durable }) => Math.log(durable.spec.heads.dino.prototypes),
+    ),
+    optional(
+      registry,
+      "paddock_teacher_kl_to_uniform_nats",
+      "KL of the teacher's mean output to uniform; ln K when one prototype has everything.",
+      (state) => latest(state)?.klToUniform,
+    ),
+    optional(
+      registry,
+      "paddock_feature_std_ratio",
+      "Standard deviation of the teacher's unit features over images, times the root of their width: 0 all alike, 1 all directions alike.",
+      (state) => latest(state)?.featureStd,
+    ),
+    optional(
+      registry,
+      "paddock_feature_effective_rank",
+      "Effective rank of the teacher's features of one logical rank's global crops (RankMe).",
+      (state) => latest(state)?.effectiveRank,
+    ),
+    ({ watch }) => {
+      for (const kind of collapseKinds) {
+        collapse.set({ kind }, watch.collapse?.kind === kind ? 1 : 0);
+      }
+    },
+    counter(
+      registry,
+      "paddock_collapse_alerts_total",
+      "Times that the run began to show a sign of collapse since the coordinator started.",
+      (state) => state.counters.alerts,
+    ),
   ];
 }
 

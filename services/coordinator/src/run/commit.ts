@@ -2,6 +2,7 @@
 import { type RunSpec, type ScalerState, type StepRecord, scalarsAt } from "@paddock/contract";
 import { DecisionKind, type Prepared } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
+import { watchForCollapse } from "./alert.js";
 import { needsScaling } from "./durable.js";
 import { fail } from "./ending.js";
 import { segmentsEffect } from "./membership.js";
@@ -88,13 +89,15 @@ export function decideIfPrepared(turn: Turn): void {
     return;
   }
   announce(turn, active, result);
-  record(turn, active, stepRecord(turn, active, result, scaler.scale));
+  const done = stepRecord(turn, active, result, scaler.scale);
+  record(turn, active, done);
   count(turn, {
     steps: 1,
     skippedSteps: result.finite ? 0 : 1,
     images: result.images,
     exchangeBytes: result.exchangeBytes,
   });
+  if (done.monitor) watchForCollapse(turn, active, { step: done.step, monitor: done.monitor });
 }
 
 /**
@@ -227,6 +230,7 @@ function stepRecord(
     skipped: !result.finite,
     images: result.images,
     seconds: result.seconds,
+    ...(result.monitor ? { monitor: result.monitor } : {}),
     unixMs: turn.now,
   };
 }

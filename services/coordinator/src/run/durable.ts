@@ -15,6 +15,7 @@ export type RunRecord =
   | Of<"generation">
   | Of<"commit">
   | (Of<"checkpoint"> & { readonly scaler: ScalerState })
+  | Of<"alert">
   | (Of<"evaluation"> & { readonly bank: number; readonly queries: number })
   | Of<"finished">;
 
@@ -110,6 +111,8 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
       const others = state.evaluations.filter((known) => known.step < step);
       return { ...state, evaluations: [...others, { step, knn, bank, queries }] };
     }
+    case "alert":
+      return state; // what it says is found again after a resume
     case "finished":
       return { ...state, finished: true };
   }

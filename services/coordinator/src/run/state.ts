@@ -8,6 +8,7 @@ import {
   type StepRecord,
 } from "@paddock/contract";
 import type { Prepared } from "@paddock/proto";
+import { type CollapseWatch, initialWatch } from "./collapse.js";
 import type { DurableState } from "./durable.js";
 
 /** A connection of a worker: never reused, unlike names. */
@@ -103,6 +104,8 @@ export interface Counters {
   readonly exchangeBytes: number;
   readonly staleMessages: number;
   readonly badImages: number;
+  /** Times that the run began to show a sign of collapse. */
+  readonly alerts: number;
 }
 
 export interface RunState {
@@ -128,6 +131,9 @@ export interface RunState {
   /** The last commits of this generation, newest last: for the rate. */
   readonly recent: readonly { readonly unixMs: number; readonly images: number }[];
   readonly lastStep: StepRecord | null;
+  readonly watch: CollapseWatch;
+  /** For people: the sign of collapse that holds now; empty: none. */
+  readonly alert: string;
   /** Engines of the last generation's workers, joined by commas if they differ. */
   readonly engine: string;
   /** First assignment and last commit in this coordinator's life, in unix milliseconds. */
@@ -165,9 +171,12 @@ export function initialState(durable: DurableState, now: number): RunState {
       exchangeBytes: 0,
       staleMessages: 0,
       badImages: 0,
+      alerts: 0,
     },
     recent: [],
     lastStep: null,
+    watch: initialWatch,
+    alert: "",
     engine: "",
     firstStartMs: null,
     lastCommitMs: null,

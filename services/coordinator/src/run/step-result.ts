@@ -3,6 +3,7 @@ import {
   type GradNorms,
   type Layout,
   type Losses,
+  type Monitor,
   PaddockError,
   type StepSeconds,
   stepNorms,
@@ -11,6 +12,7 @@ import {
   type TreeNode,
 } from "@paddock/contract";
 import type { Prepared, RankLosses } from "@paddock/proto";
+import { meanMonitor } from "./mean-monitor.js";
 
 export interface StepResult {
   /** Means over logical ranks, summed in tree order, in nats. */
@@ -19,6 +21,8 @@ export interface StepResult {
   readonly gradNorm: GradNorms;
   /** What the update needs: those norms, and those of single parameters if the optimizer asks for them. */
   readonly updateNorms: GradNorms;
+  /** At the steps that the spec's monitor names. */
+  readonly monitor: Monitor | undefined;
   /** Every worker said so, and losses and norms are too. */
   readonly finite: boolean;
   /** Name of the first tensor that is not finite, as a worker named it; else undefined. */
@@ -48,6 +52,7 @@ export function stepResult(
     losses,
     gradNorm: norms.submodules,
     updateNorms: norms.all,
+    monitor: meanMonitor(logicalRanks, prepared),
     finite: prepared.every(({ finite }) => finite) && numbers.every(Number.isFinite),
     firstBadTensor: bad?.firstBadTensor,
     seconds: slowestSeconds(prepared),

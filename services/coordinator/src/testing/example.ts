@@ -11,7 +11,7 @@ import {
   shardOf,
   stepParts,
 } from "@paddock/contract";
-import type { Prepared, RankLosses } from "@paddock/proto";
+import type { Prepared, RankLosses, RankMonitor } from "@paddock/proto";
 
 /** 4 logical ranks, 2 workers, 10 steps, a checkpoint and an evaluation every 4, segments of 3. */
 export function exampleSpec(overrides: Partial<RunSpecInput> = {}): RunSpec {
@@ -55,6 +55,7 @@ export function examplePrepared(
     step,
     finite: true,
     losses: ranks.map((rank) => rankLosses(spec.seed, step, rank)),
+    monitors: isLookedAt(spec, step) ? ranks.map((rank) => rankMonitor(spec, step, rank)) : [],
     normRoots: layout.normGroups.flatMap((group) => {
       const unit = layout.units.findIndex(({ name }) => name === group.unit);
       const shard = shardOf(layout.units[unit]?.elements ?? 0, worker, workers);
@@ -92,6 +93,18 @@ function rankLosses(seed: number, step: number, rank: number): RankLosses {
     ibot,
     gram: 0,
   };
+}
+
+function isLookedAt({ monitor }: RunSpec, step: number): boolean {
+  return monitor.everySteps > 0 && step % monitor.everySteps === 0;
+}
+
+/** A healthy teacher: a third of ln K each for entropy, evenness and information. */
+function rankMonitor({ seed, heads }: RunSpec, step: number, rank: number): RankMonitor {
+  const third = Math.log(heads.dino.prototypes) / 3;
+  const noise = rngOf(seed, step, rank, 1).uniform() / 100;
+  const features = { featureStd: 0.9 + noise, effectiveRank: 3 + noise };
+  return { rank, teacherEntropy: third + noise, klToUniform: third - noise, ...features };
 }
 
 /** What the chunks [first, end) of a unit sum to: random. */

@@ -7,7 +7,12 @@ import {
   type RunSpec,
   type StepRecord,
 } from "@paddock/contract";
-import { type Assignment, type CoordinatorMessage, DecisionKind } from "@paddock/proto";
+import {
+  type Assignment,
+  type CoordinatorMessage,
+  DecisionKind,
+  type Prepared,
+} from "@paddock/proto";
 import { decide } from "../run/decide.js";
 import { type DurableState, fold, type RunRecord } from "../run/durable.js";
 import type { Effect, RunEvent } from "../run/event.js";
@@ -34,9 +39,12 @@ export class World {
   state: RunState;
   nowMs = 1_000_000;
   readonly #layout: Layout;
+  readonly #said: (prepared: Prepared) => Prepared;
   #lastId = 0;
 
-  constructor(spec: RunSpec) {
+  /** @param said what workers say about a step, made of what example workers would say */
+  constructor(spec: RunSpec, said: (prepared: Prepared) => Prepared = (prepared) => prepared) {
+    this.#said = said;
     this.spec = spec;
     this.#layout = layoutOf(spec);
     this.records = [{ kind: "run", runId: "r", spec, unixMs: this.nowMs }];
@@ -165,7 +173,7 @@ export class World {
   #prepare({ id, outbox }: ModelWorker, assignment: Assignment, step: number): void {
     const { generation, worker, workers } = assignment;
     const position = { generation, step, worker, workers };
-    const prepared = examplePrepared(this.spec, this.#layout, position);
+    const prepared = this.#said(examplePrepared(this.spec, this.#layout, position));
     outbox.push({ kind: "prepared", id, prepared });
   }
 

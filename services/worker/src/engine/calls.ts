@@ -1,6 +1,6 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
 import type { GradNorms, NormSum, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
-import type { Centers, RankBatch } from "@paddock/model";
+import type { Centers, RankBatch, RankMonitor } from "@paddock/model";
 
 /** This worker's shards: for each kind and unit, the fp32 values of its range. */
 export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>>;
@@ -36,6 +36,7 @@ export interface RankLossReport {
 
 export interface StepReport {
   readonly losses: readonly RankLossReport[];
+  readonly monitors: readonly RankMonitor[];
   /** Of the reduced gradient, after division by L. */
   readonly normRoots: readonly NormSum[];
   readonly finite: boolean;

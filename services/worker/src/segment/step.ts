@@ -122,7 +122,7 @@ export class StepRunner<V> {
     this.#timer.enter("teacher");
     // fp16 products need the scale on the loss; other gradients only where they are rounded to travel.
     const lossScale = spec.engine.precision === "fp16" ? scale : 1;
-    const { losses, centers, firstBadTensor } = await trainStep({
+    const { losses, monitors, centers, firstBadTensor } = await trainStep({
       spec,
       layout: this.layout,
       step,
@@ -158,6 +158,7 @@ export class StepRunner<V> {
     this.#prepared = { step, gradients, centers };
     return {
       losses,
+      monitors,
       normRoots,
       finite,
       firstBadTensor: finite ? "" : (firstBadTensor ?? this.#firstBad(gradients) ?? "loss"),

@@ -167,6 +167,7 @@ export class Generation {
         step,
         finite: report.finite,
         losses: report.losses,
+        monitors: report.monitors,
         normRoots: report.normRoots,
         // Update and commit of this step are still to come: those of the step before stand in for them.
         seconds: {

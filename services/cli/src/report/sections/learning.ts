@@ -3,7 +3,7 @@ import type { StepRecord } from "@paddock/contract";
 import { count, loss, percent } from "../../display/format.js";
 import type { Point } from "../chart/buckets.js";
 import { lineChart, type Series } from "../chart/line-chart.js";
-import { section } from "../html.js";
+import { escapeHtml, section } from "../html.js";
 import type { ReportData } from "../read-run.js";
 
 /** A number of each step, as a series. Steps where it is missing are left out. */
@@ -20,12 +20,25 @@ export function seriesOf(
 }
 
 export function learningSection(run: ReportData): string {
-  const charts = [knnChart(run), lossChart(run), partsChart(run), normChart(run)].join("");
+  const charts = [
+    knnChart(run),
+    lossChart(run),
+    partsChart(run),
+    outputsChart(run),
+    rankChart(run),
+    normChart(run),
+  ].join("");
   return section(
     "Learning",
-    charts === "" ? "" : `<div class="charts">${charts}</div>`,
+    charts === "" ? "" : `${warnings(run)}<div class="charts">${charts}</div>`,
     knnNote(run),
   );
+}
+
+function warnings({ alerts }: ReportData): string {
+  return alerts
+    .map(({ message }) => `<p class="warning">Warning: ${escapeHtml(message)}.</p>`)
+    .join("");
 }
 
 function knnNote({ spec, evaluations }: ReportData): string {
@@ -72,6 +85,27 @@ function partsChart({ steps }: ReportData): string {
   return lineChart({
     title: "Loss by part, nats",
     series: used.map((name) => seriesOf(steps, name, (record) => record.losses[name])),
+  });
+}
+
+function outputsChart({ steps, spec }: ReportData): string {
+  const uniform = Math.log(spec.heads.dino.prototypes);
+  return lineChart({
+    title: "Teacher's outputs, nats",
+    fromZero: true,
+    baseline: { y: uniform, label: `ln K = ${uniform.toFixed(2)}` },
+    series: [
+      seriesOf(steps, "entropy", ({ monitor }) => monitor?.teacherEntropy),
+      seriesOf(steps, "KL to uniform", ({ monitor }) => monitor?.klToUniform),
+    ],
+  });
+}
+
+function rankChart({ steps, spec }: ReportData): string {
+  return lineChart({
+    title: `Effective rank of the features of ${2 * spec.batchPerRank} crops`,
+    fromZero: true,
+    series: [seriesOf(steps, "rank", ({ monitor }) => monitor?.effectiveRank)],
   });
 }
 
