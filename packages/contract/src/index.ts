@@ -52,3 +52,27 @@ export { nearest } from "./spec/nearest.js";
 export { koleoImages, parseRunSpec, RunSpec, type RunSpecInput } from "./spec/run.js";
 export type { GramSpec, LossSpec, OptimizerSpec, Schedule, ScheduleSpec } from "./spec/train.js";
 export { subtreeRoots, sumTree, type TreeNode } from "./tree.js";
+export {
+  type BackboneOptions,
+  type BackboneShape,
+  configFiles,
+  constantValues,
+  type Detected,
+  type Dialect,
+  type DialectName,
+  detectWeights,
+  dialectFor,
+  dialectNamed,
+  type ExportFacts,
+  elementsOf,
+  type ForeignTensor,
+  type ImportPlan,
+  modelBlockOf,
+  type Piece,
+  planImport,
+  type Shapes,
+  shapeOf,
+  titleOf,
+  type WeightFormat,
+  weightFormats,
+} from "./weights/index.js";

@@ -27,6 +27,7 @@ import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
 import { allocateState, stateBytes } from "../segment/state.js";
 import { loadState, saveState } from "../segment/state-io.js";
+import { loadBackbone } from "../weights/load-backbone.js";
 import { Decisions } from "./decisions.js";
 
 /** What a generation needs of its surroundings. */
@@ -88,9 +89,19 @@ export class Generation {
           spec,
         })
       : null;
-    await engine.call("enter", { spec, membership, state, initialise: !loadCheckpoint, centers });
+    const initialise = loadCheckpoint ? [] : await this.#loadInitial();
+    await engine.call("enter", { spec, membership, state, initialise, centers });
     await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
     if (evaluateFirst) await this.#evaluate(startStep, true);
+  }
+
+  /** Loads what a new run takes from elsewhere; returns the units that are drawn from the seed. */
+  async #loadInitial(): Promise<string[]> {
+    const { spec } = this.#deps;
+    const { membership, state, layout } = this;
+    if (spec.init?.load !== "backbone") return layout.units.map(({ name }) => name);
+    await loadBackbone({ path: spec.init.checkpoint, spec, layout, membership, state });
+    return layout.units.filter((unit) => unit.submodule !== "backbone").map(({ name }) => name);
   }
 
   /** Runs the steps of one segment job. Returns true when a decision said stop. */
