@@ -66,7 +66,7 @@ export async function trainSteps(
 function startRunner(spec: RunSpec, engine: Engine): StepRunner<Float32Array> {
   const membership = { generation: 1, worker: 0, workers: 1 };
   const layout = layoutOf(spec);
-  const state = allocateState(layout, membership);
+  const state = allocateState(spec, membership);
   for (const unit of layout.units) {
     state.student[unit.name]?.set(initialUnit(spec, unit));
     state.teacher[unit.name]?.set(initialUnit(spec, unit));

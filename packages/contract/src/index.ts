@@ -8,6 +8,16 @@ export {
   type Submodule,
   type Unit,
 } from "./layout/layout.js";
+export {
+  frozenSpecOf,
+  frozenUnitsOf,
+  gramUpdateDue,
+  isStateKind,
+  type StateKind,
+  type StatePart,
+  stateKinds,
+  statePartsOf,
+} from "./layout/state.js";
 export { type Rng, rngOf, streams } from "./rng.js";
 export { type StepScalars, scalarsAt, scheduleAt } from "./schedule.js";
 export {

@@ -100,6 +100,8 @@ export type LedgerRecord =
       readonly kind: "run";
       readonly runId: string;
       readonly spec: unknown;
+      /** Where it starts, if it goes on from another run's checkpoint; absent: at step 0. */
+      readonly start?: { readonly step: number; readonly scaler: ScalerState };
       readonly unixMs: number;
     }
   | {

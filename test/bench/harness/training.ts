@@ -103,7 +103,7 @@ function trainingOn<V>(
       const leaves = new Map<string, V[]>();
       const deps: StepDeps = {
         async gather(side, name) {
-          const vector = asTensor(weights[side].get(name) as V);
+          const vector = asTensor(weights[side as "student" | "teacher"].get(name) as V);
           const tensors = viewUnit(unitOf(name), vector, spec.engine.precision);
           vector.dispose();
           return { tensors, release: () => tf.dispose(Object.values(tensors)) };

@@ -106,7 +106,7 @@ function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Ve
   };
   return {
     async gather(side, name) {
-      const flat = tf.tensor1d(state[side].get(name) as Float32Array);
+      const flat = tf.tensor1d(state[side as "student" | "teacher"].get(name) as Float32Array);
       const tensors = viewUnit(unitOf(name), flat, precision);
       flat.dispose();
       return { tensors, release: () => tf.dispose(Object.values(tensors)) };

@@ -6,6 +6,13 @@ import { HeadsSpec, ModelSpec, sizeOfModel } from "./model.js";
 import { nearest } from "./nearest.js";
 import { LossSpec, OptimizerSpec, ScheduleSpec } from "./train.js";
 
+/** Null: not checked. */
+const hash = z
+  .string()
+  .regex(/^[0-9a-f]{64}$/)
+  .nullable()
+  .default(null);
+
 export const RunSpec = z.strictObject({
   /** Name shown in reports and metrics. */
   name: z
@@ -38,6 +45,8 @@ export const RunSpec = z.strictObject({
        * new moments. backbone: the same with the backbone alone; heads are drawn from the seed.
        */
       load: z.enum(["resume", "teacher", "backbone"]).default("teacher"),
+      /** SHA-256 of the checkpoint's manifest.json, or of the file; written down when the run starts, checked whenever it is read. */
+      sha256: hash,
     })
     .nullable()
     .default(null),
@@ -46,6 +55,7 @@ export const RunSpec = z.strictObject({
     .strictObject({
       /** Checkpoint directory whose teacher it is. */
       checkpoint: z.string().min(1),
+      sha256: hash,
       /** What was trained there. Prototypes and patch size must be the student's. */
       model: ModelSpec,
       heads: HeadsSpec,
@@ -236,11 +246,34 @@ function crossChecks(spec: RunSpec): string[] {
       `model.heads: rotary positions need a head width that is a multiple of 4, received ${width} / ${heads}`,
     ],
     [
+      !spec.distillation || spec.loss.gram?.teacher !== "frozen",
+      "loss.gram: a run has one frozen teacher; with distillation, set loss.gram to null or its teacher to ema",
+    ],
+    [
+      !spec.distillation || spec.distillation.model.patchSize === model.patchSize,
+      `distillation.model.patchSize: expected the student's ${model.patchSize}, received ${spec.distillation?.model.patchSize}`,
+    ],
+    [
+      !spec.distillation || samePrototypes(spec.heads, spec.distillation.heads),
+      "distillation.heads: expected as many prototypes as the student's heads, and an iBOT head where the student has one",
+    ],
+    [
+      loss.gram === null || loss.gram.tokens === "all" || loss.ibot > 0,
+      `loss.gram.tokens: "${loss.gram?.tokens}" needs masks; set loss.ibot above 0, or all`,
+    ],
+    [
       model.untieLocalClsNorm === false || crops.localCount > 0,
       "model.untieLocalClsNorm: there are no local crops; set it to false or crops.localCount above 0",
     ],
   ];
   return rules.filter(([holds]) => !holds).map(([, message]) => message);
+}
+
+function samePrototypes(ours: HeadsSpec, theirs: HeadsSpec): boolean {
+  return (
+    ours.dino.prototypes === theirs.dino.prototypes &&
+    ours.ibot?.prototypes === theirs.ibot?.prototypes
+  );
 }
 
 /** Images among which KoLeo looks for neighbours. */

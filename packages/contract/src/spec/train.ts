@@ -10,6 +10,12 @@ const GramSpec = z.strictObject({
   teacher: z.enum(["ema", "frozen"]).default("frozen"),
   /** Checkpoint directory whose teacher the frozen one starts from; null: from this run's first teacher. */
   checkpoint: z.string().min(1).nullable().default(null),
+  /** SHA-256 of its manifest.json; null: not checked. */
+  sha256: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/)
+    .nullable()
+    .default(null),
   /** Copy the EMA teacher into the frozen one: after step `first`, then every `every` steps, `max` times (null: no end). null: never. */
   update: z
     .strictObject({

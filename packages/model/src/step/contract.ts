@@ -4,7 +4,8 @@ import type { Centers } from "../loss/centering.js";
 import type { Gathered, UnitTensors } from "../tensors.js";
 import type { ChooseSequences } from "../vit/stochastic-depth.js";
 
-export type Side = "student" | "teacher";
+/** Whose weights: `frozen` is a teacher that does not follow the student (Gram, distillation). */
+export type Side = "student" | "teacher" | "frozen";
 
 /** The parts of a step, as they begin. */
 export type StepPhase = "teacher" | "loss" | "student" | "backward";

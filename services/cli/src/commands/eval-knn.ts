@@ -8,6 +8,7 @@ import { count, duration, percent } from "../display/format.js";
 import type { Io } from "../io.js";
 import { evaluateCheckpoint } from "../run/evaluate-checkpoint.js";
 import { readRunSpec } from "../run/run-directory.js";
+import { resolveStage } from "../stages/run-stages.js";
 
 export interface EvalKnnFlags {
   readonly runDir: string;
@@ -17,7 +18,7 @@ export interface EvalKnnFlags {
 
 /** Returns the exit code. */
 export async function evalKnnCommand(flags: EvalKnnFlags, io: Io): Promise<number> {
-  const runDir = resolve(io.cwd, flags.runDir);
+  const runDir = await resolveStage(resolve(io.cwd, flags.runDir));
   const spec = withData(await readRunSpec(runDir), flags.data && resolve(io.cwd, flags.data));
   const step = await lastCheckpoint(runDir);
   const dir = await mkdtemp(join(tmpdir(), "paddock-eval-"));

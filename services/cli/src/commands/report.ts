@@ -2,9 +2,10 @@
 import { resolve } from "node:path";
 import type { Io } from "../io.js";
 import { writeReport } from "../report/write-report.js";
+import { resolveStage } from "../stages/run-stages.js";
 
 /** Returns the exit code. */
 export async function reportCommand({ runDir }: { runDir: string }, io: Io): Promise<number> {
-  io.out(`${await writeReport(resolve(io.cwd, runDir))}\n`);
+  io.out(`${await writeReport(await resolveStage(resolve(io.cwd, runDir)))}\n`);
   return 0;
 }

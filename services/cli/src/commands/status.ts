@@ -8,6 +8,7 @@ import { plainBlock } from "../display/live.js";
 import type { Io } from "../io.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
+import { resolveStage } from "../stages/run-stages.js";
 
 export interface StatusFlags {
   readonly runDir?: string;
@@ -23,8 +24,9 @@ export async function statusCommand(flags: StatusFlags, io: Io): Promise<number>
     showLive(await ask(flags.coordinator), flags, io);
     return 0;
   }
-  const runDir =
+  const named =
     flags.runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, flags.runDir);
+  const runDir = await resolveStage(named);
   const run = await askOwner(runDir);
   if (run) showLive(run, flags, io);
   else await showFiles(runDir, flags, io);

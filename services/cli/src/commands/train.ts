@@ -1,11 +1,12 @@
 /** `paddock train`, `coordinator` and `resume`: three ways to start one run. */
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
 import type { Io } from "../io.js";
-import { executeRun, type RunFlags, type StartedRun } from "../run/execute-run.js";
-import { newestRunDir, newRunDir, readRunSpec } from "../run/run-directory.js";
-import { loadSpec } from "../spec/load-spec.js";
+import { executeRun, type RunFlags } from "../run/execute-run.js";
+import { newestRunDir, newRunDir, readJson, readRunSpec } from "../run/run-directory.js";
+import { loadPlan, loadSpec } from "../spec/load-spec.js";
 import { type Override, parseOverride } from "../spec/overrides.js";
+import { executeStages, holdsStages } from "../stages/run-stages.js";
 
 interface SpecFlags extends RunFlags {
   readonly spec: string;
@@ -25,7 +26,15 @@ export interface TrainFlags extends SpecFlags {
 
 /** Everything on this machine. Returns the exit code. */
 export async function trainCommand(flags: TrainFlags, io: Io): Promise<number> {
-  const started = await specAndDir(flags, flagOverrides(flags, io.cwd), io);
+  const overrides = allOverrides(flags, flagOverrides(flags, io.cwd));
+  const plan = await loadPlan(resolve(io.cwd, flags.spec), overrides);
+  const resume = flags.resume === true;
+  if ("stages" in plan) {
+    const runDir = await runDirOf(flags.runDir, resume, plan.name, io.cwd);
+    return executeStages({ runDir, source: plan.stages, resume, flags }, io);
+  }
+  const runDir = await runDirOf(flags.runDir, resume, plan.spec.name, io.cwd);
+  const started = { runDir, spec: plan.spec, resume };
   return executeRun(
     { ...started, flags, host: "127.0.0.1", localWorkers: started.spec.fleet.workers },
     io,
@@ -38,7 +47,10 @@ export interface CoordinatorFlags extends SpecFlags {
 
 /** Only the coordinator. Returns the exit code. */
 export async function coordinatorCommand(flags: CoordinatorFlags, io: Io): Promise<number> {
-  const started = await specAndDir(flags, [], io);
+  const spec = await loadSpec(resolve(io.cwd, flags.spec), allOverrides(flags, []));
+  const resume = flags.resume === true;
+  const runDir = await runDirOf(flags.runDir, resume, spec.name, io.cwd);
+  const started = { runDir, spec, resume };
   return executeRun({ ...started, flags, host: flags.host, localWorkers: 0 }, io);
 }
 
@@ -50,6 +62,10 @@ export interface ResumeFlags extends RunFlags {
 /** Continues a run with the spec that it was started with. Returns the exit code. */
 export async function resumeCommand(flags: ResumeFlags, io: Io): Promise<number> {
   const runDir = resolve(io.cwd, flags.runDir);
+  if (holdsStages(runDir)) {
+    const source = await readJson(join(runDir, "stages.json"));
+    return executeStages({ runDir, source, resume: true, flags, workers: flags.workers }, io);
+  }
   const saved = await readRunSpec(runDir);
   const spec = withWorkers(saved, flags.workers);
   return executeRun(
@@ -58,16 +74,8 @@ export async function resumeCommand(flags: ResumeFlags, io: Io): Promise<number>
   );
 }
 
-async function specAndDir(
-  flags: SpecFlags,
-  fromFlags: readonly Override[],
-  io: Io,
-): Promise<StartedRun> {
-  const overrides = [...fromFlags, ...flags.overrides.map(parseOverride)];
-  const spec = await loadSpec(resolve(io.cwd, flags.spec), overrides);
-  const resume = flags.resume === true;
-  const runDir = await runDirOf(flags.runDir, resume, spec.name, io.cwd);
-  return { runDir, spec, resume };
+function allOverrides(flags: SpecFlags, fromFlags: readonly Override[]): Override[] {
+  return [...fromFlags, ...flags.overrides.map(parseOverride)];
 }
 
 async function runDirOf(

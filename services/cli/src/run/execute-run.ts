@@ -20,7 +20,7 @@ export interface RunFlags {
 }
 
 /** What to run, and where. */
-export interface StartedRun {
+interface StartedRun {
   /** Absolute. */
   readonly runDir: string;
   readonly spec: RunSpec;

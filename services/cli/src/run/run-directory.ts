@@ -30,9 +30,11 @@ function unwritable(runDir: string, cause: unknown): PaddockError {
   );
 }
 
-/** Whether a run was started there. */
+/** Whether a run, or a run's stages, were started there. */
 export function holdsRun(runDir: string): boolean {
-  return existsSync(join(runDir, "spec.json")) || existsSync(join(runDir, "ledger.jsonl"));
+  return ["spec.json", "ledger.jsonl", "stages.json"].some((name) =>
+    existsSync(join(runDir, name)),
+  );
 }
 
 /** Errors: `not-found` when there is nothing to resume in `runDir`. */

@@ -2,6 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { dirname, extname, resolve } from "node:path";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
+import { isStaged, parseStages } from "../stages/staged-spec.js";
 import { applyOverrides, type Override } from "./overrides.js";
 import { importSpec } from "./typescript-spec.js";
 import { parseSpecText } from "./yaml-spec.js";
@@ -17,10 +18,30 @@ interface Source {
  * Errors: `not-found`, `invalid-spec` with every problem, its line in the file, and the remedy.
  */
 export async function loadSpec(file: string, overrides: readonly Override[]): Promise<RunSpec> {
+  return loadAs(file, overrides, parseRunSpec);
+}
+
+/** As `loadSpec`, for a spec that may have stages: then its value, paths absolute and overrides applied, every stage checked. */
+export async function loadPlan(
+  file: string,
+  overrides: readonly Override[],
+): Promise<{ readonly spec: RunSpec } | { readonly name: string; readonly stages: unknown }> {
+  return loadAs(file, overrides, (value) =>
+    isStaged(value)
+      ? { name: parseStages(value).name, stages: value }
+      : { spec: parseRunSpec(value) },
+  );
+}
+
+async function loadAs<T>(
+  file: string,
+  overrides: readonly Override[],
+  parse: (value: unknown) => T,
+): Promise<T> {
   const source = await readSource(file);
   const located = absolutePaths(source.value, dirname(file));
   try {
-    return parseRunSpec(applyOverrides(located, overrides));
+    return parse(applyOverrides(located, overrides));
   } catch (error) {
     throw withLines(error, { file, source, overrides });
   }
@@ -50,13 +71,31 @@ function unreadable(file: string, cause: unknown): PaddockError {
   );
 }
 
-/** `data.path` and `data.validationPath` resolved against the spec's folder. */
+/** Fields that name files or folders. */
+const pathFields = [
+  ["data", "path"],
+  ["data", "validationPath"],
+  ["init", "checkpoint"],
+  ["distillation", "checkpoint"],
+  ["loss", "gram", "checkpoint"],
+];
+
+/** What a spec names, resolved against its folder. */
 function absolutePaths(spec: unknown, folder: string): unknown {
-  const data = (spec as { data?: Readonly<Record<string, unknown>> } | null)?.data;
-  return ["path", "validationPath"].reduce((current, key) => {
-    const path = data?.[key];
-    if (typeof path !== "string" || path === "") return current;
-    return applyOverrides(current, [{ path: ["data", key], value: resolve(folder, path) }]);
+  const stages = (spec as { stages?: unknown } | null)?.stages;
+  const own = withAbsolutePaths(spec, folder);
+  if (!Array.isArray(stages)) return own;
+  return { ...(own as object), stages: stages.map((stage) => withAbsolutePaths(stage, folder)) };
+}
+
+function withAbsolutePaths(spec: unknown, folder: string): unknown {
+  return pathFields.reduce((current, path) => {
+    const value = path.reduce<unknown>(
+      (inner, key) => (inner as Readonly<Record<string, unknown>> | null | undefined)?.[key],
+      spec,
+    );
+    if (typeof value !== "string" || value === "") return current;
+    return applyOverrides(current, [{ path, value: resolve(folder, value) }]);
   }, spec);
 }
 

@@ -2,7 +2,7 @@ import { parseRunSpec } from "@paddock/contract";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { exampleSpec } from "../testing/example.js";
-import { planRun, segmentAt, stateBytesPerParameter } from "./plan-run.js";
+import { planRun, segmentAt } from "./plan-run.js";
 
 test("ranks and bytes are all there, whatever the number of workers", () => {
   const spec = exampleSpec({ logicalRanks: 9 });
@@ -15,7 +15,7 @@ test("ranks and bytes are all there, whatever the number of workers", () => {
       expect(ranks).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8]);
       const elements = plan.layout.units.reduce((sum, unit) => sum + unit.elements, 0);
       const bytes = plan.workers.reduce((sum, { shardBytes }) => sum + shardBytes, 0);
-      expect(bytes).toBe(elements * stateBytesPerParameter);
+      expect(bytes).toBe(elements * 16);
     }),
   );
 });

@@ -8,17 +8,15 @@ import {
   ranksOf,
   shardOf,
   sizeOf,
+  statePartsOf,
 } from "@paddock/contract";
-
-/** fp32 student, fp32 teacher and both moments of AdamW. */
-export const stateBytesPerParameter = 16;
 
 export interface WorkerPlan {
   /** Index in [0, workers). */
   readonly worker: number;
   /** Logical ranks this worker executes. */
   readonly ranks: Range;
-  /** Persistent state of its shards, padding included, in bytes: about 16 * parameters / workers. */
+  /** Persistent state of its shards, padding included, in bytes: about 16 * parameters / workers, and 4 per parameter of a frozen teacher. */
   readonly shardBytes: number;
 }
 
@@ -42,7 +40,7 @@ export function planRun(
   const workers = Array.from({ length: fleet.workers }, (_, worker) => ({
     worker,
     ranks: ranksOf(spec.logicalRanks, worker, fleet.workers),
-    shardBytes: shardBytes(layout, worker, fleet.workers),
+    shardBytes: shardBytes(spec, layout, worker, fleet.workers),
   }));
   return { workers, segments: segmentsFrom(spec, fleet.startStep), layout };
 }
@@ -68,8 +66,10 @@ function segmentsFrom(spec: RunSpec, startStep: number): Range[] {
   return segments;
 }
 
-function shardBytes(layout: Layout, worker: number, workers: number): number {
+function shardBytes(spec: RunSpec, layout: Layout, worker: number, workers: number): number {
   let elements = 0;
-  for (const unit of layout.units) elements += sizeOf(shardOf(unit.elements, worker, workers));
-  return elements * stateBytesPerParameter;
+  for (const { units } of statePartsOf(spec, layout)) {
+    for (const unit of units) elements += sizeOf(shardOf(unit.elements, worker, workers));
+  }
+  return elements * 4;
 }

@@ -9,6 +9,7 @@ import type { Ledger } from "../ledger/ledger.js";
 import { type DurableState, fold, type RunRecord } from "../run/durable.js";
 import { type Checkpoints, openCheckpoints } from "./checkpoints.js";
 import { diskError, writeDurably } from "./files.js";
+import { pinOrigins, startOf, withPinsOf } from "./origins.js";
 import { checkResumedSpec } from "./resumed-spec.js";
 
 export interface OpenRunOptions {
@@ -42,7 +43,7 @@ export async function openRun(options: OpenRunOptions, log: Logger): Promise<Ope
       log.warn({ bytes: ledger.tornBytes }, "cut a half-written record off the ledger's end");
     }
     const recorded = fold(ledger.records);
-    const specToRecord = checkRequest(options, recorded, log);
+    const specToRecord = await checkRequest(options, recorded, log);
     const checkpoints = await openCheckpoints(runDir);
     const newest = recorded?.checkpoints.at(-1);
     if (newest && !recorded?.finished) await checkpoints.verify(newest.step, newest.manifest);
@@ -61,19 +62,20 @@ export async function recordRun(
   unixMs: number,
 ): Promise<DurableState> {
   const runId = recorded?.runId ?? newRunId(spec.name, unixMs);
-  const record: RunRecord = { kind: "run", runId, spec, unixMs };
+  const start = recorded ? undefined : await startOf(spec);
+  const record: RunRecord = { kind: "run", runId, spec, ...(start ? { start } : {}), unixMs };
   await writeDurably(join(runDir, "spec.json"), `${JSON.stringify(spec, null, 2)}\n`);
   await ledger.append(record);
   return fold([...ledger.records, record]) as DurableState;
 }
 
-function checkRequest(
+async function checkRequest(
   { runDir, spec, resume }: OpenRunOptions,
   recorded: DurableState | undefined,
   log: Logger,
-): RunSpec | undefined {
+): Promise<RunSpec | undefined> {
   if (!recorded) {
-    if (!resume) return spec;
+    if (!resume) return spec && (await pinOrigins(spec));
     throw new PaddockError(
       "not-found",
       `expected a run to resume in ${runDir}, received a directory without one; check --run-dir, or leave --resume out to start one`,
@@ -86,10 +88,11 @@ function checkRequest(
     );
   }
   if (!spec || recorded.finished) return undefined;
-  for (const path of checkResumedSpec(recorded.spec, spec)) {
+  const pinned = withPinsOf(recorded.spec, spec);
+  for (const path of checkResumedSpec(recorded.spec, pinned)) {
     log.warn({ path }, "this changes the order of sums: the run goes on, but not bit for bit");
   }
-  return JSON.stringify(spec) === JSON.stringify(recorded.spec) ? undefined : spec;
+  return JSON.stringify(pinned) === JSON.stringify(recorded.spec) ? undefined : pinned;
 }
 
 /** Readable, sortable, unique: "<name>-<utc date>-<utc time>-<6 hex digits>". */

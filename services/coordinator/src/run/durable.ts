@@ -27,6 +27,11 @@ interface DurableCheckpoint {
   readonly scaler: ScalerState;
 }
 
+export interface RunStart {
+  readonly step: number;
+  readonly scaler: ScalerState;
+}
+
 interface Evaluation {
   /** Committed steps of the teacher that was evaluated. */
   readonly step: number;
@@ -40,6 +45,8 @@ export interface DurableState {
   readonly spec: RunSpec;
   /** When the run was first recorded, in unix milliseconds. */
   readonly createdUnixMs: number;
+  /** Where it began: step 0, or that of the checkpoint that it goes on from. */
+  readonly start: RunStart;
   /** The last generation that was started; 0: none. */
   readonly generation: number;
   /** Workers of that generation. */
@@ -67,9 +74,9 @@ function initialScaler(spec: RunSpec): ScalerState {
   return { scale: needsScaling(spec) ? spec.exchange.initialScale : 1, goodSteps: 0 };
 }
 
-/** The step from which a new generation starts: that of the newest durable checkpoint, or 0. */
+/** The step from which a new generation starts: that of the newest durable checkpoint, or where the run began. */
 export function restartStep(state: DurableState): number {
-  return state.checkpoints.at(-1)?.step ?? 0;
+  return state.checkpoints.at(-1)?.step ?? state.start.step;
 }
 
 /** The state that a ledger's records give; undefined for an empty ledger. */
@@ -111,14 +118,16 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
 function foldRun(state: DurableState | undefined, record: Of<"run">): DurableState {
   const spec = parseRunSpec(record.spec);
   if (state) return { ...state, spec };
+  const start = record.start ?? { step: 0, scaler: initialScaler(spec) };
   return {
     runId: record.runId,
     spec,
     createdUnixMs: record.unixMs,
+    start,
     generation: 0,
     workers: 0,
-    next: 0,
-    scaler: initialScaler(spec),
+    next: start.step,
+    scaler: start.scaler,
     skipsInRow: 0,
     checkpoints: [],
     evaluations: [],
@@ -134,7 +143,7 @@ function foldGeneration(state: DurableState, record: Of<"generation">): DurableS
     generation: record.generation,
     workers: record.workers,
     next: record.step,
-    scaler: checkpoint?.scaler ?? initialScaler(state.spec),
+    scaler: checkpoint?.scaler ?? state.start.scaler,
     skipsInRow: 0,
     checkpoints: state.checkpoints.filter((known) => known.step <= record.step),
     evaluations: state.evaluations.filter((known) => known.step <= record.step),

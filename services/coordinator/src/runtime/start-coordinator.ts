@@ -10,6 +10,7 @@ import { createRunMetrics } from "../metrics/run-metrics.js";
 import type { DurableState } from "../run/durable.js";
 import { initialState } from "../run/state.js";
 import { openRun, recordRun } from "../run-dir/open-run.js";
+import { pinOrigins } from "../run-dir/origins.js";
 import { type Summary, summaryOf } from "../run-dir/summary.js";
 import { createChanges } from "./changes.js";
 import { type CoordinatorResult, type LiveRun, startRun } from "./live-run.js";
@@ -99,7 +100,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
 
     async function submit(spec: unknown): Promise<void> {
       if (slot.run) throw alreadyRuns(slot.run);
-      await begin(await recordRun(opened, runDir, parseRunSpec(spec), Date.now()));
+      const pinned = await pinOrigins(parseRunSpec(spec));
+      await begin(await recordRun(opened, runDir, pinned, Date.now()));
     }
 
     const control: RunControl = {

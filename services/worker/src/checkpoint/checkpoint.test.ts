@@ -13,7 +13,7 @@ import {
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { listCheckpoints } from "./list.js";
-import { openCheckpoint } from "./reader.js";
+import { type ExpectedState, openCheckpoint } from "./reader.js";
 import { type ShardEntry, type WrittenFile, writeShardFile } from "./writer.js";
 
 const root = mkdtempSync(join(tmpdir(), "paddock-checkpoint-"));
@@ -33,11 +33,15 @@ const spec = parseRunSpec({
   },
 });
 const layout = layoutOf(spec);
-const kinds = ["student", "m", "v", "teacher"];
+const kinds = ["student", "m", "v", "teacher"] as const;
+
+function expected(of: Layout): ExpectedState {
+  return { parts: kinds.map((kind) => ({ kind, units: of.units })), units: "own" };
+}
 
 /** The value of an element: different for every kind, unit and index. */
 function valueAt(kind: string, unit: number, index: number): number {
-  return Math.fround(kinds.indexOf(kind) * 1e6 + unit * 1e4 + index + 0.25);
+  return Math.fround((kinds as readonly string[]).indexOf(kind) * 1e6 + unit * 1e4 + index + 0.25);
 }
 
 /** One worker's part, on shared memory as in a run. */
@@ -92,7 +96,7 @@ function layoutOfSizes(sizes: readonly number[]): Layout {
 }
 
 async function expectReadable(directory: string, of: Layout, workers: number): Promise<void> {
-  const checkpoint = await openCheckpoint(directory, of);
+  const checkpoint = await openCheckpoint(directory, expected(of));
   try {
     for (let worker = 0; worker < workers; worker++) {
       for (const [u, unit] of of.units.entries()) {
@@ -156,7 +160,7 @@ test("every flipped bit and every truncation is found before anything is loaded"
       const bad = Buffer.from(good);
       bad[at] = (bad[at] as number) ^ (1 << bit);
       writeFileSync(path, bad);
-      await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({
+      await expect(openCheckpoint(directory, expected(layout))).rejects.toMatchObject({
         code: "checkpoint-corrupt",
       });
     }),
@@ -164,10 +168,12 @@ test("every flipped bit and every truncation is found before anything is loaded"
   );
   for (const length of [0, 7, 8, 100, good.length - 1]) {
     writeFileSync(path, good.subarray(0, length));
-    await expect(openCheckpoint(directory, layout)).rejects.toThrow(/expected \d+ bytes, received/);
+    await expect(openCheckpoint(directory, expected(layout))).rejects.toThrow(
+      /expected \d+ bytes, received/,
+    );
   }
   writeFileSync(path, good);
-  await (await openCheckpoint(directory, layout)).close();
+  await (await openCheckpoint(directory, expected(layout))).close();
 });
 
 test("a damaged header behind a matching hash is refused, not trusted", async () => {
@@ -191,7 +197,7 @@ test("a damaged header behind a matching hash is refused, not trusted", async ()
     const sha256 = createHash("sha256").update(bad).digest("hex");
     const files = [{ name: "shard-0-of-1.safetensors", bytes: bad.length, sha256, worker: 0 }];
     writeFileSync(join(directory, "manifest.json"), JSON.stringify({ ...manifest, files }));
-    await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({
+    await expect(openCheckpoint(directory, expected(layout))).rejects.toMatchObject({
       code: "checkpoint-corrupt",
     });
   }
@@ -203,7 +209,7 @@ test("a manifest that does not fit its files, the layout or this folder is refus
   const [first, second] = manifest.files as [ManifestFile, ManifestFile];
   const opened = (changes: Partial<Manifest>, of: Layout = layout) => {
     writeFileSync(join(directory, "manifest.json"), JSON.stringify({ ...manifest, ...changes }));
-    return openCheckpoint(directory, of);
+    return openCheckpoint(directory, expected(of));
   };
   await expect(opened({ files: [first] })).rejects.toThrow(/expected \d+ elements, received \d+/);
   await expect(opened({ files: [first, second, first] })).rejects.toThrow(/expected element/);
@@ -230,15 +236,19 @@ test("a file that is missing, no manifest and one that is none are told apart", 
   const directory = folder();
   await save(directory, 2);
   rmSync(join(directory, "shard-1-of-2.safetensors"));
-  await expect(openCheckpoint(directory, layout)).rejects.toThrow(/shard-1-of-2.*received no file/);
+  await expect(openCheckpoint(directory, expected(layout))).rejects.toThrow(
+    /shard-1-of-2.*received no file/,
+  );
   for (const text of ["{", "null", "[]", '{"format":"paddock-checkpoint","version":1}', "{}"]) {
     writeFileSync(join(directory, "manifest.json"), text);
-    await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({
+    await expect(openCheckpoint(directory, expected(layout))).rejects.toMatchObject({
       code: "checkpoint-corrupt",
     });
   }
   rmSync(join(directory, "manifest.json"));
-  await expect(openCheckpoint(directory, layout)).rejects.toMatchObject({ code: "not-found" });
+  await expect(openCheckpoint(directory, expected(layout))).rejects.toMatchObject({
+    code: "not-found",
+  });
 });
 
 test("the message of a damaged checkpoint names the newest complete one beside it", async () => {
@@ -248,7 +258,7 @@ test("the message of a damaged checkpoint names the newest complete one beside i
   const bad = readFileSync(path);
   bad.writeUInt8(bad.readUInt8(bad.length - 1) ^ 1, bad.length - 1);
   writeFileSync(path, bad);
-  await expect(openCheckpoint(join(checkpoints, "20"), layout)).rejects.toThrow(
+  await expect(openCheckpoint(join(checkpoints, "20"), expected(layout))).rejects.toThrow(
     /20\/shard-0-of-1\.safetensors: expected sha256 [0-9a-f]{64}, received [0-9a-f]{64}.*complete checkpoint is .*\/12$/,
   );
 });

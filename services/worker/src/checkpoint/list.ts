@@ -26,7 +26,7 @@ export async function listCheckpoints(root: string): Promise<ListedCheckpoint[]>
 
 async function isComplete({ step, directory }: ListedCheckpoint): Promise<boolean> {
   try {
-    const manifest = await readManifest(directory);
+    const manifest = await readManifest(directory, null);
     const sizes = await Promise.all(
       manifest.files.map(async ({ name }) => (await stat(join(directory, name))).size),
     );

@@ -1,7 +1,8 @@
 /** manifest.json: read, and believed only as far as its shape goes. What it says about files is checked against them. */
+import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { Layout, Manifest } from "@paddock/contract";
+import type { Manifest, Unit } from "@paddock/contract";
 import { PaddockError } from "@paddock/contract";
 
 /** `checkpoint-corrupt`, with the file or folder, what was expected, what was received. */
@@ -9,8 +10,11 @@ export function corrupt(where: string, what: string, cause?: unknown): PaddockEr
   return new PaddockError("checkpoint-corrupt", `${where}: ${what}`, { cause });
 }
 
-/** The manifest in `directory`; `not-found` when there is none, `checkpoint-corrupt` when it is none. */
-export async function readManifest(directory: string): Promise<Manifest> {
+/**
+ * The manifest in `directory`; `not-found` when there is none, `checkpoint-corrupt` when it is none, or another one than that with
+ * `sha256` (null: any).
+ */
+export async function readManifest(directory: string, sha256: string | null): Promise<Manifest> {
   const path = join(directory, "manifest.json");
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw new PaddockError(
@@ -19,6 +23,10 @@ export async function readManifest(directory: string): Promise<Manifest> {
       { cause: error },
     );
   });
+  const received = createHash("sha256").update(text).digest("hex");
+  if (sha256 !== null && received !== sha256) {
+    throw corrupt(path, `expected SHA-256 ${sha256}, received ${received}; was it replaced?`);
+  }
   const manifest = parseJson(path, text) as Manifest;
   if (manifest?.format !== "paddock-checkpoint" || manifest.version !== 1) {
     throw corrupt(path, 'expected format "paddock-checkpoint", version 1, received something else');
@@ -31,10 +39,21 @@ export async function readManifest(directory: string): Promise<Manifest> {
   return manifest;
 }
 
-/** `checkpoint-corrupt` unless the manifest's units are those of the layout. */
-export function checkUnits(directory: string, manifest: Manifest, layout: Layout): void {
-  const expected = layout.units.map(({ name, elements }) => `${name}:${elements}`);
-  const received = manifest.units.map(({ name, elements }) => `${name}:${elements}`);
+/** own: exactly these units; part: these among others. */
+export type UnitCheck = "own" | "part";
+
+/** `checkpoint-corrupt` unless the manifest's units are those expected. */
+export function checkUnits(
+  directory: string,
+  manifest: Manifest,
+  units: readonly Unit[],
+  check: UnitCheck,
+): void {
+  const expected = units.map(({ name, elements }) => `${name}:${elements}`);
+  const wanted = new Set(units.map(({ name }) => name));
+  const received = manifest.units
+    .filter(({ name }) => check === "own" || wanted.has(name))
+    .map(({ name, elements }) => `${name}:${elements}`);
   const at = expected.findIndex((unit, i) => unit !== received[i]);
   if (at < 0 && expected.length === received.length) return;
   const i = at < 0 ? expected.length : at;

@@ -3,25 +3,24 @@ import { dirname, resolve } from "node:path";
 import {
   intersect,
   invariant,
-  type Layout,
   type Manifest,
   PaddockError,
   type Range,
+  type StatePart,
 } from "@paddock/contract";
 import { listCheckpoints } from "./list.js";
-import { checkUnits, corrupt, readManifest } from "./manifest.js";
+import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
 import { openVerified, type VerifiedFile } from "./verified-file.js";
 
 export interface Checkpoint {
   readonly manifest: Manifest;
-  /** Elements [start, end) of one kind ("student", "m", "v", "teacher") of a unit; the caller owns them. */
+  /** Elements [start, end) of one kind of a unit that was expected; the caller owns them. */
   readRange(kind: string, unit: string, start: number, end: number): Promise<Float32Array>;
   /** A value that is not sharded, or undefined; the caller owns it. */
   extra(name: string): Promise<Float32Array | undefined>;
   close(): Promise<void>;
 }
 
-const kinds = ["student", "m", "v", "teacher"] as const;
 /** Files that are hashed at once: a second one hides the first one's waits for the disk. */
 const parallelFiles = 2;
 
@@ -30,18 +29,33 @@ interface Piece {
   readonly range: Range;
 }
 
+/** What a checkpoint must hold to be opened. */
+export interface ExpectedState {
+  readonly parts: readonly Pick<StatePart, "kind" | "units">[];
+  /** own: its units are exactly the student's; part: others may be there, as in another run's checkpoint. */
+  readonly units: UnitCheck;
+  /** SHA-256 that manifest.json must have, in lower-case hex; null: any. */
+  readonly sha256?: string | null;
+}
+
 /**
  * Opens the checkpoint in `directory` (`checkpoints/<step>`); the caller closes it. `checkpoint-corrupt` when the manifest,
- * a file's size, hash or header, or the coverage of the layout is not as expected; `not-found` when there is no manifest.
+ * a file's size, hash or header, or the coverage of what is expected is not right; `not-found` when there is no manifest.
  */
-export async function openCheckpoint(directory: string, layout: Layout): Promise<Checkpoint> {
+export async function openCheckpoint(
+  directory: string,
+  { parts, units, sha256 = null }: ExpectedState,
+): Promise<Checkpoint> {
   try {
-    const manifest = await readManifest(directory);
-    checkUnits(directory, manifest, layout);
+    const manifest = await readManifest(directory, sha256);
+    for (const part of parts) {
+      // A frozen teacher's units are not those that the manifest lists; its coverage is checked all the same.
+      if (part.kind !== "frozen") checkUnits(directory, manifest, part.units, units);
+    }
     const files = await openAll(directory, manifest);
     try {
       const pieces = piecesOf(files);
-      checkCoverage(directory, pieces, layout);
+      checkCoverage(directory, pieces, parts);
       return checkpointOf({ manifest, files, pieces, extras: extrasOf(files) });
     } catch (error) {
       await closeAll(files);
@@ -149,10 +163,10 @@ function extrasOf(files: readonly VerifiedFile[]): Map<string, VerifiedFile> {
 function checkCoverage(
   directory: string,
   pieces: ReadonlyMap<string, readonly Piece[]>,
-  layout: Layout,
+  parts: ExpectedState["parts"],
 ): void {
-  for (const kind of kinds) {
-    for (const unit of layout.units) {
+  for (const { kind, units } of parts) {
+    for (const unit of units) {
       const name = `${kind}/${unit.name}`;
       let covered = 0;
       for (const { file, range } of pieces.get(name) ?? []) {

@@ -1,13 +1,6 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
-import type { GradNorms, RunSpec, StepSeconds } from "@paddock/contract";
+import type { GradNorms, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
 import type { Centers, RankBatch } from "@paddock/model";
-
-export const stateKinds = ["student", "m", "v", "teacher"] as const;
-export type StateKind = (typeof stateKinds)[number];
-
-export function isStateKind(kind: string): kind is StateKind {
-  return (stateKinds as readonly string[]).includes(kind);
-}
 
 /** This worker's shards: for each kind and unit, the fp32 values of its range. */
 export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>>;
@@ -96,7 +89,7 @@ export type EngineCalls = {
   syncState(a: Record<string, never>): Promise<void>;
   /** Drops the gradient of the last `compute`. */
   skip(a: { step: number }): Promise<void>;
-  /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>". */
+  /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>", "frozen/<unit>". */
   encodeWeights(a: Record<string, never>): Promise<Map<string, Uint8Array>>;
   centers(a: Record<string, never>): Promise<Centers>;
   /** Teacher features of the images: cls after the final norm, [count, D]. */

@@ -1,11 +1,15 @@
 /** Gathers a unit's weights from all shards, counts what is gathered, frees it after use. */
 import { type Layout, PaddockError, shardOf, type Unit } from "@paddock/contract";
-import { type Gathered, type Precision, type VectorSpace, viewUnit } from "@paddock/model";
+import {
+  type Gathered,
+  type Precision,
+  type Side,
+  type VectorSpace,
+  viewUnit,
+} from "@paddock/model";
 import type * as tf from "@tensorflow/tfjs-core";
 import type { Membership, StateOf } from "../engine/calls.js";
 import type { Codec } from "./codec.js";
-
-export type Side = "student" | "teacher";
 
 /** "together": all workers gather this unit at this point of their step. "alone": this one does by itself. */
 export type GatherMode = "together" | "alone";
@@ -19,6 +23,8 @@ export interface UnitRequest {
 
 export interface GatherDeps<V> {
   readonly layout: Layout;
+  /** Units of the frozen teacher, if there is one. */
+  readonly frozen: readonly Unit[];
   readonly membership: Membership;
   readonly state: StateOf<V>;
   readonly codec: Codec<V>;
@@ -32,6 +38,7 @@ export interface GatherDeps<V> {
 export class Gatherer<V> {
   readonly #deps: GatherDeps<V>;
   readonly #units: ReadonlyMap<string, Unit>;
+  readonly #frozen: ReadonlyMap<string, Unit>;
   readonly #prefetched = new Map<string, Promise<Uint8Array[]>>();
   #gatheredBytes = 0;
   #peakBytes = 0;
@@ -39,6 +46,7 @@ export class Gatherer<V> {
   constructor(deps: GatherDeps<V>) {
     this.#deps = deps;
     this.#units = new Map(deps.layout.units.map((unit) => [unit.name, unit]));
+    this.#frozen = new Map(deps.frozen.map((unit) => [unit.name, unit]));
   }
 
   /** Most bytes of units that were gathered (or on their way) at once since the last call. fp32, student and teacher. */
@@ -52,8 +60,9 @@ export class Gatherer<V> {
   prefetch(side: Side, unit: string): void {
     const part = `${side}/${unit}`;
     if (this.#deps.membership.workers === 1 || this.#prefetched.has(part)) return;
-    this.#count(this.#unit(unit).elements * 4);
-    const parts = this.#fetch(part, this.#unit(unit), "together");
+    const { elements } = this.#unit(side, unit);
+    this.#count(elements * 4);
+    const parts = this.#fetch(part, elements, "together");
     // Its rejection is reported by the gather that awaits it.
     parts.catch(() => undefined);
     this.#prefetched.set(part, parts);
@@ -61,7 +70,7 @@ export class Gatherer<V> {
 
   /** The unit's tensors, as every worker sees them: rounded to the exchange dtype. The caller releases them once. */
   async gather(side: Side, name: string, mode: GatherMode = "together"): Promise<Gathered> {
-    const unit = this.#unit(name);
+    const unit = this.#unit(side, name);
     const part = `${side}/${name}`;
     const bytes = unit.elements * 4;
     if (!this.#prefetched.has(part)) this.#count(bytes);
@@ -80,7 +89,7 @@ export class Gatherer<V> {
     };
   }
 
-  #fetch(part: string, { elements }: Unit, mode: GatherMode): Promise<Uint8Array[]> {
+  #fetch(part: string, elements: number, mode: GatherMode): Promise<Uint8Array[]> {
     const { membership, codec, fetchUnit } = this.#deps;
     const expectedBytes = Array.from({ length: membership.workers }, (_, worker) => {
       const { start, end } = shardOf(elements, worker, membership.workers);
@@ -95,7 +104,7 @@ export class Gatherer<V> {
     const peers =
       membership.workers === 1
         ? []
-        : await (this.#prefetched.get(part) ?? this.#fetch(part, unit, mode));
+        : await (this.#prefetched.get(part) ?? this.#fetch(part, unit.elements, mode));
     this.#prefetched.delete(part);
     return vectors.tensor(unit.elements, (whole) => {
       for (let worker = 0; worker < membership.workers; worker++) {
@@ -119,9 +128,9 @@ export class Gatherer<V> {
     });
   }
 
-  #unit(name: string): Unit {
-    const unit = this.#units.get(name);
-    if (!unit) throw new PaddockError("internal", `no unit "${name}" in the layout`);
+  #unit(side: Side, name: string): Unit {
+    const unit = (side === "frozen" ? this.#frozen : this.#units).get(name);
+    if (!unit) throw new PaddockError("internal", `no unit "${name}" of the ${side}`);
     return unit;
   }
 

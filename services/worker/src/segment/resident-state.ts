@@ -2,8 +2,9 @@
  * The shards where the engine computes: on the host they are the shared arrays that checkpoints and peers read; on a device they
  * are vectors of its own, and `sync` brings the arrays up to date. Between steps nothing else moves between device and host.
  */
+import { stateKinds } from "@paddock/contract";
 import type { VectorSpace } from "@paddock/model";
-import { type ShardState, type StateOf, stateKinds } from "../engine/calls.js";
+import type { ShardState, StateOf } from "../engine/calls.js";
 
 export interface ResidentState<V> {
   readonly state: StateOf<V>;

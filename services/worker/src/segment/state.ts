@@ -1,18 +1,18 @@
-/** This worker's part of the persistent state: 16 bytes per parameter / W, on shared memory. */
-import { type Layout, shardOf } from "@paddock/contract";
-import { type Membership, type ShardState, stateKinds } from "../engine/calls.js";
+/** This worker's part of the persistent state, on shared memory. */
+import { type RunSpec, shardOf, stateKinds, statePartsOf } from "@paddock/contract";
+import type { Membership, ShardState } from "../engine/calls.js";
 
-/** Zeroed shards of student, m, v and teacher. */
-export function allocateState(layout: Layout, { worker, workers }: Membership): ShardState {
-  const kindOf = (): Record<string, Float32Array> => {
+/** Zeroed shards of all that the run keeps. */
+export function allocateState(spec: RunSpec, { worker, workers }: Membership): ShardState {
+  const parts = statePartsOf(spec).map(({ kind, units }) => {
     const shards: Record<string, Float32Array> = {};
-    for (const unit of layout.units) {
+    for (const unit of units) {
       const { start, end } = shardOf(unit.elements, worker, workers);
       shards[unit.name] = new Float32Array(new SharedArrayBuffer((end - start) * 4));
     }
-    return shards;
-  };
-  return { student: kindOf(), m: kindOf(), v: kindOf(), teacher: kindOf() };
+    return [kind, shards] as const;
+  });
+  return Object.fromEntries(parts) as ShardState;
 }
 
 export function stateBytes(state: ShardState): number {

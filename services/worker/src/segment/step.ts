@@ -9,7 +9,9 @@
 import {
   chunkElements,
   chunksIn,
+  frozenUnitsOf,
   type GradNorms,
+  gramUpdateDue,
   type Layout,
   layoutOf,
   PaddockError,
@@ -87,6 +89,7 @@ export class StepRunner<V> {
     this.#timer = new PartTimer(options.now);
     this.gatherer = new Gatherer({
       layout: this.layout,
+      frozen: frozenUnitsOf(spec),
       membership,
       state,
       codec: this.#codec,
@@ -184,8 +187,17 @@ export class StepRunner<V> {
       const clip = clipCoefficient(norm, spec.optimizer.clipNorm);
       updateUnit(vectors, unit, range, shard, { spec, scalars, step, clipCoefficient: clip });
     }
+    if (gramUpdateDue(spec, step)) this.#renewGramTeacher();
     this.#centers = prepared.centers;
     this.#dispose(prepared);
+  }
+
+  /** The frozen gram teacher becomes a copy of the EMA teacher. */
+  #renewGramTeacher(): void {
+    const { state, vectors } = this.#o;
+    for (const [unit, shard] of Object.entries(state.frozen)) {
+      vectors.copy(shard, state.teacher[unit] as V);
+    }
   }
 
   /** Drops the gradient of a step whose update is skipped. */
@@ -196,7 +208,7 @@ export class StepRunner<V> {
   /** This worker's shards as its peers will gather them. */
   encodeWeights(): Map<string, Uint8Array> {
     const parts = new Map<string, Uint8Array>();
-    for (const side of ["student", "teacher"] as const) {
+    for (const side of ["student", "teacher", "frozen"] as const) {
       for (const [unit, values] of Object.entries(this.#o.state[side])) {
         parts.set(`${side}/${unit}`, this.#codec.encode(values));
       }

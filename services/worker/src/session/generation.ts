@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import {
+  isStateKind,
   type Layout,
   layoutOf,
   type RunSpec,
@@ -13,21 +14,13 @@ import {
   shardOf,
 } from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
-import type { Centers } from "@paddock/model";
 import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
-import {
-  type DeviceBytes,
-  isStateKind,
-  type Membership,
-  type ShardState,
-  type StepReport,
-} from "../engine/calls.js";
+import type { DeviceBytes, Membership, ShardState, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
 import { allocateState, stateBytes } from "../segment/state.js";
-import { loadState, saveState } from "../segment/state-io.js";
-import { loadBackbone } from "../weights/load-backbone.js";
+import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
 import { Decisions } from "./decisions.js";
 
 /** What a generation needs of its surroundings. */
@@ -66,7 +59,7 @@ export class Generation {
     this.#assignment = assignment;
     this.#deps = deps;
     this.layout = layoutOf(deps.spec);
-    this.state = allocateState(this.layout, this.membership);
+    this.state = allocateState(deps.spec, this.membership);
     this.#scale = assignment.scale;
     this.#nextStep = assignment.startStep;
     const { start, end } = ranksOf(deps.spec.logicalRanks, worker, workers);
@@ -80,28 +73,20 @@ export class Generation {
     const { membership, state, layout } = this;
     this.#progress(startStep, "load");
     await exchange.enter(membership.generation, membership.worker, membership.workers);
-    const centers: Centers | null = loadCheckpoint
-      ? await loadState({
-          directory: checkpointDirectory(runDir, startStep),
-          layout,
-          membership,
-          state,
-          spec,
-        })
-      : null;
-    const initialise = loadCheckpoint ? [] : await this.#loadInitial();
+    const target = { layout, membership, state, spec };
+    const initial: Initial = loadCheckpoint
+      ? {
+          centers: await loadState({
+            ...target,
+            directory: checkpointDirectory(runDir, startStep),
+          }),
+          drawn: [],
+        }
+      : await loadInitial(target);
+    const { centers, drawn: initialise } = initial;
     await engine.call("enter", { spec, membership, state, initialise, centers });
     await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
     if (evaluateFirst) await this.#evaluate(startStep, true);
-  }
-
-  /** Loads what a new run takes from elsewhere; returns the units that are drawn from the seed. */
-  async #loadInitial(): Promise<string[]> {
-    const { spec } = this.#deps;
-    const { membership, state, layout } = this;
-    if (spec.init?.load !== "backbone") return layout.units.map(({ name }) => name);
-    await loadBackbone({ path: spec.init.checkpoint, spec, layout, membership, state });
-    return layout.units.filter((unit) => unit.submodule !== "backbone").map(({ name }) => name);
   }
 
   /** Runs the steps of one segment job. Returns true when a decision said stop. */

@@ -54,7 +54,11 @@ export async function exportWeights(options: ExportOptions): Promise<ExportResul
     );
   }
   const layout = layoutOf(spec);
-  const checkpoint = await openCheckpoint(options.checkpoint, layout);
+  const units = layout.units.filter(({ submodule }) => submodule === "backbone");
+  const checkpoint = await openCheckpoint(options.checkpoint, {
+    parts: [{ kind: side, units }],
+    units: "part",
+  });
   try {
     const { step } = checkpoint.manifest;
     const written = dialect.tensors(shape).filter(({ presence }) => presence !== "accepted");

@@ -1,4 +1,7 @@
 /** A worker's shards of a backbone from a file in official, transformers or timm names: ranges of it, never the whole model. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { pipeline } from "node:stream/promises";
 import {
   constantValues,
   type Detected,
@@ -19,8 +22,10 @@ import type { Membership } from "../engine/calls.js";
 import { openWeights, type WeightsFile } from "./weights-file.js";
 
 export interface BackboneTarget {
-  /** The safetensors file, or its folder. */
+  /** The safetensors file. */
   readonly path: string;
+  /** That it must have, in lower-case hex; null: any. */
+  readonly sha256: string | null;
   readonly spec: RunSpec;
   readonly layout: Layout;
   readonly membership: Pick<Membership, "worker" | "workers">;
@@ -38,6 +43,7 @@ export async function loadBackbone(target: BackboneTarget): Promise<void> {
   const { spec, layout, membership, state } = target;
   const file = await openWeights(target.path);
   try {
+    if (target.sha256 !== null) await checkHash(target.path, target.sha256);
     const { plan } = await checkedPlan(file, spec);
     for (const unit of layout.units) {
       if (unit.submodule !== "backbone") continue;
@@ -63,6 +69,17 @@ export async function loadBackbone(target: BackboneTarget): Promise<void> {
   } finally {
     await file.close();
   }
+}
+
+async function checkHash(path: string, expected: string): Promise<void> {
+  const hash = createHash("sha256");
+  await pipeline(createReadStream(path), hash);
+  const received = hash.digest("hex");
+  if (received === expected) return;
+  throw new PaddockError(
+    "checkpoint-corrupt",
+    `${path}: expected SHA-256 ${expected}, received ${received}; was it replaced? Give the file that the run was started with`,
+  );
 }
 
 /** What the file is, and how it fills the spec's backbone; its constants (rotary periods, masks) are compared. */
