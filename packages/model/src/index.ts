@@ -72,6 +72,7 @@ export {
   positionEncoding,
   sequencesOf,
 } from "./vit/embed.js";
+export { interpolationMatrix } from "./vit/interpolation.js";
 export { output, outputBackward } from "./vit/output.js";
 export {
   type ChooseSequences,

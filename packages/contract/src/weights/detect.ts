@@ -150,7 +150,8 @@ function factsOf(shapes: Shapes, dialect: DialectName): Omit<BackboneShape, "hea
     throw unknown("a patch embedding [D, C, p, p]", `[${patch.join(", ")}]`);
   }
   const registers =
-    read.side(1, "register_tokens", "storage_tokens", "reg_token", "embeddings.register_tokens") ?? 0;
+    read.side(1, "register_tokens", "storage_tokens", "reg_token", "embeddings.register_tokens") ??
+    0;
   return {
     width,
     channels,
@@ -183,7 +184,8 @@ function depthOf(shapes: Shapes, block: string): number {
   const depth = indexes.size;
   if (depth === 0) throw unknown("blocks", "none");
   const missing = Array.from({ length: depth }, (_, i) => i).filter((i) => !indexes.has(i));
-  if (missing.length > 0) throw unknown(`blocks 0 to ${depth - 1}`, `none of ${missing.join(", ")}`);
+  if (missing.length > 0)
+    throw unknown(`blocks 0 to ${depth - 1}`, `none of ${missing.join(", ")}`);
   return depth;
 }
 
@@ -236,12 +238,7 @@ function attentionOf(read: Reader): Pick<BackboneShape, "qkvBias" | "projBias" |
   return {
     qkvBias,
     maskKeyBias: qkvBias && keysHaveNone,
-    projBias: has(
-      read,
-      "attn.proj.bias",
-      "attention.output.dense.bias",
-      "attention.o_proj.bias",
-    ),
+    projBias: has(read, "attn.proj.bias", "attention.output.dense.bias", "attention.o_proj.bias"),
   };
 }
 

@@ -57,9 +57,7 @@ function blockTensors(shape: BackboneShape, version: OfficialVersion, i: number)
   const name = `blocks.${i}`;
   const bias = shape.norm === "layernorm";
   const scale = (which: string): ForeignTensor[] =>
-    shape.layerScale
-      ? [same(`${name}.${which}.gamma`, [D], `${name}.${which}.gamma`)]
-      : [];
+    shape.layerScale ? [same(`${name}.${which}.gamma`, [D], `${name}.${which}.gamma`)] : [];
   return [
     ...layer(`${name}.norm1`, [D], `${name}.norm1`, bias),
     ...qkvTensors(shape, `${name}.attn.qkv`),

@@ -1,7 +1,7 @@
 /** Which elements of a file's tensors fill which elements of a backbone's parameters; refuses files that fit only in part. */
 import { PaddockError } from "../errors.js";
-import { dialectNamed } from "./dialects.js";
 import type { Detected, Shapes } from "./detect.js";
+import { dialectNamed } from "./dialects.js";
 import type { BackboneShape } from "./shape.js";
 import type { ForeignTensor } from "./tensor.js";
 
@@ -28,7 +28,10 @@ export function planImport(
   file: string,
 ): ImportPlan {
   const expected = dialectNamed(detected.dialect).tensors(shape);
-  const problems = [...differences(shape, detected), ...tensorProblems(expected, detected, tensors)];
+  const problems = [
+    ...differences(shape, detected),
+    ...tensorProblems(expected, detected, tensors),
+  ];
   if (problems.length > 0) throw refused(file, detected, problems);
   const pieces = new Map<string, Piece[]>();
   const constants = new Map<string, ForeignTensor>();

@@ -3,15 +3,7 @@
  * DINOv3ViTModel. Queries, keys and values are layers of their own.
  */
 import type { BackboneShape } from "./shape.js";
-import {
-  constant,
-  type ForeignTensor,
-  layer,
-  optional,
-  patchShape,
-  rows,
-  same,
-} from "./tensor.js";
+import { constant, type ForeignTensor, layer, optional, patchShape, rows, same } from "./tensor.js";
 
 /** ViTModel: DINO. Its pooler is no part of DINO; written as the identity, so that nothing is left to be drawn at random. */
 export function vitTensors(shape: BackboneShape): ForeignTensor[] {
@@ -70,7 +62,9 @@ function feedForward(shape: BackboneShape, theirs: string, ours: string): Foreig
 }
 
 function layerScale(shape: BackboneShape, theirs: string, ours: string): ForeignTensor {
-  return shape.layerScale ? same(theirs, [shape.width], ours) : constant(theirs, [shape.width], "ones");
+  return shape.layerScale
+    ? same(theirs, [shape.width], ours)
+    : constant(theirs, [shape.width], "ones");
 }
 
 function embedTensors(shape: BackboneShape): ForeignTensor[] {

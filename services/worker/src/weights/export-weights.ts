@@ -1,20 +1,19 @@
 /** A checkpoint's student or teacher backbone as other libraries name it. */
 import {
   configFiles,
-  constantValues,
   dialectFor,
-  elementsOf,
   type ForeignTensor,
   type Layout,
   layoutOf,
-  type Parameter,
   PaddockError,
+  type Parameter,
   type RunSpec,
   shapeOf,
   type WeightFormat,
 } from "@paddock/contract";
-import { type Checkpoint, openCheckpoint } from "../checkpoint/reader.js";
-import { type NamedTensor, writeWeights } from "./write-weights.js";
+import { openCheckpoint } from "../checkpoint/reader.js";
+import { namedTensor, type ReadParameter } from "./foreign-values.js";
+import { writeWeights } from "./write-weights.js";
 
 export interface ExportOptions {
   /** `<run>/checkpoints/<step>`. */
@@ -59,13 +58,17 @@ export async function exportWeights(options: ExportOptions): Promise<ExportResul
     parts: [{ kind: side, units }],
     units: "part",
   });
+  const read: ReadParameter = (parameter, first, elements) => {
+    const { unit, offset } = placeOf(layout, parameter);
+    return checkpoint.readRange(side, unit, offset + first, offset + first + elements);
+  };
   try {
     const { step } = checkpoint.manifest;
     const written = dialect.tensors(shape).filter(({ presence }) => presence !== "accepted");
     await writeWeights({
       out,
       force,
-      tensors: written.map((tensor) => source(tensor, checkpoint, side, spec, layout)),
+      tensors: written.map((tensor) => namedTensor(tensor, spec.model.rope, read)),
       metadata: { format: "pt", paddock: `${spec.name}, ${side}, step ${step}` },
       files: configFiles(dialect, shape, {
         ...spec.model,
@@ -93,34 +96,7 @@ function leftOut(written: readonly ForeignTensor[], layout: Layout): string[] {
     .filter((name) => !held.has(name));
 }
 
-function source(
-  tensor: ForeignTensor,
-  checkpoint: Checkpoint,
-  side: "student" | "teacher",
-  spec: RunSpec,
-  layout: Layout,
-): NamedTensor {
-  return {
-    name: tensor.name,
-    shape: tensor.shape,
-    values: async () => {
-      const values =
-        tensor.copies.length === 0
-          ? constantValues(tensor, spec.model.rope)
-          : new Float32Array(elementsOf(tensor));
-      for (const { parameter, first, at, elements, added } of tensor.copies) {
-        const { unit, offset } = placeOf(layout, parameter);
-        const start = offset + first;
-        const part = await checkpoint.readRange(side, unit, start, start + elements);
-        if (!added) values.set(part, at);
-        else for (let i = 0; i < elements; i++) values[at + i] = (values[at + i] ?? 0) + (part[i] ?? 0);
-      }
-      return values;
-    },
-  };
-}
-
-function placeOf(layout: Layout, name: string): Pick<Parameter, "offset"> & { unit: string } {
+function placeOf(layout: Layout, name: string): { unit: string } & Pick<Parameter, "offset"> {
   for (const unit of layout.units) {
     const found = unit.parameters.find((parameter) => parameter.name === name);
     if (found) return { unit: unit.name, offset: found.offset };

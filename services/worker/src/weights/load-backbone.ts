@@ -9,8 +9,8 @@ import {
   type ImportPlan,
   intersect,
   type Layout,
-  type Parameter,
   PaddockError,
+  type Parameter,
   planImport,
   type Range,
   type RunSpec,
@@ -30,9 +30,7 @@ export interface BackboneTarget {
   readonly layout: Layout;
   readonly membership: Pick<Membership, "worker" | "workers">;
   /** Shards by unit. */
-  readonly state: Readonly<
-    Record<"student" | "teacher", Readonly<Record<string, Float32Array>>>
-  >;
+  readonly state: Readonly<Record<"student" | "teacher", Readonly<Record<string, Float32Array>>>>;
 }
 
 /**

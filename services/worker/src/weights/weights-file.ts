@@ -64,11 +64,7 @@ async function headerOf(handle: FileHandle, file: string): Promise<Header> {
     const json = await bytesAt(handle, file, 8, headerBytes(start, size, file));
     return decodeHeader(json, size, file);
   } catch (error) {
-    throw new PaddockError(
-      "invalid-argument",
-      `${file}: expected a whole safetensors file with tensors of F32, F16, BF16 or F64, received something else: ${PaddockError.from(error).message}`,
-      { cause: error },
-    );
+    throw notWeights(file, error);
   }
 }
 
@@ -146,6 +142,14 @@ function missing(path: string, cause: unknown): PaddockError {
   return new PaddockError(
     "not-found",
     `expected weights in ${path}, received: ${PaddockError.from(cause).message}; name a .safetensors file, or a folder with model.safetensors`,
+    { cause },
+  );
+}
+
+function notWeights(file: string, cause: unknown): PaddockError {
+  return new PaddockError(
+    "invalid-argument",
+    `${file}: expected a whole safetensors file with tensors of F32, F16, BF16 or F64, received something else: ${PaddockError.from(cause).message}`,
     { cause },
   );
 }
