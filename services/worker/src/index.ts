@@ -1,5 +1,7 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
+
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
+export { writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
 export { allocateState } from "./segment/state.js";
@@ -8,3 +10,4 @@ export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-wor
 export { type ConvertOptions, convertWeights } from "./weights/convert-weights.js";
 export { describeWeights, type WeightsDescription } from "./weights/describe-weights.js";
 export { type ExportOptions, type ExportResult, exportWeights } from "./weights/export-weights.js";
+export { loadBackbone } from "./weights/load-backbone.js";

@@ -72,8 +72,8 @@ export function ownSpec(file: WeightsFile): {
     model,
     data: { path: "." },
     crops: {
-      global: { size: cropSize ?? 16 * shape.patchSize },
-      local: { size: shape.patchSize },
+      global: { size: cropSize ?? 16 * shape.patchSize, scale: [0.4, 1] },
+      local: { size: shape.patchSize, scale: [0.1, 0.4] },
       mean: new Array(shape.channels).fill(0.5),
       std: new Array(shape.channels).fill(0.5),
     },
