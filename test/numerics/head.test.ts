@@ -11,7 +11,7 @@ import {
 } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
-import { parametersOf } from "./support/backbone.js";
+import { parametersOf } from "../golden/backbone.js";
 import { asProbability, asStepGradient, expectTensor } from "./support/close.js";
 import { engines } from "./support/engines.js";
 import { readGolden } from "./support/safetensors.js";

@@ -2,7 +2,7 @@
 import { layoutOf, parseRunSpec, scalarsAt, scheduleAt } from "@paddock/contract";
 import { learningRateOf, weightDecayOf } from "@paddock/model";
 import { expect, test } from "vitest";
-import { plainName } from "./support/backbone.js";
+import { plainName } from "../golden/backbone.js";
 import { expectClose } from "./support/close.js";
 import { readGolden } from "./support/safetensors.js";
 

@@ -11,7 +11,7 @@ import {
 import { applyPending, type ChooseSequences, initialCenters, type RankBatch } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
-import { cropsOf, plainName } from "./support/backbone.js";
+import { cropsOf, plainName } from "../golden/backbone.js";
 import {
   asLoss,
   asParameter,

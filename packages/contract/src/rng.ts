@@ -28,6 +28,7 @@ export const streams = {
   dropPath: 6,
   replacement: 7,
   evaluation: 8,
+  rope: 11,
 } as const;
 
 function mix(h: number): number {

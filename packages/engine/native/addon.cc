@@ -37,6 +37,7 @@ napi_value init(napi_env env, napi_value exports) {
   defineNorm(module);
   defineActivation(module);
   defineAttention(module);
+  defineRope(module);
   defineRows(module);
   defineLoss(module);
   defineNccl(module);

@@ -15,6 +15,7 @@ void defineLinear(Module& module);
 void defineNorm(Module& module);
 void defineActivation(Module& module);
 void defineAttention(Module& module);
+void defineRope(Module& module);
 void defineRows(Module& module);
 void defineLoss(Module& module);
 void defineNccl(Module& module);

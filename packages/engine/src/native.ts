@@ -181,6 +181,17 @@ export interface Native
     heads: number,
     runs: ListLength,
   ): Handle;
+  /** Overwrites q and k of qkv [T,3C]. */
+  rope(
+    qkv: Handle,
+    cos: Handle,
+    sin: Handle,
+    heads: number,
+    prefix: number,
+    runs: ListLength,
+    inverse: boolean,
+    rounded: boolean,
+  ): void;
   scaledAdd: ScaledAdd<Handle>;
   scaledAddBackward: ScaledAdd<ResultCount>;
   scatterAddRows(x: Handle, r: Handle, rows: Handle): Handle;

@@ -2,11 +2,13 @@
 import type { Layout, RunSpec } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "./ops/attention.js";
+import type { Rotation } from "./ops/rope.js";
 import type { Gathered, UnitTensors } from "./tensors.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";
 import { type VitConfig, vitConfigOf } from "./vit/config.js";
-import { type CropGroup, embed, sequencesOf } from "./vit/embed.js";
-import { applyNorm, normLayer } from "./vit/layers.js";
+import { type CropGroup, embed, patchGrid, sequencesOf } from "./vit/embed.js";
+import { clsRows, output, patchRows } from "./vit/output.js";
+import { disposeRotation, rotationOf } from "./vit/rope.js";
 
 export interface FeatureArgs {
   readonly spec: RunSpec;
@@ -39,7 +41,7 @@ export async function features(args: FeatureArgs): Promise<Features> {
   const { size } = args;
   const groups = [{ pixels: args.images, count: args.count, height: size, width: size }];
   const sequences = sequencesOf(config, groups);
-  const held: { x?: tf.Tensor2D; attention?: tf.Tensor3D } = {};
+  const held: Held = {};
   try {
     await runBlocks(args, config, groups, held);
     const x = held.x as tf.Tensor2D;
@@ -49,9 +51,16 @@ export async function features(args: FeatureArgs): Promise<Features> {
     x.dispose();
     return { ...tokens, ...(held.attention ? { attention: held.attention } : {}) };
   } catch (error) {
-    tf.dispose(held);
+    tf.dispose([held.x, held.attention, held.rotation?.cos, held.rotation?.sin] as tf.Tensor[]);
     throw error;
   }
+}
+
+/** What is alive between awaits. */
+interface Held {
+  x?: tf.Tensor2D;
+  attention?: tf.Tensor3D;
+  rotation?: Rotation;
 }
 
 /** Embedding and blocks; what they made is in `held` whenever an await is pending. */
@@ -59,17 +68,22 @@ async function runBlocks(
   args: FeatureArgs,
   config: VitConfig,
   groups: readonly CropGroup[],
-  held: { x?: tf.Tensor2D; attention?: tf.Tensor3D },
+  held: Held,
 ): Promise<void> {
   const sequences = sequencesOf(config, groups);
   await using(args, "embed", (tensors) => {
     held.x = tf.tidy(() => embed(config, tensors, groups).x);
   });
+  const rotation = rotationOf(
+    config,
+    groups.map((group) => patchGrid(config, group)),
+  );
+  if (rotation) held.rotation = rotation;
   for (let i = 0; i < config.depth; i++) {
     await using(args, `block.${i}`, (tensors) => {
       const block = blockOf(config, tensors, `backbone.blocks.${i}`);
       const x = held.x as tf.Tensor2D;
-      const { y, saved } = blockForward(block, x, sequences, dropNothing);
+      const { y, saved } = blockForward(block, x, sequences, dropNothing, rotation);
       if (args.withAttention && i === config.depth - 1) {
         held.attention = clsAttention(config, saved.attention.inner.qkv, sequences);
       }
@@ -78,6 +92,7 @@ async function runBlocks(
       held.x = y;
     });
   }
+  disposeRotation(rotation);
 }
 
 async function using<T>(
@@ -101,12 +116,17 @@ function splitTokens(
 ): { cls: tf.Tensor2D; patches: tf.Tensor3D } {
   const { count, length } = sequences[0] as SequenceGroup;
   const skipped = 1 + config.registers;
+  const patches = length - skipped;
+  const all = Array.from({ length: count * patches }, (_, i) => i);
   return tf.tidy(() => {
-    const { y } = applyNorm(normLayer(tensors, "backbone.norm", config.normEps), x);
-    const tokens = tf.reshape(y, [count, length, config.width]);
+    const { h } = output(config, tensors, x, [
+      { kind: "cls", rows: clsRows(sequences, 0) },
+      { kind: "patch", rows: patchRows(sequences, config.registers, all) },
+    ]);
+    const rows = tf.slice(h, [count, 0]);
     return {
-      cls: tf.reshape(tf.slice(tokens, [0, 0, 0], [count, 1, -1]), [count, config.width]),
-      patches: tf.slice(tokens, [0, skipped, 0], [count, length - skipped, -1]) as tf.Tensor3D,
+      cls: tf.slice(h, [0, 0], [count, -1]),
+      patches: tf.reshape(rows, [count, patches, config.width]) as tf.Tensor3D,
     };
   });
 }

@@ -37,6 +37,8 @@ export { l2Normalize, l2NormalizeBackward } from "./ops/l2-normalize.js";
 export { layerNorm, layerNormBackward } from "./ops/layer-norm.js";
 export { linear, linearBackward } from "./ops/linear.js";
 export { type Precision, toPrecision } from "./ops/precision.js";
+export { rmsNorm, rmsNormBackward } from "./ops/rms-norm.js";
+export { type Rotation, rotate, rotateBackward } from "./ops/rope.js";
 export { gatherRows, scatterAddRows } from "./ops/rows.js";
 export { scaledAdd, scaledAddBackward } from "./ops/scaled-add.js";
 export { swiglu, swigluBackward } from "./ops/swiglu.js";
@@ -63,21 +65,35 @@ export type {
 export { dinoTargets } from "./step/objective.js";
 export { flatGradient, type Gathered, type UnitTensors, viewUnit } from "./tensors.js";
 export { trainStep } from "./train-step.js";
+export { attentionMaps } from "./vit/attention-maps.js";
 export { blockBackward, blockForward, blockOf, disposeBlock, dropNothing } from "./vit/block.js";
-export { type VitConfig, vitConfigOf } from "./vit/config.js";
+export { dropPathRates, type VitConfig, vitConfigOf } from "./vit/config.js";
 export {
   type CropGroup,
   embed,
   embedBackward,
+  patchGrid,
   positionEncoding,
   sequencesOf,
 } from "./vit/embed.js";
 export { interpolationMatrix } from "./vit/interpolation.js";
-export { output, outputBackward } from "./vit/output.js";
+export { disposeOutput, type OutputRows, output, outputBackward } from "./vit/output.js";
+export { pixelGradients } from "./vit/pixels.js";
 export {
+  type DrawRope,
+  disposeRotation,
+  type RopeDraw,
+  type RopeKey,
+  ropePeriods,
+  ropeTables,
+  rotationOf,
+} from "./vit/rope.js";
+export {
+  type BranchKey,
+  type BranchRows,
   type ChooseSequences,
+  type DrawUniforms,
+  drawSamples,
   drawSubset,
-  type RowSubset,
-  type SubsetKey,
   subsetSize,
 } from "./vit/stochastic-depth.js";

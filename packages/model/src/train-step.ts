@@ -17,7 +17,8 @@ import { objective, readLosses } from "./step/objective.js";
 import { studentBackward, studentForward } from "./step/student.js";
 import { targetsOf, teacherForward } from "./step/teacher.js";
 import { vitConfigOf } from "./vit/config.js";
-import { chooseSequencesOf } from "./vit/stochastic-depth.js";
+import { drawRopeOf } from "./vit/rope.js";
+import { chooseSequencesOf, drawUniformsOf } from "./vit/stochastic-depth.js";
 
 /**
  * Computes the losses and gradients of the local ranks. Each emitted gradient belongs to its rank's own loss: the caller
@@ -35,6 +36,8 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     batches,
     deps,
     chooseSequences: args.chooseSequences ?? chooseSequencesOf(spec.seed, step),
+    drawUniforms: args.drawUniforms ?? drawUniformsOf(spec.seed, step),
+    drawRope: args.drawRope ?? drawRopeOf(spec.model.rope, spec.seed, step),
     walk: walkUnits(deps, visitsOf(spec, config.depth)),
     held,
     globalPatches: held.hold([]),

@@ -18,6 +18,8 @@ import {
   layerNormBackward,
   linear,
   linearBackward,
+  rotate,
+  rotateBackward,
   scaledAdd,
   scaledAddBackward,
   scatterAddRows,
@@ -142,6 +144,21 @@ export const opCases: readonly OpCase[] = [
       const output = attention(x.m("qkv"), shape);
       // lse is left out: its order is the engine's own, and dqkv is made from it
       return { y: output.out, dqkv: attentionBackward(x.m("dy"), x.m("qkv"), output, shape) };
+    },
+  },
+  {
+    name: "rotary positions of all but the first row of each sequence",
+    kernels: ["PaddockRope"],
+    inputs: { qkv: [packed, 3 * width], dqkv: [packed, 3 * width], angles: [64 + 7, headDim / 2] },
+    roundings: { terms: 0, operations: 6 }, // cosine and sine, 2 products, a sum
+    run(x) {
+      const [cos, sin] = [tf.cos(x.m("angles")), tf.sin(x.m("angles"))] as const;
+      const rotation = { cos, sin, prefix: 1, dtype: "fp32" } as const;
+      // Rotation takes its rows: an op's result, not the input itself.
+      return {
+        y: rotate(tf.add(x.m("qkv"), 0), rotation, shape),
+        dx: rotateBackward(tf.add(x.m("dqkv"), 0), rotation, shape),
+      };
     },
   },
   {

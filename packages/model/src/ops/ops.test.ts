@@ -6,11 +6,14 @@ import * as tf from "@tensorflow/tfjs-core";
 import { beforeAll, describe, expect, test } from "vitest";
 import { attention, attentionBackward } from "./attention.js";
 import { batchMatMul } from "./batch-mat-mul.js";
+import { roundToBfloat16 } from "./bfloat16.js";
 import { crossEntropy } from "./cross-entropy.js";
 import { gelu, geluBackward } from "./gelu.js";
 import { l2Normalize, l2NormalizeBackward } from "./l2-normalize.js";
 import { layerNorm, layerNormBackward } from "./layer-norm.js";
 import { linear, linearBackward } from "./linear.js";
+import { rmsNorm, rmsNormBackward } from "./rms-norm.js";
+import { rotate, rotateBackward } from "./rope.js";
 import { gatherRows, scatterAddRows } from "./rows.js";
 import { scaledAdd, scaledAddBackward } from "./scaled-add.js";
 import { swiglu, swigluBackward } from "./swiglu.js";
@@ -92,6 +95,28 @@ const cases: Case[] = [
       const { dx, dgamma, dbeta } = layerNormBackward(dy, x.m("x"), stats, x.v("gamma"));
       return { x: dx, gamma: dgamma, beta: dbeta };
     },
+  },
+  {
+    name: "RMS norm",
+    inputs: { x: random(5, 6), gamma: random(1, 6) },
+    reference: ({ x = [], gamma = [] }) =>
+      x.map((row) => {
+        const square = sum(row.map((v) => v * v)) / row.length;
+        return row.map((v, c) => (v / Math.sqrt(square + 1e-2)) * at(gamma, 0, c));
+      }),
+    forward: (x) => rmsNorm(x.m("x"), x.v("gamma"), 1e-2).y,
+    backward(x, dy) {
+      const { rstd } = rmsNorm(x.m("x"), x.v("gamma"), 1e-2);
+      const { dx, dgamma } = rmsNormBackward(dy, x.m("x"), rstd, x.v("gamma"));
+      return { x: dx, gamma: dgamma };
+    },
+  },
+  {
+    name: "rotary positions",
+    inputs: { qkv: random(8, 24) },
+    reference: ({ qkv = [] }) => rotated(qkv, 2),
+    forward: (x) => rotate(x.m("qkv"), rotation(), { numHeads: 2, groups }),
+    backward: (_x, dy) => ({ qkv: rotateBackward(dy, rotation(), { numHeads: 2, groups }) }),
   },
   {
     name: "attention inside each of the packed sequences",
@@ -237,6 +262,38 @@ describe.each(["wasm", "cpu"])("on %s", (backend) => {
   });
 });
 
+test("rotation in bfloat16 rounds operands and results, cls rows too, but not v", async () => {
+  await tf.setBackend("wasm");
+  const before = tf.memory().numTensors;
+  const values = Array.from({ length: 12 }, (_, i) => 1 + i / 1000);
+  const cos = tf.tensor2d([[0.5]]);
+  const rows = { cos, sin: tf.tensor2d([[0.25]]), prefix: 1, dtype: "bf16" } as const;
+  const shape = { numHeads: 1, groups: [{ count: 1, length: 2 }] };
+  const y = rotate(tf.tensor2d(values, [2, 6]), rows, shape);
+  // bfloat16 has steps of 2^-7 from 1 on and of 2^-9 from 0.25 on. The second row's q is 1.006, 1.007 and its k 1.008, 1.009: all 1 + 2^-7.
+  const step = 2 ** -7;
+  const q = [0.25 + step / 4, 0.75 + 0.75 * step].map(roundToBfloat16);
+  const v = [1.004, 1.005, 1.01, 1.011].map(Math.fround);
+  const [first = 0, second = 0, third = 0, fourth = 0] = v;
+  const cls = [1, 1, 1, 1];
+  expect([...y.dataSync()]).toEqual([...cls, first, second, ...q, ...q, third, fourth]);
+  tf.dispose([y, rows.cos, rows.sin]);
+  expect(tf.memory().numTensors).toBe(before);
+});
+
+test("bfloat16 rounds to the nearest, ties to even", () => {
+  const pairs = [
+    [1 + 2 ** -8, 1],
+    [1 + 3 * 2 ** -8, 1 + 2 ** -6],
+    [1 + 2 ** -8 + 2 ** -20, 1 + 2 ** -7],
+    [-(1 + 2 ** -8 + 2 ** -20), -(1 + 2 ** -7)],
+    [3.4e38, Number.POSITIVE_INFINITY],
+    [0, 0],
+  ] as const;
+  for (const [x, rounded] of pairs) expect(roundToBfloat16(x)).toBe(rounded);
+  expect(roundToBfloat16(Number.NaN)).toBeNaN();
+});
+
 test("a row of zeros is normalised to zeros", async () => {
   await tf.setBackend("wasm");
   const { y, norm } = l2Normalize(tf.zeros([1, 3]), 1e-12);
@@ -282,6 +339,36 @@ function close(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance
   for (const [i, value] of wanted.entries()) {
     expect(Math.abs((actual[i] as number) - value), `element ${i}`).toBeLessThan(allowed);
   }
+}
+
+/** Angles of the positions of both groups, one cls row in front of each sequence: two positions, then one; two planes a head. */
+const angles = [
+  [0.3, -1.2],
+  [2.5, 0.7],
+  [-0.4, 4],
+];
+
+function rotation() {
+  const table = (of: (x: number) => number) => tf.tensor2d(angles.map((row) => row.map(of)));
+  return { cos: table(Math.cos), sin: table(Math.sin), prefix: 1, dtype: "fp32" } as const;
+}
+
+/** Features i and i + 2 of each head of q and k, as a complex number, times exp(angle i). */
+function rotated(qkv: Matrix, heads: number): Matrix {
+  const positions = [-1, 0, 1, -1, 0, 1, -1, 2];
+  return qkv.map((row, t) => {
+    const turn = angles[positions[t] as number];
+    const y = [...row];
+    for (let h = 0; turn && h < 2 * heads; h++) {
+      for (const [i, angle] of turn.entries()) {
+        const [real, imaginary] = [row[4 * h + i] as number, row[4 * h + 2 + i] as number];
+        const [r, phase] = [Math.hypot(real, imaginary), Math.atan2(imaginary, real)];
+        y[4 * h + i] = r * Math.cos(phase + angle);
+        y[4 * h + 2 + i] = r * Math.sin(phase + angle);
+      }
+    }
+    return y;
+  });
 }
 
 /** Attention over the packed sequences of `groups`, head by head. */

@@ -4,7 +4,8 @@ import * as tf from "@tensorflow/tfjs-core";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "../vit/config.js";
 import type { CropGroup } from "../vit/embed.js";
-import type { ChooseSequences } from "../vit/stochastic-depth.js";
+import type { DrawRope } from "../vit/rope.js";
+import type { ChooseSequences, DrawUniforms } from "../vit/stochastic-depth.js";
 import type { RankBatch, Side, StepDeps } from "./contract.js";
 
 export interface StepContext {
@@ -16,6 +17,8 @@ export interface StepContext {
   readonly batches: readonly RankBatch[];
   readonly deps: StepDeps;
   readonly chooseSequences: ChooseSequences;
+  readonly drawUniforms: DrawUniforms;
+  readonly drawRope: DrawRope;
   readonly walk: Walk;
   readonly held: Held;
   /** Each rank's global crops cut into patches, from the teacher's pass to the student's backward: images are uploaded once. */

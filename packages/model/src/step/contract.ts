@@ -2,7 +2,8 @@
 import type { Layout, RunSpec, StepScalars } from "@paddock/contract";
 import type { Centers } from "../loss/centering.js";
 import type { Gathered, UnitTensors } from "../tensors.js";
-import type { ChooseSequences } from "../vit/stochastic-depth.js";
+import type { DrawRope } from "../vit/rope.js";
+import type { ChooseSequences, DrawUniforms } from "../vit/stochastic-depth.js";
 
 /** Whose weights: `frozen` is a teacher that does not follow the student (Gram, distillation). */
 export type Side = "student" | "teacher" | "frozen";
@@ -58,8 +59,12 @@ export interface TrainStepArgs {
   readonly batches: readonly RankBatch[];
   readonly centers: Centers;
   readonly deps: StepDeps;
-  /** Which sequences stochastic depth keeps; the default is a pure function of the seed. */
+  /** Which sequences stochastic depth by subset keeps; the default is a pure function of the seed, as are the next two. */
   readonly chooseSequences?: ChooseSequences;
+  /** The draws of stochastic depth by sample. */
+  readonly drawUniforms?: DrawUniforms;
+  /** How rotary positions change coordinates; asked only if the spec has them change. */
+  readonly drawRope?: DrawRope;
 }
 
 /**

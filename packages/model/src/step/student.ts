@@ -1,6 +1,7 @@
 /** Student forward and backward through the backbone: units outer, local ranks inner. */
 import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "../ops/attention.js";
+import type { Rotation } from "../ops/rope.js";
 import {
   type BlockSaved,
   blockBackward,
@@ -14,10 +15,20 @@ import {
   type EmbedSaved,
   embed,
   embedBackward,
+  patchGrid,
   sequencesOf,
 } from "../vit/embed.js";
-import { clsRows, type OutputSaved, output, outputBackward, patchRows } from "../vit/output.js";
-import { drawSubset } from "../vit/stochastic-depth.js";
+import type { Grid } from "../vit/interpolation.js";
+import {
+  clsRows,
+  type OutputRows,
+  type OutputSaved,
+  output,
+  outputBackward,
+  patchRows,
+} from "../vit/output.js";
+import { disposeRotation, isAugmented, rotationOf } from "../vit/rope.js";
+import { drawSamples, drawSubset } from "../vit/stochastic-depth.js";
 import { cropGroups, maskedRows, type StepContext } from "./context.js";
 import type { RankBatch } from "./contract.js";
 
@@ -26,6 +37,8 @@ export interface StudentRank {
   readonly batch: RankBatch;
   readonly groups: readonly CropGroup[];
   readonly sequences: readonly SequenceGroup[];
+  /** The rotation of every block, if it is one and the same. */
+  readonly rotation: Rotation | undefined;
   embedded?: EmbedSaved;
   /** Input of each block, and its activations if they are kept. */
   readonly blocks: { readonly x: tf.Tensor2D; saved: BlockSaved | undefined }[];
@@ -42,7 +55,9 @@ export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
   const ranks = batches.map((batch, r): StudentRank => {
     const [global, ...local] = cropGroups(spec, batch, spec.loss.ibot > 0) as [CropGroup];
     const groups = [{ ...global, patches: ctx.globalPatches[r] as tf.Tensor2D }, ...local];
-    return held.hold({ batch, groups, sequences: sequencesOf(config, groups), blocks: [] });
+    const rotation = isAugmented(config.rope) ? undefined : rotationOf(config, grids(ctx, groups));
+    const sequences = sequencesOf(config, groups);
+    return held.hold({ batch, groups, sequences, rotation, blocks: [] });
   });
   await walk("student", "embed", (tensors) => {
     for (const rank of ranks) {
@@ -56,7 +71,9 @@ export async function studentForward(ctx: StepContext): Promise<StudentRank[]> {
       const block = blockOf(config, tensors, `backbone.blocks.${i}`);
       for (const rank of ranks) {
         const x = rank.x as tf.Tensor2D;
-        const { y, saved } = blockForward(block, x, rank.sequences, drawRows(ctx, rank, i));
+        const { y, saved } = withRotation(ctx, rank, i, (rotation) =>
+          blockForward(block, x, rank.sequences, drawRows(ctx, rank, i), rotation),
+        );
         const keep = spec.engine.activations === "keep";
         if (!keep) disposeBlock(saved);
         rank.blocks.push({ x, saved: keep ? saved : undefined });
@@ -99,7 +116,9 @@ export async function studentBackward(
         const { x, saved: kept } = rank.blocks.pop() as StudentRank["blocks"][number];
         const saved = kept ?? recompute(ctx, block, x, rank, i);
         const dy = rank.x as tf.Tensor2D;
-        const { dx, grads } = blockBackward(block, dy, x, rank.sequences, saved);
+        const { dx, grads } = withRotation(ctx, rank, i, (rotation) =>
+          blockBackward(block, dy, x, rank.sequences, saved, rotation),
+        );
         x.dispose();
         rank.x = dx;
         await deps.emitGradient(`block.${i}`, rank.batch.rank, grads);
@@ -115,6 +134,7 @@ export async function studentBackward(
         dx,
         ...saved.groups.flatMap(({ patches, mask }) => (mask ? [patches, mask] : [patches])),
       ]);
+      disposeRotation(rank.rotation);
       delete rank.x;
       await deps.emitGradient("embed", rank.batch.rank, grads);
     }
@@ -128,23 +148,58 @@ function recompute(
   rank: StudentRank,
   index: number,
 ): BlockSaved {
-  const { y, saved } = blockForward(block, x, rank.sequences, drawRows(ctx, rank, index));
+  const { y, saved } = withRotation(ctx, rank, index, (rotation) =>
+    blockForward(block, x, rank.sequences, drawRows(ctx, rank, index), rotation),
+  );
   y.dispose();
   return saved;
 }
 
+function grids({ config }: StepContext, groups: readonly CropGroup[]): Grid[] {
+  return groups.map((group) => patchGrid(config, group));
+}
+
+/** Runs `use` with the rotation of a rank and block: the same whenever it is asked. */
+function withRotation<T>(
+  ctx: StepContext,
+  { batch, groups, rotation }: StudentRank,
+  block: number,
+  use: (rotation: Rotation | undefined) => T,
+): T {
+  if (!isAugmented(ctx.config.rope)) return use(rotation);
+  const drawn = rotationOf(ctx.config, grids(ctx, groups), (group) =>
+    ctx.drawRope({ rank: batch.rank, block, group }),
+  );
+  try {
+    return use(drawn);
+  } finally {
+    disposeRotation(drawn);
+  }
+}
+
 /** Stochastic depth of a rank and block: the same rows whenever it is asked. */
-function drawRows({ spec, chooseSequences }: StepContext, rank: StudentRank, block: number) {
+function drawRows(
+  { spec, chooseSequences, drawUniforms }: StepContext,
+  { batch: { rank }, sequences }: StudentRank,
+  block: number,
+) {
   const rate = dropPathRates(spec.model)[block] as number;
   return (branch: 0 | 1) =>
-    drawSubset(rank.sequences, rate, (group, count, keep) =>
-      chooseSequences({ rank: rank.batch.rank, block, branch, group }, count, keep),
-    );
+    spec.model.dropPathMode === "sample"
+      ? drawSamples(sequences, rate, (group, count) =>
+          drawUniforms({ rank, block, branch, group }, count),
+        )
+      : drawSubset(sequences, rate, (group, count, keep) =>
+          chooseSequences({ rank, block, branch, group }, count, keep),
+        );
 }
 
 /** Packed rows that enter a loss, in the order of the heads' input. */
-function lossRows({ spec, config }: StepContext, { batch, sequences }: StudentRank): number[] {
-  const local = sequences.length > 1 ? clsRows(sequences, 1) : [];
+function lossRows({ spec, config }: StepContext, { batch, sequences }: StudentRank): OutputRows[] {
   const patches = patchRows(sequences, config.registers, maskedRows(spec, batch));
-  return [...local, ...clsRows(sequences, 0), ...patches];
+  return [
+    { kind: "localCls", rows: sequences.length > 1 ? clsRows(sequences, 1) : [] },
+    { kind: "cls", rows: clsRows(sequences, 0) },
+    { kind: "patch", rows: patches },
+  ];
 }

@@ -11,8 +11,9 @@ import {
 import { sinkhorn } from "../loss/sinkhorn.js";
 import { parameterOf, type UnitTensors } from "../tensors.js";
 import { blockForward, blockOf, disposeBlock, dropNothing } from "../vit/block.js";
-import { type CropGroup, embed, patchify, sequencesOf } from "../vit/embed.js";
-import { clsRows, output, patchRows } from "../vit/output.js";
+import { type CropGroup, embed, patchGrid, patchify, sequencesOf } from "../vit/embed.js";
+import { clsRows, disposeOutput, output, patchRows } from "../vit/output.js";
+import { disposeRotation, rotationOf } from "../vit/rope.js";
 import { cropGroups, hasOwnIbotHead, maskedRows, type StepContext } from "./context.js";
 
 /** Teacher scores of one local rank. */
@@ -42,6 +43,9 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
   const groups = batches.map((batch) => cropGroups(spec, batch, false).slice(0, 1));
   const sequences = groups.map((ofRank) => sequencesOf(config, ofRank));
   const rows: tf.Tensor2D[] = held.hold([]);
+  // One for all ranks: a constant, their crops being of one size.
+  const grids = (groups[0] ?? []).map((group) => patchGrid(config, group));
+  const { rotation } = held.hold({ rotation: rotationOf(config, grids) });
   await walk("teacher", "embed", (tensors) => {
     for (const [global] of groups as [CropGroup][]) {
       const patches = patchify(config, global);
@@ -53,7 +57,7 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
     await walk("teacher", `block.${i}`, (tensors) => {
       const block = blockOf(config, tensors, `backbone.blocks.${i}`);
       replaceEach(rows, (x, r) => {
-        const { y, saved } = blockForward(block, x, sequences[r] ?? [], dropNothing);
+        const { y, saved } = blockForward(block, x, sequences[r] ?? [], dropNothing, rotation);
         disposeBlock(saved);
         return y;
       });
@@ -63,12 +67,15 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherScores> {
     replaceEach(rows, (x, r) => {
       const packed = sequences[r] ?? [];
       const masked = maskedRows(spec, batches[r] as StepContext["batches"][number]);
-      const wanted = [...clsRows(packed, 0), ...patchRows(packed, config.registers, masked)];
-      const { h, saved } = output(config, tensors, x, wanted);
-      tf.dispose([saved.rows, saved.selected, saved.stats.mean, saved.stats.rstd]);
+      const { h, saved } = output(config, tensors, x, [
+        { kind: "cls", rows: clsRows(packed, 0) },
+        { kind: "patch", rows: patchRows(packed, config.registers, masked) },
+      ]);
+      disposeOutput(saved);
       return h;
     });
   });
+  disposeRotation(rotation);
   return teacherHeads(ctx, rows);
 }
 

@@ -2,34 +2,39 @@
 import type * as tf from "@tensorflow/tfjs-core";
 import { type AttentionOutput, attention, attentionBackward } from "../ops/attention.js";
 import { gelu, geluBackward } from "../ops/gelu.js";
+import { rotate, rotateBackward } from "../ops/rope.js";
 import { swiglu, swigluBackward } from "../ops/swiglu.js";
 import type { UnitTensors } from "../tensors.js";
+import type { VitConfig } from "./config.js";
 import { applyLinear, backLinear, linearLayer } from "./layers.js";
 import type { Inner } from "./residual.js";
 
 export interface AttentionSaved extends AttentionOutput {
-  /** [S,3D] */
+  /** [S,3D], q and k as attention sees them: rotated with rotary positions. */
   readonly qkv: tf.Tensor2D;
 }
 
-/** `<prefix>.attn`: qkv, attention, projection. */
+/** `<prefix>.attn`: qkv, rotation, attention, projection. */
 export function attentionBranch(
   tensors: UnitTensors,
   prefix: string,
-  numHeads: number,
+  { heads: numHeads, maskKeyBias }: Pick<VitConfig, "heads" | "maskKeyBias">,
 ): Inner<AttentionSaved> {
-  const qkvLayer = linearLayer(tensors, `${prefix}.attn.qkv`);
+  const maskedPart = maskKeyBias ? ([1, 3] as const) : undefined;
+  const qkvLayer = { ...linearLayer(tensors, `${prefix}.attn.qkv`), maskedPart };
   const projection = linearLayer(tensors, `${prefix}.attn.proj`);
   return {
-    forward(n, groups) {
-      const qkv = applyLinear(qkvLayer, n);
+    forward(n, { groups, rotation }) {
+      const plain = applyLinear(qkvLayer, n);
+      const qkv = rotation ? rotate(plain, rotation, { numHeads, groups }) : plain;
       const attended = attention(qkv, { numHeads, groups });
       return { r: applyLinear(projection, attended.out), saved: { qkv, ...attended } };
     },
-    backward(dr, n, { qkv, out, lse }, groups, grads) {
+    backward(dr, n, { qkv, out, lse }, { groups, rotation }, grads) {
       const dout = backLinear(projection, dr, out, grads);
-      const dqkv = attentionBackward(dout, qkv, { out, lse }, { numHeads, groups });
+      const drotated = attentionBackward(dout, qkv, { out, lse }, { numHeads, groups });
       dout.dispose();
+      const dqkv = rotation ? rotateBackward(drotated, rotation, { numHeads, groups }) : drotated;
       const dn = backLinear(qkvLayer, dqkv, n, grads);
       dqkv.dispose();
       return dn;

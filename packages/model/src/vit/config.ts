@@ -1,5 +1,8 @@
-/** What the backbone's code needs to know of a spec. Biases, LayerScale and registers show in the parameters themselves. */
-import { gridSide, type RunSpec, sizeOfModel } from "@paddock/contract";
+/**
+ * What the backbone's code needs to know of a spec. The rest shows in the parameters themselves: a norm without a bias is an RMS norm,
+ * and there are biases, LayerScale, registers and norms of their own for cls tokens where there are parameters of these names.
+ */
+import { gridSide, type RopeSpec, type RunSpec, sizeOfModel } from "@paddock/contract";
 
 export interface VitConfig {
   readonly width: number;
@@ -10,6 +13,10 @@ export interface VitConfig {
   readonly registers: number;
   readonly ffn: "mlp" | "swiglu";
   readonly normEps: number;
+  /** The key part of qkv's bias is held at 0. */
+  readonly maskKeyBias: boolean;
+  /** Rotary positions, or null for a learned encoding that is added. */
+  readonly rope: RopeSpec | null;
   /** Side of the position encoding's grid, in patches. */
   readonly gridSide: number;
   readonly interpolateOffset: number;
@@ -24,6 +31,8 @@ export function vitConfigOf(spec: Pick<RunSpec, "model" | "crops">): VitConfig {
     registers: model.registers,
     ffn: model.ffn,
     normEps: model.normEps,
+    maskKeyBias: model.maskKeyBias,
+    rope: model.positions === "rope" ? model.rope : null,
     gridSide: gridSide(spec),
     interpolateOffset: model.interpolateOffset,
     interpolateAntialias: model.interpolateAntialias,

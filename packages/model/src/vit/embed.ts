@@ -9,7 +9,7 @@ import { linear, linearBackward } from "../ops/linear.js";
 import { optionalParameter, parameterOf, type UnitTensors } from "../tensors.js";
 import type { VitConfig } from "./config.js";
 import { type Grid, interpolationMatrix } from "./interpolation.js";
-import type { Grads } from "./layers.js";
+import { addGrads, type Grads } from "./layers.js";
 
 /** Crops of one size. */
 export interface CropGroup {
@@ -38,7 +38,11 @@ export function sequencesOf(config: VitConfig, groups: readonly CropGroup[]): Se
   });
 }
 
-function patchGrid(config: VitConfig, group: Pick<CropGroup, "height" | "width">): Grid {
+/** Patches of a group's crops, vertically and horizontally. */
+export function patchGrid(
+  config: Pick<VitConfig, "patchSize">,
+  group: Pick<CropGroup, "height" | "width">,
+): Grid {
   const grid = { height: group.height / config.patchSize, width: group.width / config.patchSize };
   invariant(
     Number.isInteger(grid.height) && Number.isInteger(grid.width),
@@ -89,7 +93,9 @@ export function embedBackward(
       return groupGradients(config, tensors, groups[i] as CropGroup, inputs, d);
     });
   });
-  return addUp(perGroup);
+  const sum: Grads = {};
+  for (const grads of perGroup) addGrads(sum, grads);
+  return sum;
 }
 
 /** The crops' patches [n * P, C * p * p] in the order of a convolution's weight (channel, row, column). */
@@ -128,7 +134,7 @@ function projection(tensors: UnitTensors): tf.Tensor2D {
   return parameterOf(tensors, "backbone.patch_embed.proj.weight");
 }
 
-/** Adds positions, puts cls and registers in front: [n * N, D]. Registers have no position. */
+/** Adds positions if they are learned, puts cls and registers in front: [n * N, D]. Registers have no position. */
 function sequenceRows(
   config: VitConfig,
   tensors: UnitTensors,
@@ -136,13 +142,16 @@ function sequenceRows(
   patches: tf.Tensor2D,
 ): tf.Tensor2D {
   const n = group.count;
-  const { cls, patch } = positionEncoding(config, tensors, patchGrid(config, group));
+  const positions = config.rope
+    ? undefined
+    : positionEncoding(config, tensors, patchGrid(config, group));
   const clsToken = parameterOf<tf.Tensor3D>(tensors, "backbone.cls_token");
   const registers = optionalParameter<tf.Tensor3D>(tensors, "backbone.register_tokens");
-  const first = tf.add(clsToken, tf.reshape(cls, [1, 1, -1]));
+  const first = positions ? tf.add(clsToken, tf.reshape(positions.cls, [1, 1, -1])) : clsToken;
   const parts = [tf.tile(first, [n, 1, 1])];
   if (registers) parts.push(tf.tile(registers, [n, 1, 1]));
-  parts.push(tf.add(tf.reshape(patches, [n, -1, config.width]), patch));
+  const rows = tf.reshape(patches, [n, -1, config.width]);
+  parts.push(positions ? tf.add(rows, positions.patch) : rows);
   return tf.reshape(tf.concat(parts, 1), [-1, config.width]);
 }
 
@@ -183,21 +192,19 @@ function groupGradients(
   const { registers } = config;
   const perSequence = tf.sum(d, 0) as tf.Tensor2D;
   const dcls = tf.slice(perSequence, [0, 0], [1, -1]);
-  const dpatchPositions = tf.slice(perSequence, [1 + registers, 0]) as tf.Tensor2D;
-  const matrix = positionMatrix(config, patchGrid(config, group));
-  const dbase = matrix ? tf.matMul(tf.transpose(matrix), dpatchPositions) : dpatchPositions;
-  const grads: Grads = {
-    "backbone.cls_token": tf.reshape(dcls, [1, 1, width]),
-    "backbone.pos_embed": tf.reshape(tf.concat([dcls, dbase]), [1, -1, width]),
-  };
+  const grads: Grads = { "backbone.cls_token": tf.reshape(dcls, [1, 1, width]) };
+  if (!config.rope) {
+    const dpatchPositions = tf.slice(perSequence, [1 + registers, 0]) as tf.Tensor2D;
+    const matrix = positionMatrix(config, patchGrid(config, group));
+    const dbase = matrix ? tf.matMul(tf.transpose(matrix), dpatchPositions) : dpatchPositions;
+    grads["backbone.pos_embed"] = tf.reshape(tf.concat([dcls, dbase]), [1, -1, width]);
+  }
   if (registers > 0) {
     const dregisters = tf.slice(perSequence, [1, 0], [registers, -1]);
     grads["backbone.register_tokens"] = tf.reshape(dregisters, [1, registers, width]);
   }
-  let dpatches = tf.reshape(tf.slice(d, [0, 1 + registers, 0], [n, -1, -1]), [
-    -1,
-    width,
-  ]) as tf.Tensor2D;
+  const dpatchRows = tf.slice(d, [0, 1 + registers, 0], [n, -1, -1]);
+  let dpatches = tf.reshape(dpatchRows, [-1, width]) as tf.Tensor2D;
   if (mask) {
     grads["backbone.mask_token"] = tf.matMul(tf.transpose(mask), dpatches);
     dpatches = tf.mul(dpatches, tf.sub(1, mask));
@@ -207,17 +214,4 @@ function groupGradients(
   grads["backbone.patch_embed.proj.weight"] = dw;
   if (db) grads["backbone.patch_embed.proj.bias"] = db;
   return grads;
-}
-
-/** The sum of the groups' gradients by name; disposes them. */
-function addUp(groups: readonly Grads[]): Grads {
-  const sum: Grads = {};
-  for (const grads of groups) {
-    for (const [name, gradient] of Object.entries(grads)) {
-      const known = sum[name];
-      sum[name] = known ? tf.add(known, gradient) : gradient;
-      if (known) tf.dispose([known, gradient]);
-    }
-  }
-  return sum;
 }

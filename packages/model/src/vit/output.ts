@@ -1,10 +1,31 @@
-/** The rows of the backbone's output that a loss or an evaluation looks at, and the final norm on just these. */
+/**
+ * The rows of the backbone's output that a loss or an evaluation looks at, and the final norm on just these. Models may have norms of
+ * their own for cls tokens and registers, and for those of local crops in training (dinov3 models/vision_transformer.py).
+ */
 import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "../ops/attention.js";
 import { gatherRows, scatterAddRows } from "../ops/rows.js";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "./config.js";
-import { applyNorm, backNorm, type Grads, type NormStats, normLayer } from "./layers.js";
+import {
+  addGrads,
+  applyNorm,
+  backNorm,
+  type Grads,
+  type NormLayer,
+  type NormStats,
+  normLayer,
+  statsOf,
+} from "./layers.js";
+
+/** What a row is: cls or register; that of a local crop in training; patch. */
+export type TokenKind = "cls" | "localCls" | "patch";
+
+/** Packed rows of tokens of one kind. */
+export interface OutputRows {
+  readonly kind: TokenKind;
+  readonly rows: readonly number[];
+}
 
 /** Packed row of the cls token of sequence `sequence` of group `group`. */
 function clsRow(groups: readonly SequenceGroup[], group: number, sequence: number): number {
@@ -39,24 +60,41 @@ export function patchRows(
 /** What `outputBackward` needs. */
 export interface OutputSaved {
   readonly rows: tf.Tensor1D;
-  /** [S,D] the rows before the norm. */
-  readonly selected: tf.Tensor2D;
-  readonly stats: NormStats;
+  /** Neighbouring rows that share a norm, in the order of `rows`. */
+  readonly runs: readonly {
+    readonly norm: string;
+    /** [S',D] the rows before the norm. */
+    readonly selected: tf.Tensor2D;
+    readonly stats: NormStats;
+  }[];
   /** T */
   readonly packedRows: number;
 }
 
-/** h [S,D] = norm(x[rows]). Leaves x to the caller, who owns both outputs. */
+/** h [S,D] = norm(x[rows]), the parts one after the other. Leaves x to the caller, who owns both outputs. */
 export function output(
   config: VitConfig,
   tensors: UnitTensors,
   x: tf.Tensor2D,
-  rows: readonly number[],
+  parts: readonly OutputRows[],
 ): { readonly h: tf.Tensor2D; readonly saved: OutputSaved } {
-  const index = tf.tensor1d(Int32Array.from(rows), "int32");
-  const selected = gatherRows(x, index);
-  const { y: h, ...stats } = applyNorm(finalNorm(config, tensors), selected);
-  return { h, saved: { rows: index, selected, stats, packedRows: x.shape[0] } };
+  const index = tf.tensor1d(Int32Array.from(parts.flatMap(({ rows }) => rows)), "int32");
+  const runs = runsOf(tensors, parts);
+  const pieces = splitRows(gatherRows(x, index), runs);
+  const normed = pieces.map((selected, i) => {
+    const norm = (runs[i] as Run).norm;
+    const { y, ...stats } = applyNorm(finalNorm(config, tensors, norm), selected);
+    return { y, run: { norm, selected, stats } };
+  });
+  const h = joinRows(normed.map(({ y }) => y));
+  const saved = { rows: index, runs: normed.map(({ run }) => run), packedRows: x.shape[0] };
+  return { h, saved };
+}
+
+/** Disposes what `outputBackward` would have needed. */
+export function disposeOutput({ rows, runs }: OutputSaved): void {
+  rows.dispose();
+  for (const { selected, stats } of runs) tf.dispose([selected, ...statsOf(stats)]);
 }
 
 /** dx [T,D] for dh [S,D]; zero at rows that were not selected. Disposes dh and `saved`. */
@@ -67,14 +105,70 @@ export function outputBackward(
   saved: OutputSaved,
 ): { readonly dx: tf.Tensor2D; readonly grads: Grads } {
   const grads: Grads = {};
-  const { rows, selected, stats, packedRows } = saved;
-  const dselected = backNorm(finalNorm(config, tensors), dh, selected, stats, grads);
+  const { rows, runs, packedRows } = saved;
+  const sizes = runs.map(({ selected }) => ({ count: selected.shape[0] }));
+  const dys = splitRows(dh, sizes);
+  const dselected = joinRows(
+    runs.map(({ norm, selected, stats }, i) => {
+      const ofRun: Grads = {};
+      const dy = dys[i] as tf.Tensor2D;
+      const dx = backNorm(finalNorm(config, tensors, norm), dy, selected, stats, ofRun);
+      dy.dispose();
+      addGrads(grads, ofRun);
+      return dx;
+    }),
+  );
   const zeros = tf.zeros<tf.Rank.R2>([packedRows, config.width]);
   const dx = scatterAddRows(zeros, dselected, rows);
-  tf.dispose([zeros, dselected, dh, rows, selected, stats.mean, stats.rstd]);
+  tf.dispose([zeros, dselected]);
+  disposeOutput(saved);
   return { dx, grads };
 }
 
-function finalNorm(config: VitConfig, tensors: UnitTensors) {
-  return normLayer(tensors, "backbone.norm", config.normEps);
+interface Run {
+  readonly norm: string;
+  readonly count: number;
+}
+
+/** Neighbouring parts of one norm as one run; empty ones are left out. */
+function runsOf(tensors: UnitTensors, parts: readonly OutputRows[]): Run[] {
+  const runs: Run[] = [];
+  for (const { kind, rows } of parts) {
+    if (rows.length === 0) continue;
+    const norm = normOf(tensors, kind);
+    const last = runs.at(-1)?.norm === norm ? runs.pop() : undefined;
+    runs.push({ norm, count: (last?.count ?? 0) + rows.length });
+  }
+  return runs;
+}
+
+/** The norm of its own that the model has for such tokens, or the one for all. */
+function normOf(tensors: UnitTensors, kind: TokenKind): string {
+  const names = { localCls: ["local_cls_norm", "cls_norm"], cls: ["cls_norm"], patch: [] }[kind];
+  const own = names.find((name) => tensors[`backbone.${name}.weight`]);
+  return `backbone.${own ?? "norm"}`;
+}
+
+function finalNorm(config: VitConfig, tensors: UnitTensors, name: string): NormLayer {
+  return normLayer(tensors, name, config.normEps);
+}
+
+/** The rows of each run; takes x. */
+function splitRows(x: tf.Tensor2D, runs: readonly Pick<Run, "count">[]): tf.Tensor2D[] {
+  if (runs.length === 1) return [x];
+  let start = 0;
+  const pieces = runs.map(({ count }) => {
+    start += count;
+    return tf.slice(x, [start - count, 0], [count, -1]);
+  });
+  x.dispose();
+  return pieces;
+}
+
+/** Undoes `splitRows`; takes the pieces. */
+function joinRows(pieces: readonly tf.Tensor2D[]): tf.Tensor2D {
+  if (pieces.length === 1) return pieces[0] as tf.Tensor2D;
+  const joined = tf.concat([...pieces]);
+  tf.dispose([...pieces]);
+  return joined;
 }

@@ -1,24 +1,36 @@
 /** One residual branch: y = x + gamma * inner(norm(x)), on all sequences or, with stochastic depth, on a subset of each group. */
 import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "../ops/attention.js";
+import type { Rotation } from "../ops/rope.js";
 import { gatherRows, scatterAddRows } from "../ops/rows.js";
-import { scaledAdd, scaledAddBackward } from "../ops/scaled-add.js";
-import { applyNorm, backNorm, type Grads, type NormLayer, type NormStats } from "./layers.js";
-import type { RowSubset } from "./stochastic-depth.js";
+import { type ScaledAddOptions, scaledAdd, scaledAddBackward } from "../ops/scaled-add.js";
+import {
+  applyNorm,
+  backNorm,
+  type Grads,
+  type NormLayer,
+  type NormStats,
+  statsOf,
+} from "./layers.js";
+import type { BranchRows } from "./stochastic-depth.js";
+
+/** The sequences that a branch sees, and where their patches are in the image. */
+export interface Packing {
+  readonly groups: readonly SequenceGroup[];
+  /** Absent without rotary positions. */
+  readonly rotation?: Rotation | undefined;
+}
 
 /** What happens between norm and residual. */
 export interface Inner<Saved> {
   /** r [S,D] from the normalised rows [S,D]; `saved` is for backward. The caller owns both. */
-  forward(
-    n: tf.Tensor2D,
-    groups: readonly SequenceGroup[],
-  ): { readonly r: tf.Tensor2D; readonly saved: Saved };
+  forward(n: tf.Tensor2D, packing: Packing): { readonly r: tf.Tensor2D; readonly saved: Saved };
   /** dn [S,D]; the parameters' gradients go into `grads`. Leaves its arguments to the caller. */
   backward(
     dr: tf.Tensor2D,
     n: tf.Tensor2D,
     saved: Saved,
-    groups: readonly SequenceGroup[],
+    packing: Packing,
     grads: Grads,
   ): tf.Tensor2D;
 }
@@ -35,8 +47,8 @@ export interface ResidualLayer<Saved> {
  * gives again (the norm's output, GELU) is computed again: a third less to keep for about 2 % of a step's time.
  */
 export interface ResidualSaved<Saved> {
-  readonly subset: RowSubset | undefined;
-  /** The input's rows of the subset; absent if all rows take part. */
+  readonly subset: BranchRows | undefined;
+  /** The input's rows that take part; absent if all do. */
   readonly selected: tf.Tensor2D | undefined;
   readonly stats: NormStats;
   readonly inner: Saved;
@@ -48,12 +60,12 @@ export interface ResidualSaved<Saved> {
 export function residual<Saved>(
   layer: ResidualLayer<Saved>,
   x: tf.Tensor2D,
-  groups: readonly SequenceGroup[],
-  subset: RowSubset | undefined,
+  packing: Packing,
+  subset: BranchRows | undefined,
 ): { readonly y: tf.Tensor2D; readonly saved: ResidualSaved<Saved> } {
-  const selected = subset && gatherRows(x, subset.rows);
+  const selected = subset?.rows && gatherRows(x, subset.rows);
   const { y: n, ...stats } = applyNorm(layer.norm, selected ?? x);
-  const { r, saved: inner } = layer.inner.forward(n, subset?.groups ?? groups);
+  const { r, saved: inner } = layer.inner.forward(n, packingOf(subset, packing));
   n.dispose();
   const y = scaledAdd(x, r, { gamma: layer.gamma?.value, ...placeOf(subset) });
   return { y, saved: { subset, selected, stats, inner, r } };
@@ -64,7 +76,7 @@ export function residualBackward<Saved>(
   layer: ResidualLayer<Saved>,
   dy: tf.Tensor2D,
   x: tf.Tensor2D,
-  groups: readonly SequenceGroup[],
+  packing: Packing,
   saved: ResidualSaved<Saved>,
   grads: Grads,
 ): tf.Tensor2D {
@@ -73,15 +85,19 @@ export function residualBackward<Saved>(
   const scaled = scaledAddBackward(dy, r, { gamma: gamma?.value, ...placeOf(subset) });
   if (gamma && scaled.dgamma) grads[gamma.name] = scaled.dgamma;
   const { y: n, ...again } = applyNorm(norm, selected ?? x);
-  const dn = layer.inner.backward(scaled.dr, n, inner, subset?.groups ?? groups, grads);
-  tf.dispose([scaled.dr, n, again.mean, again.rstd]);
+  const dn = layer.inner.backward(scaled.dr, n, inner, packingOf(subset, packing), grads);
+  tf.dispose([scaled.dr, n, ...statsOf(again)]);
   const dselected = backNorm(norm, dn, selected ?? x, stats, grads);
   dn.dispose();
-  const dx = subset ? scatterAddRows(dy, dselected, subset.rows) : tf.add(dy, dselected);
+  const dx = subset?.rows ? scatterAddRows(dy, dselected, subset.rows) : tf.add(dy, dselected);
   dselected.dispose();
   return dx as tf.Tensor2D;
 }
 
-function placeOf(subset: RowSubset | undefined): { rows?: tf.Tensor1D; rowScale?: tf.Tensor1D } {
+function packingOf(subset: BranchRows | undefined, packing: Packing): Packing {
+  return subset ? { ...packing, groups: subset.groups } : packing;
+}
+
+function placeOf(subset: BranchRows | undefined): Pick<ScaledAddOptions, "rows" | "rowScale"> {
   return subset ? { rows: subset.rows, rowScale: subset.rowScale } : {};
 }

@@ -17,6 +17,13 @@ interface AttentionAttrs {
   readonly groups: readonly { readonly count: number; readonly length: number }[];
 }
 
+/** `prefix` rows of each sequence have no position; `inverse` turns back; `rounded`: in bfloat16. */
+interface RopeAttrs extends AttentionAttrs {
+  readonly prefix: number;
+  readonly inverse: boolean;
+  readonly rounded: boolean;
+}
+
 /** Tensors inside a vector: where each begins, its shape, and its precision. */
 interface CutAttrs {
   readonly starts: readonly number[];
@@ -92,6 +99,12 @@ export const fusedKernels: readonly KernelConfig[] = [
       return b.wrapAll(b.native.layerNormBackward(...upstream, ...statistics, b.handle(gamma)));
     },
   ),
+  kernel<Inputs<"qkv" | "cos" | "sin">, RopeAttrs>("PaddockRope", (b, { qkv, cos, sin }, attrs) => {
+    const { numHeads, prefix, inverse, rounded } = attrs;
+    const tensors = [b.handle(qkv), b.handle(cos), b.handle(sin)] as const;
+    b.native.rope(...tensors, numHeads, prefix, b.list(runsOf(attrs)), inverse, rounded);
+    return b.alias(qkv);
+  }),
   kernel<Inputs<"qkv">, AttentionAttrs>("PaddockAttention", (b, { qkv }, attrs) =>
     b.wrapAll(b.native.attention(b.handle(qkv), attrs.numHeads, b.list(runsOf(attrs)))),
   ),
