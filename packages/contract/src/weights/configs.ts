@@ -174,6 +174,8 @@ function timmConfig(dialect: Dialect, shape: BackboneShape, facts: ExportFacts):
     num_classes: 0,
     num_features: shape.width,
     global_pool: "token",
+    // Ours: timm has no field for it, and we want to know it when the weights come back.
+    norm_eps: facts.normEps,
     model_args: { ...common, ...(eva ? evaArguments(shape, facts) : vitArguments(shape)) },
     pretrained_cfg: {
       tag: "paddock",

@@ -39,17 +39,15 @@ function json({ detected, ...rest }: WeightsDescription, out: string | undefined
 }
 
 function text(
-  { path, title, detected, parameters, model, cropSize, leftOut, initial }: WeightsDescription,
+  described: WeightsDescription,
   out: string | undefined,
   spec: string | undefined,
 ): string {
+  const { path, title, model, cropSize, leftOut, initial } = described;
   const crops = cropSize === null ? {} : { crops: { global: { size: cropSize } } };
-  const { headsFrom, shape } = detected;
   const lines = [
-    `${title}, ${count(parameters)} parameters`,
-    ...(headsFrom === "head width 64"
-      ? [`${shape.heads} heads: assumed from a head width of 64, since no config.json says it`]
-      : []),
+    `${title}, ${count(described.parameters)} parameters`,
+    ...assumptions(described),
     ...(leftOut.length > 0
       ? [`left out: ${leftOut.length} tensors of heads (${leftOut[0]}, ...)`]
       : []),
@@ -61,4 +59,19 @@ function text(
     ...(out === undefined ? [] : [`written with official names: ${out}`]),
   ];
   return `${lines.join("\n")}\n`;
+}
+
+/** What no tensor shows, where no config.json says it either. */
+function assumptions({ detected, saysNormEps }: WeightsDescription): string[] {
+  const { headsFrom, shape } = detected;
+  const lines: string[] = [];
+  if (headsFrom === "head width 64") {
+    lines.push(
+      `model.heads ${shape.heads}: assumed from a head width of 64; no config.json says it`,
+    );
+  }
+  if (!saysNormEps) {
+    lines.push("model.normEps: assumed to be the published models'; no config.json says it");
+  }
+  return lines;
 }

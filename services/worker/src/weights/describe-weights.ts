@@ -1,5 +1,6 @@
 /** What a file of weights is, for people: its names, its backbone as a spec says it, and whether it loads. */
 import {
+  type BackboneShape,
   type Detected,
   detectWeights,
   layoutOf,
@@ -22,6 +23,8 @@ export interface WeightsDescription {
   readonly model: Readonly<Record<string, unknown>>;
   /** Pixels: crops.global.size of its position grid; null with rotary positions, which fit any. */
   readonly cropSize: number | null;
+  /** Whether a config.json beside it says model.normEps; else it is the published models'. */
+  readonly saysNormEps: boolean;
   /** Tensors of other parts, which are not loaded. */
   readonly leftOut: readonly string[];
   /** Parameters that the file lacks and that start from the seed. */
@@ -51,7 +54,18 @@ export async function describeWeights(path: string, spec?: RunSpec): Promise<Wei
     const { leftOut } = detected;
     const { model, cropSize } = own;
     const title = titleOf(detected);
-    return { path: file.path, title, model, cropSize, detected, parameters, leftOut, initial };
+    const saysNormEps = file.normEps !== undefined;
+    return {
+      path: file.path,
+      title,
+      model,
+      cropSize,
+      saysNormEps,
+      detected,
+      parameters,
+      leftOut,
+      initial,
+    };
   } finally {
     await file.close();
   }
@@ -64,7 +78,7 @@ export function ownSpec(file: WeightsFile): {
   cropSize: number | null;
 } {
   const { shape } = detectWeights(file.tensors, file.heads);
-  const model = modelBlockOf(shape, file.normEps);
+  const model = modelBlockOf(shape, file.normEps ?? publishedNormEps(shape));
   const cropSize = shape.positions === "rope" ? null : shape.gridSide * shape.patchSize;
   const spec = parseRunSpec({
     steps: 1,
@@ -79,4 +93,9 @@ export function ownSpec(file: WeightsFile): {
     },
   });
   return { spec, model, cropSize };
+}
+
+/** No shape shows it: DINOv3's models have 1e-5, the others 1e-6. */
+function publishedNormEps({ positions }: BackboneShape): number {
+  return positions === "rope" ? 1e-5 : 1e-6;
 }

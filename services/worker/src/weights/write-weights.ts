@@ -38,13 +38,20 @@ export async function writeWeights(folder: WeightsFolder): Promise<void> {
     await mkdir(temporary, { recursive: true });
     await writeTensors(join(temporary, "model.safetensors"), tensors, metadata);
     for (const [name, value] of Object.entries(files)) {
-      await writeFile(join(temporary, name), `${JSON.stringify(value, null, 2)}\n`);
+      await writeFile(join(temporary, name), jsonText(value));
     }
     await replace(temporary, out);
   } catch (error) {
     await rm(temporary, { recursive: true, force: true });
     throw error instanceof PaddockError ? error : refused(out, error);
   }
+}
+
+/** transformers takes no integer for these: a whole number needs its ".0", which JavaScript does not print. */
+const wholeFloat = /^(\s*"(?:rope_theta|layer_norm_eps)": -?\d+)(,?)$/gm;
+
+function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2).replace(wholeFloat, "$1.0$2")}\n`;
 }
 
 async function writeTensors(
