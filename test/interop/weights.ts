@@ -18,7 +18,7 @@ import * as tf from "@tensorflow/tfjs-core";
 export type Flat = ReadonlyMap<string, Float32Array>;
 
 const workers = 3;
-export const step = 7;
+const step = 7;
 
 /** Initial weights, every parameter moved: zeros and ones would hide a swapped name, and a small LayerScale a wrong branch. */
 export function movedWeights(spec: RunSpec, layout: Layout, salt: number): Flat {
