@@ -54,8 +54,8 @@ function installAll(python: string, wanted: readonly string[]): string | undefin
 
 /** The last line of what it said when it failed. */
 function run(command: string, args: readonly string[]): string | undefined {
-  const { status, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
+  const { status, stdout, stderr, error } = spawnSync(command, args, { encoding: "utf8" });
   if (status === 0) return undefined;
-  const said = (stderr ?? "").trim().split("\n").at(-1);
+  const said = (stderr || stdout || "").trim().split("\n").at(-1);
   return `${command} ${args.slice(0, 4).join(" ")}: ${said || error?.message || `exit code ${status}`}`;
 }
