@@ -79,3 +79,17 @@ export { nearest } from "./spec/nearest.js";
 export { koleoImages, parseRunSpec, RunSpec, type RunSpecInput } from "./spec/run.js";
 export type { GramSpec, LossSpec, OptimizerSpec, Schedule, ScheduleSpec } from "./spec/train.js";
 export { subtreeRoots, sumTree, type TreeNode } from "./tree.js";
+export { configFiles, type ExportFacts } from "./weights/configs.js";
+export { type Detected, detectWeights, type Shapes, titleOf } from "./weights/detect.js";
+export {
+  type Dialect,
+  type DialectName,
+  dialectFor,
+  dialectNamed,
+  type WeightFormat,
+  weightFormats,
+} from "./weights/dialects.js";
+export { modelBlockOf } from "./weights/model-block.js";
+export { type ImportPlan, type Piece, planImport } from "./weights/plan.js";
+export { type BackboneOptions, type BackboneShape, shapeOf } from "./weights/shape.js";
+export { constantValues, elementsOf, type ForeignTensor } from "./weights/tensor.js";

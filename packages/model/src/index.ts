@@ -79,6 +79,7 @@ export {
   positionEncoding,
   sequencesOf,
 } from "./vit/embed.js";
+export { interpolationMatrix } from "./vit/interpolation.js";
 export { disposeOutput, type OutputRows, output, outputBackward } from "./vit/output.js";
 export { pixelGradients } from "./vit/pixels.js";
 export {

@@ -31,7 +31,17 @@ async function paddock(...argv: string[]): Promise<{ code: number; out: string; 
 test("help and the list of commands are no failure", async () => {
   const { code, out } = await paddock("--help");
   expect(code).toBe(0);
-  for (const command of ["train", "coordinator", "worker", "status", "resume", "eval", "doctor"]) {
+  for (const command of [
+    "train",
+    "coordinator",
+    "worker",
+    "status",
+    "resume",
+    "eval",
+    "doctor",
+    "export",
+    "import",
+  ]) {
     expect(out).toContain(`  ${command} `);
   }
 });
@@ -58,6 +68,7 @@ test("a spec that is not there, and a run that is not there, are exit code 2", a
     ["report", "x"],
     ["resume", "x"],
     ["eval", "knn", "x"],
+    ["export", "x", "--format", "timm"],
   ]) {
     expect(await paddock(...argv)).toMatchObject({
       code: 2,

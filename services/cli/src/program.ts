@@ -1,8 +1,10 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
-import { PaddockError } from "@paddock/contract";
+import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
 import { Command, CommanderError, InvalidArgumentError } from "commander";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
+import { exportCommand } from "./commands/export.js";
+import { importCommand } from "./commands/import.js";
 import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
@@ -89,6 +91,28 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await evalKnnCommand({ runDir, ...flags }, io)));
 
+  add("export", "a trained backbone for the official code, transformers or timm")
+    .argument("<run-dir>")
+    .requiredOption("--format <F>", "official, transformers or timm", weightFormat)
+    .option("--side <S>", "student or teacher", side, "teacher")
+    .option("--step <N>", "checkpoint of that many steps (default: the newest)", natural)
+    .option("--out <dir>", "folder to make (default: <run-dir>/export/<format>-<side>-<step>)")
+    .option("--force", "replace that folder")
+    .option("--json", "as one JSON object")
+    .action(async (runDir, flags) => done(await exportCommand({ runDir, ...flags }, io)));
+
+  add("import", "what a .safetensors of backbone weights is, and whether it loads")
+    .argument(
+      "<file>",
+      "in official, transformers or timm names; or a folder with model.safetensors",
+    )
+    .option("--spec <file>", "run spec that it must fit")
+    .option("--out <dir>", "also write it with official names into this new folder")
+    .option("--grid <G>", "with --out: learned positions resampled to G x G patches", positive)
+    .option("--force", "replace that folder")
+    .option("--json", "as one JSON object")
+    .action(async (file, flags) => done(await importCommand({ file, ...flags }, io)));
+
   add(
     "doctor",
     "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
@@ -125,6 +149,13 @@ function integer(text: string, low: number, high: number, what: string): number 
   return value;
 }
 const positive = (text: string): number => integer(text, 1, 2 ** 31, "an integer from 1");
+function oneOf<T extends string>(text: string, known: readonly T[]): T {
+  const found = known.find((name) => name === text);
+  if (found !== undefined) return found;
+  throw new InvalidArgumentError(`expected ${known.join(", ")}, received "${text}"`);
+}
+const weightFormat = (text: string): WeightFormat => oneOf(text, weightFormats);
+const side = (text: string): "student" | "teacher" => oneOf(text, ["student", "teacher"]);
 const natural = (text: string): number =>
   integer(text, 0, Number.MAX_SAFE_INTEGER, "an integer from 0");
 const port = (text: string): number => integer(text, 0, 65535, "a port from 0 to 65535");

@@ -4,7 +4,7 @@
  */
 import { PaddockError } from "@paddock/contract";
 
-export type Dtype = "F64" | "F32" | "F16" | "I32" | "U8";
+export type Dtype = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "U8" | "BOOL";
 
 export interface TensorInfo {
   readonly dtype: Dtype;
@@ -20,7 +20,16 @@ export interface Header {
   readonly dataStart: number;
 }
 
-const bytesOfDtype: Readonly<Record<Dtype, number>> = { F64: 8, F32: 4, F16: 2, I32: 4, U8: 1 };
+export const bytesOfDtype: Readonly<Record<Dtype, number>> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  U8: 1,
+  BOOL: 1,
+};
 /** Far beyond any real header; bounds what a damaged length makes us allocate. */
 export const maxHeaderBytes = 64 * 2 ** 20;
 

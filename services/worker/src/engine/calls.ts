@@ -64,12 +64,12 @@ export type EngineCalls = {
     /** `library`: vectors as on a GPU, also on a CPU. For tests. */
     vectors?: "library";
   }): Promise<EngineFacts>;
-  /** Takes the shards of a generation; fills them from the seed when `initialise`. */
+  /** Takes the shards of a generation; fills student and teacher of the units in `initialise` from the seed. */
   enter(a: {
     spec: RunSpec;
     membership: Membership;
     state: ShardState;
-    initialise: boolean;
+    initialise: readonly string[];
     centers: Centers | null;
   }): Promise<void>;
   /** Forward, backward and reduce-scatter of one step: the state is not touched. */

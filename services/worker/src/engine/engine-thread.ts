@@ -50,15 +50,14 @@ const calls: EngineCalls = {
     const { spec, membership, state, initialise } = generation;
     requirePrecision(engine, spec.engine.precision);
     engine.allowTf32(spec.engine.precision !== "fp32");
-    if (initialise) {
-      const isCopied = spec.loss.gram?.teacher === "frozen" && spec.loss.gram.checkpoint === null;
-      for (const unit of layoutOf(spec).units) {
-        const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
-        const values = initialUnit(spec, unit).subarray(start, end);
-        state.student[unit.name]?.set(values);
-        state.teacher[unit.name]?.set(values);
-        if (isCopied) state.frozen[unit.name]?.set(values);
-      }
+    const isCopied = spec.loss.gram?.teacher === "frozen" && spec.loss.gram.checkpoint === null;
+    for (const unit of layoutOf(spec).units) {
+      if (!initialise.includes(unit.name)) continue;
+      const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
+      const values = initialUnit(spec, unit).subarray(start, end);
+      state.student[unit.name]?.set(values);
+      state.teacher[unit.name]?.set(values);
+      if (isCopied) state.frozen[unit.name]?.set(values);
     }
     run?.resident.close();
     run = engine.vectors

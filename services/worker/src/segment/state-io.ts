@@ -1,4 +1,6 @@
 /** This worker's shards to and from checkpoints, whatever the number of workers that wrote them. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import {
   invariant,
   type Layout,
@@ -13,6 +15,7 @@ import { type Centers, initialCenters } from "@paddock/model";
 import { type Checkpoint, openCheckpoint } from "../checkpoint/reader.js";
 import { type ShardEntry, writeShardFile } from "../checkpoint/writer.js";
 import type { Membership, ShardState } from "../engine/calls.js";
+import { loadBackbone } from "../weights/load-backbone.js";
 
 interface Saved {
   readonly directory: string;
@@ -57,15 +60,15 @@ export async function loadState(target: Target): Promise<Centers> {
   return centers;
 }
 
-/** Where a run's first shards come from: null when they are drawn from the seed. */
-export type Initial =
-  | { readonly kind: "seed" }
-  | { readonly kind: "loaded"; readonly centers: Centers | null };
+/** What a run's first shards still lack. */
+export interface Initial {
+  /** Null: those of a new run. */
+  readonly centers: Centers | null;
+  /** Units that are still to be drawn from the seed: student and teacher, and a gram teacher that is to be their copy. */
+  readonly drawn: readonly string[];
+}
 
-/**
- * Fills the shards that a new run takes from elsewhere (`init`, frozen teachers). `seed`: student and teacher, and a gram teacher that is
- * to be their copy, are still to be drawn.
- */
+/** Fills the shards that a new run takes from elsewhere (`init`, frozen teachers). */
 export async function loadInitial(target: Omit<Target, "directory">): Promise<Initial> {
   const { spec, state } = target;
   await loadDistillationTeacher(target);
@@ -74,9 +77,9 @@ export async function loadInitial(target: Omit<Target, "directory">): Promise<In
   if (gram?.teacher !== "frozen") return initial;
   if (gram.checkpoint !== null) {
     await loadTeacher({ ...target, directory: gram.checkpoint }, ["frozen"], gram.sha256);
-  } else if (initial.kind === "loaded") {
+  } else {
     for (const [unit, shard] of Object.entries(state.frozen)) {
-      shard.set(state.teacher[unit] as Float32Array);
+      if (!initial.drawn.includes(unit)) shard.set(state.teacher[unit] as Float32Array);
     }
   }
   return initial;
@@ -84,7 +87,8 @@ export async function loadInitial(target: Omit<Target, "directory">): Promise<In
 
 async function loadWeights(target: Omit<Target, "directory">): Promise<Initial> {
   const { init } = target.spec;
-  if (!init) return { kind: "seed" };
+  const { units } = target.layout;
+  if (!init) return { centers: null, drawn: units.map(({ name }) => name) };
   const { checkpoint: directory, load, sha256 } = init;
   if (load === "resume") {
     const parts = savedParts(target.spec, target.layout);
@@ -95,22 +99,36 @@ async function loadWeights(target: Omit<Target, "directory">): Promise<Initial> 
       for (const { kind, units } of own) await copyUnits(target, checkpoint, units, kind, kind);
       return centersOf({ ...target, directory }, checkpoint);
     });
-    return { kind: "loaded", centers };
+    return { centers, drawn: [] };
   }
-  await loadTeacher({ ...target, directory }, ["student", "teacher"], sha256);
-  return { kind: "loaded", centers: null };
+  if (load === "teacher") {
+    await loadTeacher({ ...target, directory }, ["student", "teacher"], sha256);
+    return { centers: null, drawn: [] };
+  }
+  const [heads, backbone] = [units.filter(isHead), units.filter((unit) => !isHead(unit))];
+  if (existsSync(join(directory, "manifest.json"))) {
+    await loadTeacher({ ...target, directory }, ["student", "teacher"], sha256, backbone);
+  } else {
+    await loadBackbone({ ...target, path: directory, sha256 });
+  }
+  return { centers: null, drawn: heads.map(({ name }) => name) };
 }
 
-/** A checkpoint's teacher into some kinds of state. */
+function isHead({ submodule }: Unit): boolean {
+  return submodule !== "backbone";
+}
+
+/** A checkpoint's teacher into some kinds of state: all units of these, or some. */
 async function loadTeacher(
   target: Target,
   kinds: readonly StateKind[],
   sha256: string | null,
+  some?: readonly Unit[],
 ): Promise<void> {
   const wanted = statePartsOf(target.spec, target.layout).filter(({ kind }) =>
     kinds.includes(kind),
   );
-  const units = wanted[0]?.units ?? [];
+  const units = some ?? wanted[0]?.units ?? [];
   const parts = [{ kind: "teacher" as const, units }];
   const checkpoint = await openCheckpoint(target.directory, { parts, units: "part", sha256 });
   await using(checkpoint, async () => {

@@ -76,15 +76,14 @@ export class Generation {
     const target = { layout, membership, state, spec };
     const initial: Initial = loadCheckpoint
       ? {
-          kind: "loaded",
           centers: await loadState({
             ...target,
             directory: checkpointDirectory(runDir, startStep),
           }),
+          drawn: [],
         }
       : await loadInitial(target);
-    const initialise = initial.kind === "seed";
-    const centers = initialise ? null : initial.centers;
+    const { centers, drawn: initialise } = initial;
     await engine.call("enter", { spec, membership, state, initialise, centers });
     await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
     if (evaluateFirst) await this.#evaluate(startStep, true);
