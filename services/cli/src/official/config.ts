@@ -19,11 +19,12 @@ export function isTree(value: unknown): value is ConfigTree {
 }
 
 /**
- * Parses YAML as OmegaConf does: YAML 1.1 (yes, True, 5.0e-05), but 1e-3 is a number.
+ * Parses YAML as OmegaConf reads it: True, 5.0e-05 and 1e-3 are what they look like. What YAML 1.1 has beyond that (yes, no) is
+ * left to who reads the value; the parser's own 1.1 takes the folder "." for a number.
  * Errors: `invalid-spec` with the place.
  */
 export function parseConfig(text: string, where: string): Config {
-  const document = parseDocument(text, { version: "1.1", intAsBigInt: true, prettyErrors: true });
+  const document = parseDocument(text, { merge: true, intAsBigInt: true, prettyErrors: true });
   const [error] = document.errors;
   if (error) {
     throw new PaddockError(

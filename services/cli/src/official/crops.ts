@@ -26,12 +26,11 @@ export function cropsOf(draft: Draft): CropsInput {
     "at least 1 in DINOv3",
     "set crops.local_crops_number=8",
   );
-  const resolutions = resolutionsOf(draft);
   return {
     ...common,
     gramSize: gramSize(draft),
     gramUndistorted: draft.boolean("crops.gram_teacher_no_distortions"),
-    resolutions: resolutions.length === 1 ? [] : resolutions,
+    resolutions: resolutionsOf(draft),
     shareColorJitter: draft.boolean("crops.share_color_jitter"),
     localInGlobal: draft.boolean("crops.localcrops_subset_of_globalcrops"),
     flipProbability: draft.boolean("crops.horizontal_flips") ? 0.5 : 0,
@@ -49,13 +48,26 @@ function largest(draft: Draft, path: string): number {
     "one size: DINOv2 has no lists of them",
     `set ${path} to one number`,
   );
-  return Math.max(...sizes);
+  return whole(draft, path, Math.max(...sizes));
+}
+
+/** DINOv3 leaves out pixels that fill no patch: 168 with patches of 16 makes 10 of them. DINOv2 refuses such sizes. */
+function whole(draft: Draft, path: string, size: number): number {
+  const patch = draft.number("student.patch_size");
+  const rounded = Math.floor(size / patch) * patch;
+  if (draft.family === "dinov2" || rounded === size) return size;
+  draft.warn(
+    path,
+    "unsupported",
+    `crops of ${size} become crops of ${rounded}, a multiple of the patch size ${patch}: the official code makes ${size} and leaves out their last ${size - rounded} rows and columns`,
+  );
+  return rounded;
 }
 
 function gramSize(draft: Draft): number | null {
   const sizes = draft.numbers("crops.gram_teacher_crops_size");
   if (sizes.length === 0) return null;
-  if (draft.boolean("gram.use_loss")) return Math.max(...sizes);
+  if (draft.boolean("gram.use_loss")) return largest(draft, "crops.gram_teacher_crops_size");
   draft.warn(
     "crops.gram_teacher_crops_size",
     "ignored",
@@ -82,12 +94,18 @@ function resolutionsOf(draft: Draft): Resolution[] {
       `give ${path} one value for each`,
     );
   }
-  return globals.map((global, i) => ({
-    global,
-    local: locals[i] ?? 0,
-    gram: draft.boolean("gram.use_loss") ? (grams[i] ?? null) : null,
-    ratio: ratios[i] ?? 0,
-  }));
+  if (globals.length === 1) return [];
+  const size = (path: string, value: number): number => whole(draft, path, value);
+  const gramUsed = draft.boolean("gram.use_loss");
+  return globals.map((global, i) => {
+    const gram = gramUsed ? grams[i] : undefined;
+    return {
+      global: size("crops.global_crops_size", global),
+      local: size("crops.local_crops_size", locals[i] ?? 0),
+      gram: gram === undefined ? null : size("crops.gram_teacher_crops_size", gram),
+      ratio: ratios[i] ?? 0,
+    };
+  });
 }
 
 export function masksOf(draft: Draft): NonNullable<RunSpecInput["masks"]> {

@@ -79,6 +79,9 @@ export class Draft {
   boolean(path: string): boolean {
     const value = this.get(path);
     if (typeof value === "boolean") return value;
+    // Booleans of YAML 1.1, which the official code's parser follows.
+    if (typeof value === "string" && /^(yes|on)$/i.test(value)) return true;
+    if (typeof value === "string" && /^(no|off)$/i.test(value)) return false;
     throw this.wrong(path, "true or false", `set ${path}=false`);
   }
 

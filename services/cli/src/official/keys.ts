@@ -30,21 +30,29 @@ const shared: Readonly<Record<string, KeyNote>> = {
 const parts = ["teacher", "student"].flatMap((network) =>
   ["backbone", "dino_head", "ibot_head"].map((name) => `compute_precision.${network}.${name}`),
 );
-const partNotes = parts.flatMap((part): [string, KeyNote][] => [
-  [
-    `${part}.sharding_strategy`,
-    ignored("student, teacher and moments are always sharded over the workers"),
-  ],
-  [
-    `${part}.mixed_precision.param_dtype`,
-    ignored("student.backbone's decides for both networks; heads and norms compute in fp32"),
-  ],
-  [
-    `${part}.mixed_precision.reduce_dtype`,
-    ignored("student.backbone's decides for all weights and gradients that travel"),
-  ],
-  [`${part}.mixed_precision.buffer_dtype`, dead("no module trained here has buffers of it")],
-]);
+/** Read: it decides for all parts. */
+const readPart = "compute_precision.student.backbone.mixed_precision.";
+const partNotes = parts
+  .flatMap(notesOfPart)
+  .filter(([key]) => !/(param|reduce)_dtype$/.test(key) || !key.startsWith(readPart));
+
+function notesOfPart(part: string): [string, KeyNote][] {
+  return [
+    [
+      `${part}.sharding_strategy`,
+      ignored("student, teacher and moments are always sharded over the workers"),
+    ],
+    [
+      `${part}.mixed_precision.param_dtype`,
+      ignored("student.backbone's decides for both networks; heads and norms compute in fp32"),
+    ],
+    [
+      `${part}.mixed_precision.reduce_dtype`,
+      ignored("student.backbone's decides for all weights and gradients that travel"),
+    ],
+    [`${part}.mixed_precision.buffer_dtype`, dead("no module trained here has buffers of it")],
+  ];
+}
 
 const dinov2Notes: Readonly<Record<string, KeyNote>> = {
   ...shared,

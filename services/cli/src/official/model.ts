@@ -117,7 +117,11 @@ function rope(draft: Draft): NonNullable<ModelInput["rope"]> {
     shift: draft.optionalNumber(key("shift_coords")),
     jitter: draft.optionalNumber(key("jitter_coords")),
     rescale: draft.optionalNumber(key("rescale_coords")),
-    dtype: "bf16",
+    dtype: draft.derive(
+      "model.rope.dtype",
+      "bf16",
+      "as coded; student.pos_embed_rope_dtype is not read",
+    ),
   };
 }
 

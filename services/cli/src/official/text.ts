@@ -15,11 +15,11 @@ const meanings: Readonly<Record<RecipeWarning["kind"], string>> = {
 export function recipeText(recipe: Recipe): string {
   const keys = groupsOf(recipe.rows).map(([group, rows]) => {
     const lines = rows.map(({ key, value, source }) => [
-      `  ${key.slice(group.length + 1) || key}`,
+      `  ${group === "" ? key : key.slice(group.length + 1)}`,
       show(value),
       source,
     ]);
-    return `${group}\n${columns(lines)}`;
+    return `${group || "run"}\n${columns(lines)}`;
   });
   return `${titles[recipe.kind]}\n\n${keys.join("\n")}\n${shortRecipeText(recipe)}`;
 }

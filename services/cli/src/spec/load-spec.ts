@@ -26,6 +26,11 @@ export async function loadSpec(file: string, overrides: readonly Override[]): Pr
   }
 }
 
+/** What the file itself holds. */
+export async function readSpecValue(file: string): Promise<unknown> {
+  return (await readSource(file)).value;
+}
+
 async function readSource(file: string): Promise<Source> {
   if (extname(file) === ".ts") {
     await readText(file);
