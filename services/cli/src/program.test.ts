@@ -1,6 +1,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { Io } from "./io.js";
 import { runCli } from "./program.js";
@@ -55,6 +56,67 @@ test("wrong use is exit code 2, and says what was expected", async () => {
   });
   expect(await paddock("train", "x.yaml", "--port", "70000")).toMatchObject({ code: 2 });
   expect(await paddock("train", "x.yaml", "--nonsense")).toMatchObject({ code: 2 });
+});
+
+const shipped = (name: string): string =>
+  fileURLToPath(new URL(`../../../test/fixtures/official-configs/${name}`, import.meta.url));
+
+test("recipe prints what an official config comes to, and what it still needs", async () => {
+  const file = shipped("dinov2/vitl16_short.yaml");
+  const flags = ["--logical-ranks", "32", "train.batch_size_per_gpu=32"];
+  const { code, out } = await paddock("recipe", file, ...flags);
+  expect(code).toBe(0);
+  expect(out).toMatch(
+    /schedules\.learningRate\.peak +0\.004 += optim\.base_lr \* sqrt\(1024 \/ 1024\)/,
+  );
+  expect(out).toMatch(/batch_size_per_gpu +32 +override/);
+  expect(out).toMatch(/before it can run\n +train\.dataset_path/);
+  const json = await paddock("recipe", file, ...flags, "--json", "--data", "images");
+  expect(JSON.parse(json.out)).toMatchObject({
+    kind: "dinov2",
+    blockers: [],
+    spec: { data: { path: join(dir, "images") }, logicalRanks: 32, fleet: { workers: 2 } },
+  });
+});
+
+test("recipe asks whose a file is when only shared keys are in it", async () => {
+  const file = shipped("dinov3/multidist_tests/vits_p16.yaml");
+  expect(await paddock("recipe", file)).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("--official dinov2 or --official dinov3"),
+  });
+  const asked = await paddock("recipe", file, "--official", "dinov3");
+  expect(asked).toMatchObject({ code: 0, out: expect.stringContaining("DINOv3 config") });
+});
+
+test("recipe takes run specs too", async () => {
+  await writeFile(join(dir, "own.yaml"), "steps: 9\nbatchPerRank: 4\ndata: { path: images }\n");
+  const { code, out } = await paddock("recipe", "own.yaml", "model.depth=3", "--workers", "1");
+  expect(code).toBe(0);
+  expect(out).toMatch(/ +steps +9 +file/);
+  expect(out).toMatch(/ +depth +3 +override/);
+  expect(out).toMatch(/ +workers +1 +override/);
+  expect(out).toMatch(/ +width +192 +default/);
+  expect(await paddock("recipe", "own.yaml", "--precision", "bf16")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("engine.precision"),
+  });
+});
+
+test("an official config with gaps does not start, nor a run spec with an official config's flags", async () => {
+  const config = shipped("dinov2/vitl16_short.yaml");
+  expect(await paddock("train", "--config", config, "--run-dir", "run")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("root=/path"),
+  });
+  expect(await paddock("train", "--config", config, "optim.base_rl=1")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("did you mean optim.base_lr?"),
+  });
+  expect(await paddock("train", "x.yaml", "--logical-ranks", "8")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("--config"),
+  });
 });
 
 test("a spec that is not there, and a run that is not there, are exit code 2", async () => {

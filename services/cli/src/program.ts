@@ -1,10 +1,11 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
 import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
-import { Command, CommanderError, InvalidArgumentError } from "commander";
+import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
 import { importCommand } from "./commands/import.js";
+import { recipeCommand } from "./commands/recipe.js";
 import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
@@ -43,18 +44,29 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
   const add = (name: string, description: string): Command =>
     program.command(name).description(description);
 
-  withRunFlags(add("train", "train a run spec on this machine: Redis, coordinator and workers"))
-    .argument("<spec>", "run spec: .yaml, .json or .ts")
+  withOfficialFlags(
+    withRunFlags(add("train", "train a run spec on this machine: Redis, coordinator and workers")),
+  )
+    .argument("[spec]", "run spec: .yaml, .json or .ts")
     .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
-    .option("--workers <W>", "worker processes to start, at most logicalRanks", positive)
+    .option("--config <file>", "a training config of DINOv2 or DINOv3 instead of a run spec")
+    .option("--verbose", "with --config: print the whole effective recipe")
     .option("--steps <N>", "optimizer steps", positive)
     .option("--seed <S>", "seed of everything random", natural)
-    .option("--engine <E>", "auto, torch, tensorflow or wasm")
     .option("--exchange-dtype <dtype>", "fp32 or fp16")
-    .option("--data <dir>", "folder of the training images")
     .option("--resume", "continue the run in --run-dir (default: the newest of this name)")
     .action(async (spec, overrides, flags) =>
       done(await trainCommand({ spec, overrides, ...flags }, io)),
+    );
+
+  withOfficialFlags(
+    add("recipe", "the effective recipe of a config: values, where they come from, warnings"),
+  )
+    .argument("<file>", "a training config of DINOv2 or DINOv3, or a run spec")
+    .argument("[overrides...]", "keys to set: a.b=c, values as YAML")
+    .option("--json", "as one JSON object, the run spec included")
+    .action(async (file, overrides, flags) =>
+      done(await recipeCommand({ file, overrides, ...flags }, io)),
     );
 
   withRunFlags(add("coordinator", "only the coordinator of a run: workers join from elsewhere"))
@@ -129,6 +141,33 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .action(async (runDir) => done(await reportCommand({ runDir }, io)));
 
   return program;
+}
+
+/** Flags that say what an official config leaves to its launcher and to the machine. */
+function withOfficialFlags(command: Command): Command {
+  return command
+    .option("--workers <W>", "worker processes to start, at most the logical ranks", positive)
+    .option("--engine <E>", "auto, torch, tensorflow or wasm")
+    .option("--data <dir>", "folder of the training images")
+    .option(
+      "--logical-ranks <L>",
+      "official configs: ranks that train.batch_size_per_gpu is of (default: the workers)",
+      positive,
+    )
+    .addOption(
+      new Option("--official <project>", "official configs: whose the file is").choices([
+        "dinov2",
+        "dinov3",
+      ]),
+    )
+    .addOption(
+      new Option("--precision <P>", "official configs: instead of compute_precision").choices([
+        "fp32",
+        "bf16",
+        "fp16",
+      ]),
+    )
+    .option("--allow-unknown", "official configs: ignore keys that no official config has");
 }
 
 /** Flags of every command that runs a coordinator. */

@@ -2,8 +2,16 @@
 import { join, resolve } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
 import type { Io } from "../io.js";
-import { executeRun, type RunFlags } from "../run/execute-run.js";
+import { recipeJson, recipeText, shortRecipeText } from "../official/text.js";
+import { executeRun, type RunFlags, type StartedRun } from "../run/execute-run.js";
 import { newestRunDir, newRunDir, readJson, readRunSpec } from "../run/run-directory.js";
+import { flagOverrides, refuseOfficialFlags, type SpecFieldFlags } from "../spec/flag-overrides.js";
+import {
+  checkReady,
+  loadOfficialRecipe,
+  type RecipeFlags,
+  withAbsolutePaths,
+} from "../spec/load-recipe.js";
 import { loadPlan, loadSpec } from "../spec/load-spec.js";
 import { type Override, parseOverride } from "../spec/overrides.js";
 import { executeStages, holdsStages } from "../stages/run-stages.js";
@@ -15,30 +23,59 @@ interface SpecFlags extends RunFlags {
   readonly resume?: boolean;
 }
 
-export interface TrainFlags extends SpecFlags {
-  readonly workers?: number;
-  readonly steps?: number;
-  readonly seed?: number;
-  readonly engine?: string;
-  readonly exchangeDtype?: string;
-  readonly data?: string;
+export interface TrainFlags extends Omit<SpecFlags, "spec">, RecipeFlags, SpecFieldFlags {
+  /** Absent with `config`. */
+  readonly spec?: string;
+  /** A config file of DINOv2 or DINOv3. */
+  readonly config?: string;
+  readonly verbose?: boolean;
 }
 
 /** Everything on this machine. Returns the exit code. */
 export async function trainCommand(flags: TrainFlags, io: Io): Promise<number> {
+  const { config } = flags;
+  if (config !== undefined) return execute(await officialStart(flags, config, io), flags, io);
   const overrides = allOverrides(flags, flagOverrides(flags, io.cwd));
-  const plan = await loadPlan(resolve(io.cwd, flags.spec), overrides);
+  const plan = await loadPlan(resolve(io.cwd, specOf(flags)), overrides);
   const resume = flags.resume === true;
   if ("stages" in plan) {
     const runDir = await runDirOf(flags.runDir, resume, plan.name, io.cwd);
     return executeStages({ runDir, source: plan.stages, resume, flags }, io);
   }
   const runDir = await runDirOf(flags.runDir, resume, plan.spec.name, io.cwd);
-  const started = { runDir, spec: plan.spec, resume };
+  return execute({ runDir, spec: plan.spec, resume }, flags, io);
+}
+
+function execute(started: StartedRun, flags: RunFlags, io: Io): Promise<number> {
   return executeRun(
     { ...started, flags, host: "127.0.0.1", localWorkers: started.spec.fleet.workers },
     io,
   );
+}
+
+function specOf(flags: TrainFlags): string {
+  refuseOfficialFlags(flags);
+  if (flags.spec !== undefined) return flags.spec;
+  throw new PaddockError(
+    "invalid-argument",
+    "expected a run spec, or --config with a config file of DINOv2 or DINOv3, received neither; examples lie in deploy/runs",
+  );
+}
+
+/** A run of an official config; its effective recipe is shown, and kept in the run directory. */
+async function officialStart(flags: TrainFlags, config: string, io: Io): Promise<StartedRun> {
+  // With --config the first word is an override too.
+  const overrides = [...(flags.spec === undefined ? [] : [flags.spec]), ...flags.overrides];
+  const request = { flags, overrides, fromFlags: flagOverrides(flags, io.cwd), cwd: io.cwd };
+  const recipe = await loadOfficialRecipe(resolve(io.cwd, config), request);
+  checkReady(recipe, config);
+  const text = recipeText(recipe);
+  if (flags.json !== true) io.out(flags.verbose === true ? text : shortRecipeText(recipe));
+  const spec = withAbsolutePaths(recipe.spec, io.cwd);
+  const resume = flags.resume === true;
+  const runDir = await runDirOf(flags.runDir, resume, spec.name, io.cwd);
+  const notes = { "recipe.txt": text, "recipe.json": recipeJson(recipe) };
+  return { runDir, spec, resume, notes };
 }
 
 export interface CoordinatorFlags extends SpecFlags {
@@ -74,7 +111,10 @@ export async function resumeCommand(flags: ResumeFlags, io: Io): Promise<number>
   );
 }
 
-function allOverrides(flags: SpecFlags, fromFlags: readonly Override[]): Override[] {
+function allOverrides(
+  flags: Pick<SpecFlags, "overrides">,
+  fromFlags: readonly Override[],
+): Override[] {
   return [...fromFlags, ...flags.overrides.map(parseOverride)];
 }
 
@@ -86,21 +126,6 @@ async function runDirOf(
 ): Promise<string> {
   if (named !== undefined) return resolve(cwd, named);
   return resume ? newestRunDir(cwd, name) : newRunDir(cwd, name, new Date());
-}
-
-/** The fields of the spec that flags stand for. */
-function flagOverrides(flags: TrainFlags, cwd: string): Override[] {
-  const fields: [string, unknown][] = [
-    ["fleet.workers", flags.workers],
-    ["steps", flags.steps],
-    ["seed", flags.seed],
-    ["engine.name", flags.engine],
-    ["exchange.dtype", flags.exchangeDtype],
-    ["data.path", flags.data === undefined ? undefined : resolve(cwd, flags.data)],
-  ];
-  return fields
-    .filter(([, value]) => value !== undefined)
-    .map(([path, value]) => ({ path: path.split("."), value }));
 }
 
 function withWorkers(spec: RunSpec, workers: number | undefined): RunSpec {

@@ -1,5 +1,6 @@
 /** One run from its checks to its result: what all commands that train share. */
-import { rm } from "node:fs/promises";
+import { rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { isErrorCode, PaddockError, type RunSpec } from "@paddock/contract";
 import type { CoordinatorResult } from "@paddock/coordinator";
 import { openDataset } from "@paddock/data";
@@ -20,11 +21,13 @@ export interface RunFlags {
 }
 
 /** What to run, and where. */
-interface StartedRun {
+export interface StartedRun {
   /** Absolute. */
   readonly runDir: string;
   readonly spec: RunSpec;
   readonly resume: boolean;
+  /** Texts to keep in the run directory, by file name. */
+  readonly notes?: Readonly<Record<string, string>>;
 }
 
 export interface RunPlan extends StartedRun {
@@ -47,6 +50,9 @@ export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
     flags.json === true,
   );
   try {
+    for (const [name, text] of Object.entries(plan.notes ?? {})) {
+      await writeFile(join(runDir, name), text);
+    }
     const end = await runLocally({
       ...plan,
       port: flags.port,

@@ -47,6 +47,11 @@ async function loadAs<T>(
   }
 }
 
+/** What the file itself holds. */
+export async function readSpecValue(file: string): Promise<unknown> {
+  return (await readSource(file)).value;
+}
+
 async function readSource(file: string): Promise<Source> {
   if (extname(file) === ".ts") {
     await readText(file);
