@@ -9,6 +9,7 @@ import {
 import {
   type Centers,
   type ChooseSequences,
+  type DrawRope,
   type FlatMath,
   features,
   flatGradient,
@@ -21,6 +22,7 @@ import {
   type RankLosses,
   referenceFlatMath,
   type StepDeps,
+  type TrainStepArgs,
   trainStep,
   updateUnit,
   viewUnit,
@@ -37,6 +39,8 @@ export interface RunState {
   readonly teacher: Vectors;
   readonly m: Vectors;
   readonly v: Vectors;
+  /** Of a teacher that does not follow the student. */
+  readonly frozen?: Vectors;
   centers: Centers;
 }
 
@@ -50,6 +54,8 @@ export interface StepInputs {
   /** Updates the weights; the reference by default. */
   readonly flat?: FlatMath | null;
   readonly chooseSequences?: ChooseSequences;
+  readonly drawRope?: DrawRope;
+  readonly observe?: TrainStepArgs["observe"];
   /** Factor on the loss, 1 by default; gradients are given without it. */
   readonly lossScale?: number;
 }
@@ -68,19 +74,8 @@ export interface StepOutcome {
 
 /** One step and its update of `state`. */
 export async function runStep(state: RunState, inputs: StepInputs): Promise<StepOutcome> {
-  const { layout, spec, scalars, step, batch, chooseSequences, lossScale = 1 } = inputs;
-  const grads: Vectors = new Map();
-  const { losses, centers } = await trainStep({
-    spec,
-    layout,
-    step,
-    scalars,
-    lossScale,
-    batches: [batch],
-    centers: state.centers,
-    deps: depsOf(state, layout, spec.engine.precision, grads),
-    ...(chooseSequences ? { chooseSequences } : {}),
-  });
+  const { layout, spec, scalars, step, lossScale = 1 } = inputs;
+  const { losses, centers, grads } = await computeStep(state, inputs);
   for (const grad of grads.values()) referenceFlatMath.scale(grad, 1 / lossScale);
   state.centers = centers;
   const nodes = normNodes(vectors, layout, ({ name }) => ({
@@ -110,6 +105,30 @@ export async function runStep(state: RunState, inputs: StepInputs): Promise<Step
   }
   const gradNorm = new Map(Object.entries(norms.submodules));
   return { losses: losses[0] as RankLosses, grads, clipped, gradNorm, norms: norms.all };
+}
+
+/** Losses and gradients of a step, which changes nothing. */
+export async function computeStep(
+  state: RunState,
+  inputs: StepInputs,
+): Promise<{ losses: readonly RankLosses[]; centers: Centers; grads: Vectors }> {
+  const { layout, spec, scalars, step, batch, lossScale = 1 } = inputs;
+  const { chooseSequences, drawRope, observe } = inputs;
+  const grads: Vectors = new Map();
+  const { losses, centers } = await trainStep({
+    spec,
+    layout,
+    step,
+    scalars,
+    lossScale,
+    batches: [batch],
+    centers: state.centers,
+    deps: depsOf(state, layout, spec.engine.precision, grads),
+    ...(chooseSequences ? { chooseSequences } : {}),
+    ...(drawRope ? { drawRope } : {}),
+    ...(observe ? { observe } : {}),
+  });
+  return { losses, centers, grads };
 }
 
 export interface ScoreInputs {
@@ -151,7 +170,7 @@ function depsOf(state: RunState, layout: Layout, precision: Precision, grads: Ve
   };
   return {
     async gather(side, name) {
-      const flat = tf.tensor1d(state[side as "student" | "teacher"].get(name) as Float32Array);
+      const flat = tf.tensor1d(state[side]?.get(name) as Float32Array);
       const tensors = viewUnit(unitOf(name), flat, precision);
       flat.dispose();
       return { tensors, release: () => tf.dispose(Object.values(tensors)) };

@@ -1,5 +1,6 @@
 /** All kinds of golden files. A file must match exactly one of them. */
 import type { Kind } from "../kind.js";
+import { archStep } from "./arch-step.js";
 import { augmentCropBoxes } from "./augment-crop-boxes.js";
 import { augmentCropResize } from "./augment-crop-resize.js";
 import { augmentGram } from "./augment-gram.js";
@@ -27,6 +28,7 @@ import { vitList } from "./vit-list.js";
 import { vitV1 } from "./vit-v1.js";
 
 export const kinds: readonly Kind[] = [
+  archStep,
   dinoHead,
   dinoLossV1,
   dinoLoss,

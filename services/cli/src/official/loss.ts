@@ -102,6 +102,7 @@ function gram(draft: Draft): GramInput {
     teacher: ema ? "ema" : "frozen",
     checkpoint: ema ? null : gramCheckpoint(draft),
     update: ema ? null : gramUpdate(draft),
+    loadStep: ema ? null : gramLoadStep(draft),
     normalized: draft.boolean("gram.normalized"),
     imageLevel,
     negatives: negatives(draft),
@@ -146,25 +147,22 @@ function gramCheckpoint(draft: Draft): string | null {
 
 /** The official code updates after step n when n >= it_first_update and n is a multiple of update_frequency. */
 function gramUpdate(draft: Draft): GramInput["update"] {
-  const load = draft.number("gram.it_load_ema_teacher");
   const every = draft.number("gram.update_frequency");
   const earliest = draft.number("gram.it_first_update");
   const max = draft.optionalNumber("gram.max_updates");
-  if (!draft.boolean("gram.rep_update")) {
-    return load > 0 ? { first: load, every: draft.epochs("optim.epochs"), max: 1 } : null;
-  }
-  draft.demand(
-    load <= 0,
-    "gram.it_load_ema_teacher",
-    "0 or -1 where gram.rep_update is true",
-    "set gram.it_first_update to that step instead",
-  );
+  if (!draft.boolean("gram.rep_update")) return null;
   const first = draft.derive(
     "loss.gram.update.first",
     Math.ceil(Math.max(1, earliest) / every) * every,
     "first multiple of gram.update_frequency from gram.it_first_update",
   );
   return { first, every, max };
+}
+
+/** 0 is the run's own first teacher, which the frozen one is anyhow. */
+function gramLoadStep(draft: Draft): number | null {
+  const step = draft.number("gram.it_load_ema_teacher");
+  return step > 0 ? step : null;
 }
 
 function negatives(draft: Draft): "keep" | "remove" | "remove-teacher" {
