@@ -10,7 +10,7 @@ interface Entry {
 }
 
 /** The projects whose code the files were recorded from, and their augmentations. */
-export const families = ["dinov1", "dinov2", "dinov3", "augment"] as const;
+const families = ["dinov1", "dinov2", "dinov3", "augment"] as const;
 export type Family = (typeof families)[number];
 
 export interface Golden {

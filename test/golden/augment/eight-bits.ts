@@ -32,7 +32,7 @@ export function jittered(
   return op === "brightness" ? current.map(Math.floor) : cut(current);
 }
 
-export function rounded(levels: Float32Array): Float32Array {
+function rounded(levels: Float32Array): Float32Array {
   return levels.map((level) => Math.round(level));
 }
 
@@ -83,7 +83,7 @@ function imageOf(levels: Float32Array, height: number, width: number): Image {
   return { height, width, channels: 3, pixels: Uint8Array.from(rounded(levels)) };
 }
 
-export function recoloredLevels(
+function recoloredLevels(
   levels: Float32Array,
   { jitter, grayscale }: Pick<CropPlan, "jitter" | "grayscale">,
 ): Float32Array {

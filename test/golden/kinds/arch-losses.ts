@@ -4,7 +4,7 @@ import { dinoPairs, gramLoss, gramPatches } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { asLoss, asRelative } from "../check.js";
 import { computeStep, type StepInputs, type StepOutcome } from "../one-rank.js";
-import type { ArchRun } from "./arch-step.js";
+import type { ArchRun } from "./arch-run.js";
 
 /** By their official names. */
 type Reported = Readonly<Record<string, number>>;

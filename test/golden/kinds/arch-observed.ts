@@ -4,7 +4,7 @@ import * as tf from "@tensorflow/tfjs-core";
 import { parametersOf } from "../backbone.js";
 import { asOutput, asProbability } from "../check.js";
 import type { Golden } from "../file.js";
-import type { ArchRun } from "./arch-step.js";
+import type { ArchRun } from "./arch-run.js";
 
 interface Rows {
   readonly values: Float32Array;

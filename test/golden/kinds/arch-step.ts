@@ -5,9 +5,7 @@
 import {
   frozenUnitsOf,
   gramUpdateDue,
-  type Layout,
   layoutOf,
-  type RunSpec,
   type StepScalars,
   scalarsAt,
 } from "@paddock/contract";
@@ -25,21 +23,12 @@ import {
 import { ropeDraw } from "../draws.js";
 import type { Golden } from "../file.js";
 import type { Kind } from "../kind.js";
-import { emptyVectors, type Place, placesOf, readInto } from "../official-names.js";
+import { emptyVectors, placesOf, readInto } from "../official-names.js";
 import { type RunState, runStep, type StepInputs, type StepOutcome } from "../one-rank.js";
 import { checkLosses, checkStatistics } from "./arch-losses.js";
 import { Observed } from "./arch-observed.js";
+import type { ArchRun } from "./arch-run.js";
 import { archSpec } from "./arch-spec.js";
-
-/** One file being run. */
-export interface ArchRun {
-  readonly golden: Golden;
-  readonly check: Check;
-  readonly spec: RunSpec;
-  readonly layout: Layout;
-  readonly places: readonly Place[];
-  readonly state: RunState;
-}
 
 export const archStep: Kind = {
   name: "arch-step",

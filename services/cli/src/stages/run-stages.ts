@@ -23,7 +23,7 @@ export function holdsStages(runDir: string): boolean {
 }
 
 /** The folder of the stage that runs, ran last, or is next. */
-export async function currentStageDir(runDir: string): Promise<string> {
+async function currentStageDir(runDir: string): Promise<string> {
   const folders = stageDirs(runDir, await readStages(runDir));
   return folders.findLast(holdsRun) ?? (folders[0] as string);
 }
@@ -33,7 +33,7 @@ export async function resolveStage(runDir: string): Promise<string> {
   return holdsStages(runDir) ? currentStageDir(runDir) : runDir;
 }
 
-export async function readStages(runDir: string): Promise<StagedSpec> {
+async function readStages(runDir: string): Promise<StagedSpec> {
   return parseStages(JSON.parse(await readFile(join(runDir, file), "utf8")));
 }
 
