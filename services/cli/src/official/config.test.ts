@@ -206,11 +206,11 @@ test("precision is the config's, the flag's, or fp32 where nothing else pays, an
 });
 
 test("weights to start from", () => {
-  expect(v2({ overrides: ["student.pretrained_weights=/w.safetensors"] }).spec.init).toEqual({
+  expect(v2({ overrides: ["student.pretrained_weights=/w.safetensors"] }).spec.init).toMatchObject({
     checkpoint: "/w.safetensors",
     load: "backbone",
   });
-  expect(v3({ overrides: ["student.resume_from_teacher_chkpt=/c"] }).spec.init).toEqual({
+  expect(v3({ overrides: ["student.resume_from_teacher_chkpt=/c"] }).spec.init).toMatchObject({
     checkpoint: "/c",
     load: "teacher",
   });
