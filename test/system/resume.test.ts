@@ -1,12 +1,11 @@
 /** Kill everything at a random moment, resume with another number of workers: the losses go on as if nothing had happened. */
-import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { killAll } from "../support/kill.js";
 import {
   paddock,
   readSteps,
-  type Started,
   scratch,
   startPaddock,
   trajectory,
@@ -28,29 +27,6 @@ beforeAll(async () => {
   undisturbed = trajectory(runDir);
   expect(undisturbed).toHaveLength(steps);
 });
-
-/** Every process below `root`, itself included: workers have process groups of their own. */
-function processTree(root: number): number[] {
-  const parents = execFileSync("ps", ["-eo", "pid=,ppid="], { encoding: "utf8" })
-    .trim()
-    .split("\n")
-    .map((line) => line.trim().split(/\s+/).map(Number) as [number, number]);
-  const found = [root];
-  for (const pid of found)
-    found.push(...parents.filter(([, ppid]) => ppid === pid).map(([child]) => child));
-  return found;
-}
-
-async function killAll({ process: child, done }: Started): Promise<void> {
-  for (const pid of processTree(child.pid as number).reverse()) {
-    try {
-      process.kill(pid, "SIGKILL");
-    } catch {
-      // It ended by itself in between.
-    }
-  }
-  await done;
-}
 
 test.each([1, 2, 3, 4, 5])(
   "a SIGKILL to all processes at a random moment loses nothing (%i)",
