@@ -104,7 +104,7 @@ async function verdictOf(name: string, folder: string): Promise<Verdict> {
     "numerics",
     "test/numerics/golden.test.ts",
     "-t",
-    "golden files on torch",
+    "golden files on 'torch'",
     "--reporter=json",
     `--outputFile=${report}`,
   ];

@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { parseRunSpec } from "@paddock/contract";
+import { loadPlan } from "@paddock/cli";
 import { expect, test } from "vitest";
 import { parse } from "yaml";
 
@@ -12,8 +12,8 @@ test("every run in deploy/runs is a valid spec", async () => {
   const files = (await readdir(join(deploy, "runs"))).filter((name) => name.endsWith(".yaml"));
   expect(files.length).toBeGreaterThan(0);
   for (const file of files) {
-    const spec = parseRunSpec(parse(await readFile(join(deploy, "runs", file), "utf8")));
-    expect(`${spec.name}.yaml`).toBe(file);
+    const plan = await loadPlan(join(deploy, "runs", file), []);
+    expect(`${"spec" in plan ? plan.spec.name : plan.name}.yaml`).toBe(file);
   }
 });
 

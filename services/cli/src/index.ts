@@ -3,3 +3,4 @@ export type { Io } from "./io.js";
 export { type OfficialInput, officialRecipe, type Recipe } from "./official/recipe.js";
 export { runCli } from "./program.js";
 export { writeReport } from "./report/write-report.js";
+export { loadPlan } from "./spec/load-spec.js";

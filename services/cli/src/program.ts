@@ -69,9 +69,13 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
       done(await recipeCommand({ file, overrides, ...flags }, io)),
     );
 
-  withRunFlags(add("coordinator", "only the coordinator of a run: workers join from elsewhere"))
-    .argument("<spec>", "run spec: .yaml, .json or .ts")
+  withOfficialFlags(
+    withRunFlags(add("coordinator", "only the coordinator of a run: workers join from elsewhere")),
+  )
+    .argument("[spec]", "run spec: .yaml, .json or .ts")
     .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
+    .option("--config <file>", "a training config of DINOv2 or DINOv3 instead of a run spec")
+    .option("--verbose", "with --config: print the whole effective recipe")
     .option("--host <address>", "address to listen on", "127.0.0.1")
     .option("--resume", "continue the run in --run-dir")
     .action(async (spec, overrides, flags) =>
@@ -146,7 +150,7 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
 /** Flags that say what an official config leaves to its launcher and to the machine. */
 function withOfficialFlags(command: Command): Command {
   return command
-    .option("--workers <W>", "worker processes to start, at most the logical ranks", positive)
+    .option("--workers <W>", "worker processes, at most the logical ranks", positive)
     .option("--engine <E>", "auto, torch, tensorflow or wasm")
     .option("--data <dir>", "folder of the training images")
     .option(

@@ -23,13 +23,16 @@ interface SpecFlags extends RunFlags {
   readonly resume?: boolean;
 }
 
-export interface TrainFlags extends Omit<SpecFlags, "spec">, RecipeFlags, SpecFieldFlags {
+/** Flags of the commands that start a run. */
+interface StartFlags extends Omit<SpecFlags, "spec">, RecipeFlags, SpecFieldFlags {
   /** Absent with `config`. */
   readonly spec?: string;
   /** A config file of DINOv2 or DINOv3. */
   readonly config?: string;
   readonly verbose?: boolean;
 }
+
+export type TrainFlags = StartFlags;
 
 /** Everything on this machine. Returns the exit code. */
 export async function trainCommand(flags: TrainFlags, io: Io): Promise<number> {
@@ -53,7 +56,7 @@ function execute(started: StartedRun, flags: RunFlags, io: Io): Promise<number> 
   );
 }
 
-function specOf(flags: TrainFlags): string {
+function specOf(flags: StartFlags): string {
   refuseOfficialFlags(flags);
   if (flags.spec !== undefined) return flags.spec;
   throw new PaddockError(
@@ -63,7 +66,7 @@ function specOf(flags: TrainFlags): string {
 }
 
 /** A run of an official config; its effective recipe is shown, and kept in the run directory. */
-async function officialStart(flags: TrainFlags, config: string, io: Io): Promise<StartedRun> {
+async function officialStart(flags: StartFlags, config: string, io: Io): Promise<StartedRun> {
   // With --config the first word is an override too.
   const overrides = [...(flags.spec === undefined ? [] : [flags.spec]), ...flags.overrides];
   const request = { flags, overrides, fromFlags: flagOverrides(flags, io.cwd), cwd: io.cwd };
@@ -78,17 +81,24 @@ async function officialStart(flags: TrainFlags, config: string, io: Io): Promise
   return { runDir, spec, resume, notes };
 }
 
-export interface CoordinatorFlags extends SpecFlags {
+export interface CoordinatorFlags extends StartFlags {
   readonly host: string;
 }
 
 /** Only the coordinator. Returns the exit code. */
 export async function coordinatorCommand(flags: CoordinatorFlags, io: Io): Promise<number> {
-  const spec = await loadSpec(resolve(io.cwd, flags.spec), allOverrides(flags, []));
+  const { config } = flags;
+  const started =
+    config === undefined ? await specStart(flags, io) : await officialStart(flags, config, io);
+  return executeRun({ ...started, flags, host: flags.host, localWorkers: 0 }, io);
+}
+
+async function specStart(flags: CoordinatorFlags, io: Io): Promise<StartedRun> {
+  const overrides = allOverrides(flags, flagOverrides(flags, io.cwd));
+  const spec = await loadSpec(resolve(io.cwd, specOf(flags)), overrides);
   const resume = flags.resume === true;
   const runDir = await runDirOf(flags.runDir, resume, spec.name, io.cwd);
-  const started = { runDir, spec, resume };
-  return executeRun({ ...started, flags, host: flags.host, localWorkers: 0 }, io);
+  return { runDir, spec, resume };
 }
 
 export interface ResumeFlags extends RunFlags {

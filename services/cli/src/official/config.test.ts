@@ -205,6 +205,22 @@ test("precision is the config's, the flag's, or fp32 where nothing else pays, an
   );
 });
 
+test("fp16 exchange on request brings its scale, and is said to be the command line's", () => {
+  const { spec, derived } = officialRecipe({
+    file: parseConfig("optim: { lr: 1e-3 }\ngram: { use_loss: false }", "x.yaml"),
+    where: "x.yaml",
+    overrides: [],
+    specOverrides: [{ path: ["exchange", "dtype"], value: "fp16" }],
+    family: null,
+    allowUnknown: false,
+    options: optionsFor({}),
+  });
+  expect(spec.exchange).toMatchObject({ dtype: "fp16", initialScale: 65536 });
+  expect(derived.filter(({ key }) => key === "exchange.dtype")).toEqual([
+    { key: "exchange.dtype", value: "fp16", formula: "command line" },
+  ]);
+});
+
 test("weights to start from", () => {
   expect(v2({ overrides: ["student.pretrained_weights=/w.safetensors"] }).spec.init).toMatchObject({
     checkpoint: "/w.safetensors",

@@ -129,8 +129,12 @@ export class Draft {
     );
   }
 
+  /** Notes a derived value, in place of an earlier one of that key, and returns it. */
   derive<T>(key: string, value: T, formula: string): T {
-    this.derived.push({ key, value, formula });
+    const row = { key, value, formula };
+    const at = this.derived.findIndex((earlier) => earlier.key === key);
+    if (at < 0) this.derived.push(row);
+    else this.derived[at] = row;
     return value;
   }
 

@@ -150,7 +150,15 @@ function checkArchitecture(draft: Draft): void {
 
 function withFlags(spec: RunSpecInput, flags: readonly Override[], draft: Draft): unknown {
   for (const { path, value } of flags) draft.derive(path.join("."), value, "command line");
-  return applyOverrides(spec, flags);
+  return applyOverrides(spec, [...scaleFor(spec, flags, draft), ...flags]);
+}
+
+/** Gradients that travel in fp16 on request need the scale that nothing else asked for. */
+function scaleFor(spec: RunSpecInput, flags: readonly Override[], draft: Draft): Override[] {
+  const dtype = flags.findLast(({ path }) => path.join(".") === "exchange.dtype")?.value;
+  if (dtype !== "fp16" || spec.exchange?.dtype === "fp16") return [];
+  const value = draft.derive("exchange.initialScale", 65536, "gradients travel in fp16");
+  return [{ path: ["exchange", "initialScale"], value }];
 }
 
 /** A warning for each key that somebody set and that changes nothing here. */
