@@ -4,7 +4,7 @@ import type { RunSpec } from "@paddock/contract";
 import { onlyKnown } from "../config.js";
 import type { Golden } from "../file.js";
 
-const sections = ["dino", "ibot", "gram", "student", "teacher", "optim", "crops"];
+const sections = ["dino", "ibot", "gram", "student", "teacher", "optim", "crops", "schedules"];
 const known = [
   ...sections,
   ...["centering", "batch", "OFFICIAL_EPOCH_LENGTH", "steps", "first_iteration", "submodules"],

@@ -99,13 +99,15 @@ async function begin(golden: Golden, check: Check): Promise<ArchRun> {
 function batchOf(golden: Golden): RankBatch {
   const crops = (name: string) => cropsOf(golden, `inputs.collated_${name}_crops`).pixels;
   const gram = golden.has("inputs.collated_gram_teacher_crops");
+  const masked = golden.has("inputs.mask_indices_list");
   return {
     rank: 0,
     globalCrops: crops("global"),
     localCrops: golden.has("inputs.collated_local_crops") ? crops("local") : null,
     gramCrops: gram ? crops("gram_teacher") : null,
-    maskRows: golden.i32("inputs.mask_indices_list"),
-    maskWeights: golden.f32("inputs.masks_weight"),
+    // Empty tensors are left out.
+    maskRows: masked ? golden.i32("inputs.mask_indices_list") : new Int32Array(0),
+    maskWeights: masked ? golden.f32("inputs.masks_weight") : new Float32Array(0),
   };
 }
 
