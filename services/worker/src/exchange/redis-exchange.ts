@@ -47,11 +47,13 @@ const leastInFlightBytes = 2 ** 20;
 export function redisMemoryBound(o: {
   /** Elements of the layout. */
   readonly parameters: number;
+  /** Elements of a frozen teacher. */
+  readonly frozen?: number;
   readonly workers: number;
   readonly dtypeBytes: number;
   readonly maxInFlightBytes: number;
 }): number {
-  const published = 2 * 2 * o.parameters * o.dtypeBytes;
+  const published = 2 * (2 * o.parameters + (o.frozen ?? 0)) * o.dtypeBytes;
   const inFlight = o.workers * Math.max(o.maxInFlightBytes, leastInFlightBytes);
   return 1.25 * (published + inFlight) + o.workers * 9 * 2 ** 20 + 8 * 2 ** 20;
 }

@@ -85,5 +85,6 @@ test("the bound grows with published weights, workers and bytes in flight", () =
   const base = { parameters: 1e6, workers: 2, dtypeBytes: 2, maxInFlightBytes: 2e6 };
   const bound = redisMemoryBound(base);
   expect(redisMemoryBound({ ...base, parameters: 2e6 }) - bound).toBe(1.25 * 8e6);
+  expect(redisMemoryBound({ ...base, frozen: 1e6 }) - bound).toBe(1.25 * 4e6);
   expect(redisMemoryBound({ ...base, maxInFlightBytes: 4e6 }) - bound).toBe(1.25 * 4e6);
 });
