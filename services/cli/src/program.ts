@@ -35,6 +35,17 @@ function exitCodeOf(error: unknown, io: Io): number {
   return known.exitCode;
 }
 
+const trainExamples = `
+Examples:
+  paddock train deploy/runs/fashion-mnist.yaml --workers 2 optimizer.clipNorm=1
+  paddock train deploy/runs/four-stages.yaml
+  paddock train --config vitl16_short.yaml --data images/train student.arch=vit_small train.batch_size_per_gpu=8`;
+
+const recipeExamples = `
+Examples:
+  paddock recipe vitl16_short.yaml --logical-ranks 32
+  paddock recipe deploy/runs/fashion-mnist.yaml loss.koleo=0`;
+
 function buildProgram(io: Io, done: (code: number) => void): Command {
   const program = new Command("paddock")
     .description("Pretrain Vision Transformers without labels on a fleet of workers.")
@@ -47,10 +58,11 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
   withOfficialFlags(
     withRunFlags(add("train", "train a run spec on this machine: Redis, coordinator and workers")),
   )
-    .argument("[spec]", "run spec: .yaml, .json or .ts")
+    .argument("[spec]", "run spec, or a spec with stages: .yaml, .json or .ts")
     .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
     .option("--config <file>", "a training config of DINOv2 or DINOv3 instead of a run spec")
     .option("--verbose", "with --config: print the whole effective recipe")
+    .addHelpText("after", trainExamples)
     .option("--steps <N>", "optimizer steps", positive)
     .option("--seed <S>", "seed of everything random", natural)
     .option("--exchange-dtype <dtype>", "fp32 or fp16")
@@ -65,6 +77,7 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .argument("<file>", "a training config of DINOv2 or DINOv3, or a run spec")
     .argument("[overrides...]", "keys to set: a.b=c, values as YAML")
     .option("--json", "as one JSON object, the run spec included")
+    .addHelpText("after", recipeExamples)
     .action(async (file, overrides, flags) =>
       done(await recipeCommand({ file, overrides, ...flags }, io)),
     );
@@ -88,7 +101,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .argument("[flags...]")
     .action(async (flags) => done(await workerCommand(flags, io)));
 
-  withRunFlags(add("resume", "continue a run exactly, from its last checkpoint"), false)
+  withRunFlags(
+    add("resume", "continue a run, or its stages, exactly from the last checkpoint"),
+    false,
+  )
     .argument("<run-dir>")
     .option("--workers <W>", "worker processes: any number up to logicalRanks", positive)
     .action(async (runDir, flags) => done(await resumeCommand({ runDir, ...flags }, io)));

@@ -2,16 +2,10 @@
 import { z } from "zod";
 import { PaddockError } from "../errors.js";
 import { CropsSpec, cropProblems, DataSpec, MaskSpec } from "./data.js";
+import { originHash } from "./hash.js";
 import { HeadsSpec, ModelSpec, sizeOfModel } from "./model.js";
 import { nearest } from "./nearest.js";
 import { LossSpec, OptimizerSpec, ScheduleSpec } from "./train.js";
-
-/** Null: not checked. */
-const hash = z
-  .string()
-  .regex(/^[0-9a-f]{64}$/)
-  .nullable()
-  .default(null);
 
 export const RunSpec = z.strictObject({
   /** Name shown in reports and metrics. */
@@ -46,7 +40,7 @@ export const RunSpec = z.strictObject({
        */
       load: z.enum(["resume", "teacher", "backbone"]).default("teacher"),
       /** SHA-256 of the checkpoint's manifest.json, or of the file; written down when the run starts, checked whenever it is read. */
-      sha256: hash,
+      sha256: originHash,
     })
     .nullable()
     .default(null),
@@ -55,7 +49,7 @@ export const RunSpec = z.strictObject({
     .strictObject({
       /** Checkpoint directory whose teacher it is. */
       checkpoint: z.string().min(1),
-      sha256: hash,
+      sha256: originHash,
       /** What was trained there. Prototypes and patch size must be the student's. */
       model: ModelSpec,
       heads: HeadsSpec,

@@ -1,5 +1,6 @@
 /** Losses, optimizer and schedules. Every schedule is a pure function of the step. */
 import { z } from "zod";
+import { originHash } from "./hash.js";
 
 const weight = z.number().nonnegative();
 const steps = z.number().int().nonnegative();
@@ -11,11 +12,7 @@ const GramSpec = z.strictObject({
   /** Checkpoint directory whose teacher the frozen one starts from; null: from this run's first teacher. */
   checkpoint: z.string().min(1).nullable().default(null),
   /** SHA-256 of its manifest.json; null: not checked. */
-  sha256: z
-    .string()
-    .regex(/^[0-9a-f]{64}$/)
-    .nullable()
-    .default(null),
+  sha256: originHash,
   /** Copy the EMA teacher into the frozen one: after step `first`, then every `every` steps, `max` times (null: no end). null: never. */
   update: z
     .strictObject({

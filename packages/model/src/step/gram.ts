@@ -2,15 +2,14 @@
  * The Gram loss in a training step: which patches take part, the teacher's side of them, and the loss with its gradient.
  * Shapes: B images per rank, P patches of a global crop, G patches that take part, D width.
  */
-import { invariant, type RunSpec } from "@paddock/contract";
+import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import { gramLoss, gramPatches, resizePatches } from "../loss/gram.js";
-import { vitConfigOf } from "../vit/config.js";
 import { type CropGroup, patchify } from "../vit/embed.js";
 import { patchRows } from "../vit/output.js";
+import { backboneForward } from "./backbone-forward.js";
 import { cropGroups, maskedRows, type StepContext } from "./context.js";
 import type { RankBatch } from "./contract.js";
-import { frozenForward } from "./frozen-forward.js";
 
 /** Flat patches i * P + p of a rank's global crops that take part, in order; empty without the loss. */
 export function gramRows({ spec }: StepContext, batch: RankBatch, patches: number): Int32Array {
@@ -37,7 +36,7 @@ export async function frozenGramTargets(ctx: StepContext): Promise<tf.Tensor2D[]
   if (gram?.teacher !== "frozen") return undefined;
   const crops = batches.map((batch, r) => gramCrops(ctx, batch, r));
   const images = 2 * spec.batchPerRank;
-  const rows = await frozenForward(ctx, {
+  const rows = await backboneForward(ctx, {
     side: "frozen",
     config,
     crops,
@@ -99,11 +98,4 @@ export function rankGram(ctx: StepContext, student: tf.Tensor2D, teacher: tf.Ten
     const { loss, dx } = gramLoss(byImage(student), byImage(teacher), gram, weight);
     return { value: loss, gradient: tf.reshape(dx, student.shape) as tf.Tensor2D };
   });
-}
-
-/** Whose network makes the targets: the EMA teacher's, or that of a distillation teacher. */
-export function targetNetwork(spec: RunSpec, frozen: RunSpec) {
-  return spec.distillation
-    ? ({ side: "frozen", config: vitConfigOf(frozen) } as const)
-    : ({ side: "teacher", config: vitConfigOf(spec) } as const);
 }

@@ -1,5 +1,5 @@
 /** Teacher forward: global crops only, evaluation mode, no masks; then its scores become targets. */
-import { frozenSpecOf } from "@paddock/contract";
+import { frozenSpecOf, type RunSpec } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import { headOf, headScores } from "../head/head.js";
 import { scoreBound } from "../head/prototypes.js";
@@ -11,8 +11,10 @@ import {
   readMeans,
 } from "../loss/centering.js";
 import { sinkhorn } from "../loss/sinkhorn.js";
+import { type VitConfig, vitConfigOf } from "../vit/config.js";
 import { type CropGroup, patchify } from "../vit/embed.js";
 import { clsRows, patchRows } from "../vit/output.js";
+import { backboneForward } from "./backbone-forward.js";
 import {
   cropGroups,
   hasOwnIbotHead,
@@ -21,8 +23,7 @@ import {
   type StepContext,
 } from "./context.js";
 import type { RankBatch, Side } from "./contract.js";
-import { frozenForward } from "./frozen-forward.js";
-import { gramRows, patchesPerCrop, targetNetwork } from "./gram.js";
+import { gramRows, patchesPerCrop } from "./gram.js";
 import { watchFeatures, watchScores } from "./monitor.js";
 
 /** Teacher scores of one local rank. */
@@ -55,7 +56,7 @@ export interface TeacherPass extends TeacherScores {
 
 export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
   const { spec, config, batches, held } = ctx;
-  const network = targetNetwork(spec, frozenSpecOf(spec));
+  const network = targetNetwork(spec);
   const crops = batches.map((batch) => {
     const [global] = cropGroups(ctx, batch, false) as [CropGroup];
     const patches = patchify(config, global);
@@ -67,7 +68,7 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
   const chosen = batches.map((batch) =>
     withGram ? gramRows(ctx, batch, patches) : new Int32Array(0),
   );
-  const rows = await frozenForward(ctx, {
+  const rows = await backboneForward(ctx, {
     ...network,
     crops,
     rowsOf: (r, sequences) => {
@@ -90,6 +91,12 @@ export async function teacherForward(ctx: StepContext): Promise<TeacherPass> {
     h.dispose();
   }
   return { ...(await teacherHeads(ctx, network.side, rows)), gram };
+}
+
+/** Whose network makes the targets: the EMA teacher's, or that of a distillation teacher. */
+function targetNetwork(spec: RunSpec): { readonly side: Side; readonly config: VitConfig } {
+  const side = spec.distillation ? "frozen" : "teacher";
+  return { side, config: vitConfigOf(spec.distillation ? frozenSpecOf(spec) : spec) };
 }
 
 /** Scores of the selected rows [2B + masked, D] of each rank, which it disposes. */

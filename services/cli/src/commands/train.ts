@@ -1,10 +1,11 @@
 /** `paddock train`, `coordinator` and `resume`: three ways to start one run. */
 import { join, resolve } from "node:path";
-import { PaddockError, type RunSpec } from "@paddock/contract";
+import { PaddockError } from "@paddock/contract";
 import type { Io } from "../io.js";
 import { recipeJson, recipeText, shortRecipeText } from "../official/text.js";
 import { executeRun, type RunFlags, type StartedRun } from "../run/execute-run.js";
 import { newestRunDir, newRunDir, readJson, readRunSpec } from "../run/run-directory.js";
+import { withWorkers } from "../run/with-workers.js";
 import { flagOverrides, refuseOfficialFlags, type SpecFieldFlags } from "../spec/flag-overrides.js";
 import {
   checkReady,
@@ -136,15 +137,4 @@ async function runDirOf(
 ): Promise<string> {
   if (named !== undefined) return resolve(cwd, named);
   return resume ? newestRunDir(cwd, name) : newRunDir(cwd, name, new Date());
-}
-
-function withWorkers(spec: RunSpec, workers: number | undefined): RunSpec {
-  if (workers === undefined) return spec;
-  if (workers > spec.logicalRanks) {
-    throw new PaddockError(
-      "invalid-argument",
-      `expected at most logicalRanks = ${spec.logicalRanks} workers, received ${workers}`,
-    );
-  }
-  return { ...spec, fleet: { ...spec.fleet, workers } };
 }

@@ -1,5 +1,5 @@
 /** Schedules and the rules that scale the learning rate to the batch. */
-import type { RunSpecInput } from "@paddock/contract";
+import { type LearningRateRule, type RunSpecInput, scaledLearningRate } from "@paddock/contract";
 import { isTree } from "./config.js";
 import type { Draft } from "./draft.js";
 
@@ -15,25 +15,25 @@ interface Scaling {
 function scalingOf(draft: Draft): Scaling {
   const batch = draft.number("train.batch_size_per_gpu") * draft.options.logicalRanks;
   const rule = draft.text("optim.scaling_rule");
-  const root = Math.sqrt(batch / 1024);
-  if (rule === "sqrt_wrt_1024") {
-    return draft.family === "dinov2"
-      ? { factor: root, formula: `sqrt(${batch} / 1024)` }
-      : { factor: 4 * root, formula: `4 * sqrt(${batch} / 1024)` };
-  }
+  const isV2 = draft.family === "dinov2";
+  const scaled = (known: LearningRateRule, formula: string): Scaling => ({
+    factor: scaledLearningRate(known, isV2 ? 2 : 3, 1, batch),
+    formula,
+  });
+  if (rule === "sqrt_wrt_1024") return scaled(rule, `${isV2 ? "" : "4 * "}sqrt(${batch} / 1024)`);
   draft.demand(
-    draft.family === "dinov3",
+    !isV2,
     "optim.scaling_rule",
     "sqrt_wrt_1024: DINOv2 has no other",
     "set optim.scaling_rule=sqrt_wrt_1024, and optim.base_lr for a batch of 1024",
   );
-  if (rule === "linear_wrt_256") return { factor: batch / 256, formula: `${batch} / 256` };
+  if (rule === "linear_wrt_256") return scaled(rule, `${batch} / 256`);
   draft.warn(
     "optim.scaling_rule",
     "note",
     `DINOv3 has no rule "${rule}" and then does not scale the learning rate; its rules are sqrt_wrt_1024 and linear_wrt_256`,
   );
-  return { factor: 1, formula: "1" };
+  return scaled("none", "1");
 }
 
 export function schedulesOf(draft: Draft): SchedulesInput {

@@ -7,6 +7,7 @@ import { listCheckpoints } from "@paddock/worker";
 import type { Io } from "../io.js";
 import { executeRun, type RunFlags } from "../run/execute-run.js";
 import { holdsRun, makeRunDir } from "../run/run-directory.js";
+import { withWorkers } from "../run/with-workers.js";
 import {
   needsCheckpoint,
   parseStages,
@@ -64,19 +65,17 @@ export async function executeStages(plan: StagesPlan, io: Io): Promise<number> {
   for (const [index, stage] of staged.stages.entries()) {
     const folder = folders[index] as string;
     if (await isFinished(folder)) continue;
-    const spec = specOfStage(stage, await lastCheckpointOf(stage, folders[index - 1]));
-    const sized = plan.workers
-      ? { ...spec, fleet: { ...spec.fleet, workers: plan.workers } }
-      : spec;
+    const before = await lastCheckpointOf(stage, folders[index - 1]);
+    const spec = withWorkers(specOfStage(stage, before), plan.workers);
     if (!flags.json) io.out(`stage ${index + 1} of ${folders.length}: ${stage.name}\n`);
     const code = await executeRun(
       {
         runDir: folder,
-        spec: sized,
+        spec,
         resume: holdsRun(folder),
         flags,
         host: "127.0.0.1",
-        localWorkers: sized.fleet.workers,
+        localWorkers: spec.fleet.workers,
       },
       io,
     );

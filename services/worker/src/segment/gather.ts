@@ -49,7 +49,7 @@ export class Gatherer<V> {
     this.#frozen = new Map(deps.frozen.map((unit) => [unit.name, unit]));
   }
 
-  /** Most bytes of units that were gathered (or on their way) at once since the last call. fp32, student and teacher. */
+  /** Most bytes of units that were gathered (or on their way) at once since the last call. fp32, of all sides. */
   takePeakBytes(): number {
     const peak = this.#peakBytes;
     this.#peakBytes = this.#gatheredBytes;

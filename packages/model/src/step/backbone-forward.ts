@@ -9,7 +9,7 @@ import { disposeRotation, rotationOf } from "../vit/rope.js";
 import type { StepContext } from "./context.js";
 import type { Side } from "./contract.js";
 
-export interface FrozenPass {
+export interface BackbonePass {
   readonly side: Side;
   readonly config: VitConfig;
   /** The crops of each local rank: one group, patches given or not. */
@@ -19,7 +19,10 @@ export interface FrozenPass {
 }
 
 /** Normed rows [S,D] of each local rank; held by the context, owned by the caller. */
-export async function frozenForward(ctx: StepContext, pass: FrozenPass): Promise<tf.Tensor2D[]> {
+export async function backboneForward(
+  ctx: StepContext,
+  pass: BackbonePass,
+): Promise<tf.Tensor2D[]> {
   const { side, config, crops } = pass;
   const { walk, held } = ctx;
   const sequences = crops.map((group) => sequencesOf(config, [group]));
