@@ -1,6 +1,7 @@
 /** The wire contract: message types, service definitions for grpc-js, the protocol's version. */
 export {
   type Assignment,
+  type CheckpointFailed,
   type CheckpointWritten,
   type CoordinatorMessage,
   type Decision,
@@ -9,8 +10,12 @@ export {
   type EvaluationDone,
   type Failed,
   type Goodbye,
+  type Held,
   type Hello,
+  type Holding,
+  type Leave,
   type ListRequest,
+  type LiveSource,
   type NormRoot,
   type Peer,
   type Prepared,

@@ -128,6 +128,18 @@ export type WorkerMessage =
       readonly kind: "failed";
       readonly failed: Failed;
     }
+  | {
+      readonly kind: "checkpointFailed";
+      readonly checkpointFailed: CheckpointFailed;
+    }
+  | {
+      readonly kind: "held";
+      readonly held: Held;
+    }
+  | {
+      readonly kind: "leave";
+      readonly leave: Leave;
+    }
   | { readonly kind?: undefined };
 export declare const WorkerMessage: Generated<WorkerMessage>;
 
@@ -145,8 +157,39 @@ export interface Hello {
   readonly threads: number;
   /** host:port of this worker's PeerService. */
   readonly peerAddress: string;
+  /** What it holds from before this stream; absent: nothing. */
+  readonly holding: Holding | null;
 }
 export declare const Hello: Generated<Hello>;
+
+/** Shards that a worker holds, at rest between two steps: what live recovery is made of. */
+export interface Holding {
+  /** The generation in whose cut the shards are, this worker's index in it and its number of workers. */
+  readonly generation: number;
+  readonly worker: number;
+  readonly workers: number;
+  /** Committed steps that the shards hold. */
+  readonly step: number;
+  /** The gradient of `step` is reduced: a Decision about it, sent now, is applied. */
+  readonly prepared: boolean;
+  /** Index of another worker of that generation whose shards are held too; -1: none. */
+  readonly shadow: number;
+}
+export declare const Holding: Generated<Holding>;
+
+/** Answer to ABORT, and to a Decision about a held step: nothing of `generation` runs here any more, and this is what is held. */
+export interface Held {
+  readonly generation: number;
+  /** Absent: nothing. */
+  readonly holding: Holding | null;
+}
+export declare const Held: Generated<Held>;
+
+/** The worker wants to go. It works on until its shards are elsewhere; Shutdown follows. */
+export interface Leave {
+  readonly reason: string;
+}
+export declare const Leave: Generated<Leave>;
 
 /** Renews the lease. Sent by the loop that makes progress, never by a timer. */
 export interface Progress {
@@ -231,6 +274,16 @@ export interface CheckpointWritten {
   readonly worker: number;
 }
 export declare const CheckpointWritten: Generated<CheckpointWritten>;
+
+/** The file could not be written. Costs the checkpoint, not the run. */
+export interface CheckpointFailed {
+  readonly generation: number;
+  readonly step: number;
+  /** One of the codes of packages/contract/src/errors.ts. */
+  readonly code: string;
+  readonly message: string;
+}
+export declare const CheckpointFailed: Generated<CheckpointFailed>;
 
 /** k-NN accuracy of the teacher after `step` committed steps. Sent by worker 0. */
 export interface EvaluationDone {
@@ -319,8 +372,23 @@ export interface Assignment {
   readonly segmentQueue: string;
   /** Evaluate the teacher before the first step: it is due at start_step and not yet in the ledger. */
   readonly evaluateFirst: boolean;
+  /** SHA-256 of the manifest of the checkpoint to load, lower-case hex, as the ledger has it; empty: none is loaded. */
+  readonly manifestSha256: string;
+  /** Take the state of start_step from these holders of an older generation; absent: from the checkpoint or the seed. */
+  readonly live: LiveSource | null;
+  /** Index of the worker of this generation whose shards are kept here too (fleet.redundancy = shadow); -1: none. */
+  readonly shadow: number;
 }
 export declare const Assignment: Generated<Assignment>;
+
+/** Who holds the shards of `generation`, cut for `workers`, at the assignment's start_step. */
+export interface LiveSource {
+  readonly generation: number;
+  readonly workers: number;
+  /** One per shard: `worker` is the index in that generation whose shard is read at `peer_address`. */
+  readonly holders: readonly Peer[];
+}
+export declare const LiveSource: Generated<LiveSource>;
 
 export type DecisionKind = 0 | 1 | 2 | 3;
 export declare const DecisionKind: {
@@ -329,7 +397,7 @@ export declare const DecisionKind: {
   readonly DECISION_KIND_COMMIT: 1;
   /** The gradient is not finite: leave the state as it is and go on. */
   readonly DECISION_KIND_SKIP: 2;
-  /** This generation is over: drop the step; an Assignment or Shutdown follows. */
+  /** This generation is over: drop the step, keep the state, answer Held; an Assignment or Shutdown follows. */
   readonly DECISION_KIND_ABORT: 3;
 };
 
@@ -366,12 +434,14 @@ export declare const Shutdown: Generated<Shutdown>;
 
 export interface ShardRequest {
   readonly generation: number;
-  /** "student" | "teacher" | "m" | "v" */
+  /** "student" | "teacher" | "m" | "v" | "frozen"; "centers": the centre named by unit, which is not sharded */
   readonly kind: string;
   readonly unit: string;
   /** Elements [start, end) of the unit's flat vector. */
   readonly start: number;
   readonly end: number;
+  /** Committed steps of the state that is asked for: what holds another is refused. */
+  readonly step: number;
 }
 export declare const ShardRequest: Generated<ShardRequest>;
 

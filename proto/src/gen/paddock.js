@@ -1528,11 +1528,14 @@ export const paddock = $root.paddock = (() => {
             WorkerMessage.prototype.evaluationDone = null;
             WorkerMessage.prototype.goodbye = null;
             WorkerMessage.prototype.failed = null;
+            WorkerMessage.prototype.checkpointFailed = null;
+            WorkerMessage.prototype.held = null;
+            WorkerMessage.prototype.leave = null;
 
             let $oneOfFields;
 
             $Object.defineProperty(WorkerMessage.prototype, "kind", {
-                get: $util.oneOfGetter($oneOfFields = ["hello", "progress", "prepared", "checkpointWritten", "evaluationDone", "goodbye", "failed"]),
+                get: $util.oneOfGetter($oneOfFields = ["hello", "progress", "prepared", "checkpointWritten", "evaluationDone", "goodbye", "failed", "checkpointFailed", "held", "leave"]),
                 set: $util.oneOfSetter($oneOfFields)
             });
 
@@ -1557,6 +1560,12 @@ export const paddock = $root.paddock = (() => {
                     $root.paddock.v1.Goodbye.encode(message.goodbye, writer.uint32(50).fork(), _depth + 1).ldelim();
                 if (message.failed != null && $Object.hasOwnProperty.call(message, "failed"))
                     $root.paddock.v1.Failed.encode(message.failed, writer.uint32(58).fork(), _depth + 1).ldelim();
+                if (message.checkpointFailed != null && $Object.hasOwnProperty.call(message, "checkpointFailed"))
+                    $root.paddock.v1.CheckpointFailed.encode(message.checkpointFailed, writer.uint32(66).fork(), _depth + 1).ldelim();
+                if (message.held != null && $Object.hasOwnProperty.call(message, "held"))
+                    $root.paddock.v1.Held.encode(message.held, writer.uint32(74).fork(), _depth + 1).ldelim();
+                if (message.leave != null && $Object.hasOwnProperty.call(message, "leave"))
+                    $root.paddock.v1.Leave.encode(message.leave, writer.uint32(82).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1639,6 +1648,27 @@ export const paddock = $root.paddock = (() => {
                             message.kind = "failed";
                             continue;
                         }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            message.checkpointFailed = $root.paddock.v1.CheckpointFailed.decode(reader, reader.size(), $undefined, _depth + 1, message.checkpointFailed);
+                            message.kind = "checkpointFailed";
+                            continue;
+                        }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.held = $root.paddock.v1.Held.decode(reader, reader.size(), $undefined, _depth + 1, message.held);
+                            message.kind = "held";
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 2)
+                                break;
+                            message.leave = $root.paddock.v1.Leave.decode(reader, reader.size(), $undefined, _depth + 1, message.leave);
+                            message.kind = "leave";
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1701,6 +1731,21 @@ export const paddock = $root.paddock = (() => {
                         throw $TypeError(".paddock.v1.WorkerMessage.failed: object expected");
                     message.failed = $root.paddock.v1.Failed.fromObject(object.failed, _depth + 1);
                 }
+                if (object.checkpointFailed != null) {
+                    if (!$util.isObject(object.checkpointFailed))
+                        throw $TypeError(".paddock.v1.WorkerMessage.checkpointFailed: object expected");
+                    message.checkpointFailed = $root.paddock.v1.CheckpointFailed.fromObject(object.checkpointFailed, _depth + 1);
+                }
+                if (object.held != null) {
+                    if (!$util.isObject(object.held))
+                        throw $TypeError(".paddock.v1.WorkerMessage.held: object expected");
+                    message.held = $root.paddock.v1.Held.fromObject(object.held, _depth + 1);
+                }
+                if (object.leave != null) {
+                    if (!$util.isObject(object.leave))
+                        throw $TypeError(".paddock.v1.WorkerMessage.leave: object expected");
+                    message.leave = $root.paddock.v1.Leave.fromObject(object.leave, _depth + 1);
+                }
                 return message;
             };
 
@@ -1747,6 +1792,21 @@ export const paddock = $root.paddock = (() => {
                     if (options.oneofs)
                         object.kind = "failed";
                 }
+                if (message.checkpointFailed != null && $Object.hasOwnProperty.call(message, "checkpointFailed")) {
+                    object.checkpointFailed = $root.paddock.v1.CheckpointFailed.toObject(message.checkpointFailed, options, _depth + 1);
+                    if (options.oneofs)
+                        object.kind = "checkpointFailed";
+                }
+                if (message.held != null && $Object.hasOwnProperty.call(message, "held")) {
+                    object.held = $root.paddock.v1.Held.toObject(message.held, options, _depth + 1);
+                    if (options.oneofs)
+                        object.kind = "held";
+                }
+                if (message.leave != null && $Object.hasOwnProperty.call(message, "leave")) {
+                    object.leave = $root.paddock.v1.Leave.toObject(message.leave, options, _depth + 1);
+                    if (options.oneofs)
+                        object.kind = "leave";
+                }
                 return object;
             };
 
@@ -1774,6 +1834,7 @@ export const paddock = $root.paddock = (() => {
             Hello.prototype.device = "";
             Hello.prototype.threads = 0;
             Hello.prototype.peerAddress = "";
+            Hello.prototype.holding = null;
 
             Hello.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -1798,6 +1859,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(56).uint32(message.threads);
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress") && message.peerAddress !== "")
                     writer.uint32(66).string(message.peerAddress);
+                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
+                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1900,6 +1963,12 @@ export const paddock = $root.paddock = (() => {
                                 delete message.peerAddress;
                             continue;
                         }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1953,6 +2022,11 @@ export const paddock = $root.paddock = (() => {
                 if (object.peerAddress != null)
                     if (typeof object.peerAddress !== "string" || object.peerAddress.length)
                         message.peerAddress = $String(object.peerAddress);
+                if (object.holding != null) {
+                    if (!$util.isObject(object.holding))
+                        throw $TypeError(".paddock.v1.Hello.holding: object expected");
+                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                }
                 return message;
             };
 
@@ -1973,6 +2047,7 @@ export const paddock = $root.paddock = (() => {
                     object.device = "";
                     object.threads = 0;
                     object.peerAddress = "";
+                    object.holding = null;
                 }
                 if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
                     object.version = $root.paddock.v1.Version.toObject(message.version, options, _depth + 1);
@@ -1990,6 +2065,8 @@ export const paddock = $root.paddock = (() => {
                     object.threads = message.threads;
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress"))
                     object.peerAddress = message.peerAddress;
+                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
+                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
                 return object;
             };
 
@@ -1998,6 +2075,514 @@ export const paddock = $root.paddock = (() => {
             };
 
             return Hello;
+        })();
+
+        v1.Holding = (function() {
+
+            const Holding = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Holding.prototype.generation = 0;
+            Holding.prototype.worker = 0;
+            Holding.prototype.workers = 0;
+            Holding.prototype.step = 0;
+            Holding.prototype.prepared = false;
+            Holding.prototype.shadow = 0;
+
+            Holding.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
+                    writer.uint32(8).uint64(message.generation);
+                if (message.worker != null && $Object.hasOwnProperty.call(message, "worker") && message.worker !== 0)
+                    writer.uint32(16).uint32(message.worker);
+                if (message.workers != null && $Object.hasOwnProperty.call(message, "workers") && message.workers !== 0)
+                    writer.uint32(24).uint32(message.workers);
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step") && (typeof message.step === "object" ? message.step.low || message.step.high : message.step !== 0))
+                    writer.uint32(32).uint64(message.step);
+                if (message.prepared != null && $Object.hasOwnProperty.call(message, "prepared") && message.prepared !== false)
+                    writer.uint32(40).bool(message.prepared);
+                if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
+                    writer.uint32(48).int32(message.shadow);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Holding.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Holding();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.generation = value;
+                            else
+                                delete message.generation;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.worker = value;
+                            else
+                                delete message.worker;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.workers = value;
+                            else
+                                delete message.workers;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.step = value;
+                            else
+                                delete message.step;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.prepared = value;
+                            else
+                                delete message.prepared;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.shadow = value;
+                            else
+                                delete message.shadow;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Holding.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Holding)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Holding: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Holding();
+                if (object.generation != null)
+                    if (typeof object.generation === "object" ? object.generation.low || object.generation.high : $Number(object.generation) !== 0)
+                        if ($util.Long)
+                            message.generation = $util.Long.fromValue(object.generation, true);
+                        else if (typeof object.generation === "string")
+                            message.generation = $parseInt(object.generation, 10);
+                        else if (typeof object.generation === "number")
+                            message.generation = object.generation;
+                        else if (typeof object.generation === "object")
+                            message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
+                if (object.worker != null)
+                    if ($Number(object.worker) !== 0)
+                        message.worker = object.worker >>> 0;
+                if (object.workers != null)
+                    if ($Number(object.workers) !== 0)
+                        message.workers = object.workers >>> 0;
+                if (object.step != null)
+                    if (typeof object.step === "object" ? object.step.low || object.step.high : $Number(object.step) !== 0)
+                        if ($util.Long)
+                            message.step = $util.Long.fromValue(object.step, true);
+                        else if (typeof object.step === "string")
+                            message.step = $parseInt(object.step, 10);
+                        else if (typeof object.step === "number")
+                            message.step = object.step;
+                        else if (typeof object.step === "object")
+                            message.step = new $util.LongBits(object.step.low >>> 0, object.step.high >>> 0).toNumber(true);
+                if (object.prepared != null)
+                    if (object.prepared)
+                        message.prepared = $Boolean(object.prepared);
+                if (object.shadow != null)
+                    if ($Number(object.shadow) !== 0)
+                        message.shadow = object.shadow | 0;
+                return message;
+            };
+
+            Holding.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.worker = 0;
+                    object.workers = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.step = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.prepared = false;
+                    object.shadow = 0;
+                }
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
+                    else if (typeof message.generation === "number")
+                        object.generation = options.longs === $String ? $String(message.generation) : message.generation;
+                    else
+                        object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
+                if (message.worker != null && $Object.hasOwnProperty.call(message, "worker"))
+                    object.worker = message.worker;
+                if (message.workers != null && $Object.hasOwnProperty.call(message, "workers"))
+                    object.workers = message.workers;
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.step = typeof message.step === "number" ? $BigInt(message.step) : $util.Long.fromBits(message.step.low >>> 0, message.step.high >>> 0, true).toBigInt();
+                    else if (typeof message.step === "number")
+                        object.step = options.longs === $String ? $String(message.step) : message.step;
+                    else
+                        object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
+                if (message.prepared != null && $Object.hasOwnProperty.call(message, "prepared"))
+                    object.prepared = message.prepared;
+                if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
+                    object.shadow = message.shadow;
+                return object;
+            };
+
+            Holding.prototype.toJSON = function() {
+                return Holding.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Holding;
+        })();
+
+        v1.Held = (function() {
+
+            const Held = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Held.prototype.generation = 0;
+            Held.prototype.holding = null;
+
+            Held.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
+                    writer.uint32(8).uint64(message.generation);
+                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
+                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Held.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Held();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.generation = value;
+                            else
+                                delete message.generation;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Held.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Held)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Held: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Held();
+                if (object.generation != null)
+                    if (typeof object.generation === "object" ? object.generation.low || object.generation.high : $Number(object.generation) !== 0)
+                        if ($util.Long)
+                            message.generation = $util.Long.fromValue(object.generation, true);
+                        else if (typeof object.generation === "string")
+                            message.generation = $parseInt(object.generation, 10);
+                        else if (typeof object.generation === "number")
+                            message.generation = object.generation;
+                        else if (typeof object.generation === "object")
+                            message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
+                if (object.holding != null) {
+                    if (!$util.isObject(object.holding))
+                        throw $TypeError(".paddock.v1.Held.holding: object expected");
+                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                }
+                return message;
+            };
+
+            Held.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.holding = null;
+                }
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
+                    else if (typeof message.generation === "number")
+                        object.generation = options.longs === $String ? $String(message.generation) : message.generation;
+                    else
+                        object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
+                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
+                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
+                return object;
+            };
+
+            Held.prototype.toJSON = function() {
+                return Held.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Held;
+        })();
+
+        v1.Leave = (function() {
+
+            const Leave = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Leave.prototype.reason = "";
+
+            Leave.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== "")
+                    writer.uint32(10).string(message.reason);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Leave.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Leave();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reason = value;
+                            else
+                                delete message.reason;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Leave.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Leave)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Leave: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Leave();
+                if (object.reason != null)
+                    if (typeof object.reason !== "string" || object.reason.length)
+                        message.reason = $String(object.reason);
+                return message;
+            };
+
+            Leave.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults)
+                    object.reason = "";
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = message.reason;
+                return object;
+            };
+
+            Leave.prototype.toJSON = function() {
+                return Leave.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Leave;
         })();
 
         v1.Progress = (function() {
@@ -3659,6 +4244,210 @@ export const paddock = $root.paddock = (() => {
             return CheckpointWritten;
         })();
 
+        v1.CheckpointFailed = (function() {
+
+            const CheckpointFailed = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            CheckpointFailed.prototype.generation = 0;
+            CheckpointFailed.prototype.step = 0;
+            CheckpointFailed.prototype.code = "";
+            CheckpointFailed.prototype.message = "";
+
+            CheckpointFailed.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
+                    writer.uint32(8).uint64(message.generation);
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step") && (typeof message.step === "object" ? message.step.low || message.step.high : message.step !== 0))
+                    writer.uint32(16).uint64(message.step);
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code") && message.code !== "")
+                    writer.uint32(26).string(message.code);
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message") && message.message !== "")
+                    writer.uint32(34).string(message.message);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            CheckpointFailed.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.CheckpointFailed();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.generation = value;
+                            else
+                                delete message.generation;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.step = value;
+                            else
+                                delete message.step;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.code = value;
+                            else
+                                delete message.code;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.message = value;
+                            else
+                                delete message.message;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            CheckpointFailed.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.CheckpointFailed)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.CheckpointFailed: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.CheckpointFailed();
+                if (object.generation != null)
+                    if (typeof object.generation === "object" ? object.generation.low || object.generation.high : $Number(object.generation) !== 0)
+                        if ($util.Long)
+                            message.generation = $util.Long.fromValue(object.generation, true);
+                        else if (typeof object.generation === "string")
+                            message.generation = $parseInt(object.generation, 10);
+                        else if (typeof object.generation === "number")
+                            message.generation = object.generation;
+                        else if (typeof object.generation === "object")
+                            message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
+                if (object.step != null)
+                    if (typeof object.step === "object" ? object.step.low || object.step.high : $Number(object.step) !== 0)
+                        if ($util.Long)
+                            message.step = $util.Long.fromValue(object.step, true);
+                        else if (typeof object.step === "string")
+                            message.step = $parseInt(object.step, 10);
+                        else if (typeof object.step === "number")
+                            message.step = object.step;
+                        else if (typeof object.step === "object")
+                            message.step = new $util.LongBits(object.step.low >>> 0, object.step.high >>> 0).toNumber(true);
+                if (object.code != null)
+                    if (typeof object.code !== "string" || object.code.length)
+                        message.code = $String(object.code);
+                if (object.message != null)
+                    if (typeof object.message !== "string" || object.message.length)
+                        message.message = $String(object.message);
+                return message;
+            };
+
+            CheckpointFailed.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.step = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.code = "";
+                    object.message = "";
+                }
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
+                    else if (typeof message.generation === "number")
+                        object.generation = options.longs === $String ? $String(message.generation) : message.generation;
+                    else
+                        object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.step = typeof message.step === "number" ? $BigInt(message.step) : $util.Long.fromBits(message.step.low >>> 0, message.step.high >>> 0, true).toBigInt();
+                    else if (typeof message.step === "number")
+                        object.step = options.longs === $String ? $String(message.step) : message.step;
+                    else
+                        object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
+                if (message.code != null && $Object.hasOwnProperty.call(message, "code"))
+                    object.code = message.code;
+                if (message.message != null && $Object.hasOwnProperty.call(message, "message"))
+                    object.message = message.message;
+                return object;
+            };
+
+            CheckpointFailed.prototype.toJSON = function() {
+                return CheckpointFailed.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return CheckpointFailed;
+        })();
+
         v1.EvaluationDone = (function() {
 
             const EvaluationDone = function (properties) {
@@ -4806,6 +5595,9 @@ export const paddock = $root.paddock = (() => {
             Assignment.prototype.goodSteps = 0;
             Assignment.prototype.segmentQueue = "";
             Assignment.prototype.evaluateFirst = false;
+            Assignment.prototype.manifestSha256 = "";
+            Assignment.prototype.live = null;
+            Assignment.prototype.shadow = 0;
 
             Assignment.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -4835,6 +5627,12 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(74).string(message.segmentQueue);
                 if (message.evaluateFirst != null && $Object.hasOwnProperty.call(message, "evaluateFirst") && message.evaluateFirst !== false)
                     writer.uint32(80).bool(message.evaluateFirst);
+                if (message.manifestSha256 != null && $Object.hasOwnProperty.call(message, "manifestSha256") && message.manifestSha256 !== "")
+                    writer.uint32(90).string(message.manifestSha256);
+                if (message.live != null && $Object.hasOwnProperty.call(message, "live"))
+                    $root.paddock.v1.LiveSource.encode(message.live, writer.uint32(98).fork(), _depth + 1).ldelim();
+                if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
+                    writer.uint32(104).int32(message.shadow);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4957,6 +5755,30 @@ export const paddock = $root.paddock = (() => {
                                 delete message.evaluateFirst;
                             continue;
                         }
+                    case 11: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.manifestSha256 = value;
+                            else
+                                delete message.manifestSha256;
+                            continue;
+                        }
+                    case 12: {
+                            if (wireType !== 2)
+                                break;
+                            message.live = $root.paddock.v1.LiveSource.decode(reader, reader.size(), $undefined, _depth + 1, message.live);
+                            continue;
+                        }
+                    case 13: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.shadow = value;
+                            else
+                                delete message.shadow;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5035,6 +5857,17 @@ export const paddock = $root.paddock = (() => {
                 if (object.evaluateFirst != null)
                     if (object.evaluateFirst)
                         message.evaluateFirst = $Boolean(object.evaluateFirst);
+                if (object.manifestSha256 != null)
+                    if (typeof object.manifestSha256 !== "string" || object.manifestSha256.length)
+                        message.manifestSha256 = $String(object.manifestSha256);
+                if (object.live != null) {
+                    if (!$util.isObject(object.live))
+                        throw $TypeError(".paddock.v1.Assignment.live: object expected");
+                    message.live = $root.paddock.v1.LiveSource.fromObject(object.live, _depth + 1);
+                }
+                if (object.shadow != null)
+                    if ($Number(object.shadow) !== 0)
+                        message.shadow = object.shadow | 0;
                 return message;
             };
 
@@ -5066,6 +5899,9 @@ export const paddock = $root.paddock = (() => {
                     object.goodSteps = 0;
                     object.segmentQueue = "";
                     object.evaluateFirst = false;
+                    object.manifestSha256 = "";
+                    object.live = null;
+                    object.shadow = 0;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -5100,6 +5936,12 @@ export const paddock = $root.paddock = (() => {
                     object.segmentQueue = message.segmentQueue;
                 if (message.evaluateFirst != null && $Object.hasOwnProperty.call(message, "evaluateFirst"))
                     object.evaluateFirst = message.evaluateFirst;
+                if (message.manifestSha256 != null && $Object.hasOwnProperty.call(message, "manifestSha256"))
+                    object.manifestSha256 = message.manifestSha256;
+                if (message.live != null && $Object.hasOwnProperty.call(message, "live"))
+                    object.live = $root.paddock.v1.LiveSource.toObject(message.live, options, _depth + 1);
+                if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
+                    object.shadow = message.shadow;
                 return object;
             };
 
@@ -5108,6 +5950,188 @@ export const paddock = $root.paddock = (() => {
             };
 
             return Assignment;
+        })();
+
+        v1.LiveSource = (function() {
+
+            const LiveSource = function (properties) {
+                this.holders = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            LiveSource.prototype.generation = 0;
+            LiveSource.prototype.workers = 0;
+            LiveSource.prototype.holders = $util.emptyArray;
+
+            LiveSource.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
+                    writer.uint32(8).uint64(message.generation);
+                if (message.workers != null && $Object.hasOwnProperty.call(message, "workers") && message.workers !== 0)
+                    writer.uint32(16).uint32(message.workers);
+                if (message.holders != null && message.holders.length)
+                    for (let i = 0; i < message.holders.length; ++i)
+                        $root.paddock.v1.Peer.encode(message.holders[i], writer.uint32(26).fork(), _depth + 1).ldelim();
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            LiveSource.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.LiveSource();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.generation = value;
+                            else
+                                delete message.generation;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.workers = value;
+                            else
+                                delete message.workers;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.holders && message.holders.length))
+                                message.holders = [];
+                            message.holders.push($root.paddock.v1.Peer.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            LiveSource.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.LiveSource)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.LiveSource: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.LiveSource();
+                if (object.generation != null)
+                    if (typeof object.generation === "object" ? object.generation.low || object.generation.high : $Number(object.generation) !== 0)
+                        if ($util.Long)
+                            message.generation = $util.Long.fromValue(object.generation, true);
+                        else if (typeof object.generation === "string")
+                            message.generation = $parseInt(object.generation, 10);
+                        else if (typeof object.generation === "number")
+                            message.generation = object.generation;
+                        else if (typeof object.generation === "object")
+                            message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
+                if (object.workers != null)
+                    if ($Number(object.workers) !== 0)
+                        message.workers = object.workers >>> 0;
+                if (object.holders) {
+                    if (!$Array.isArray(object.holders))
+                        throw $TypeError(".paddock.v1.LiveSource.holders: array expected");
+                    message.holders = $Array(object.holders.length);
+                    for (let i = 0; i < object.holders.length; ++i) {
+                        if (!$util.isObject(object.holders[i]))
+                            throw $TypeError(".paddock.v1.LiveSource.holders: object expected");
+                        message.holders[i] = $root.paddock.v1.Peer.fromObject(object.holders[i], _depth + 1);
+                    }
+                }
+                return message;
+            };
+
+            LiveSource.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.holders = [];
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.workers = 0;
+                }
+                if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
+                    else if (typeof message.generation === "number")
+                        object.generation = options.longs === $String ? $String(message.generation) : message.generation;
+                    else
+                        object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
+                if (message.workers != null && $Object.hasOwnProperty.call(message, "workers"))
+                    object.workers = message.workers;
+                if (message.holders && message.holders.length) {
+                    object.holders = $Array(message.holders.length);
+                    for (let j = 0; j < message.holders.length; ++j)
+                        object.holders[j] = $root.paddock.v1.Peer.toObject(message.holders[j], options, _depth + 1);
+                }
+                return object;
+            };
+
+            LiveSource.prototype.toJSON = function() {
+                return LiveSource.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return LiveSource;
         })();
 
         v1.DecisionKind = (function() {
@@ -5743,6 +6767,7 @@ export const paddock = $root.paddock = (() => {
             ShardRequest.prototype.unit = "";
             ShardRequest.prototype.start = 0;
             ShardRequest.prototype.end = 0;
+            ShardRequest.prototype.step = 0;
 
             ShardRequest.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5761,6 +6786,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(32).uint64(message.start);
                 if (message.end != null && $Object.hasOwnProperty.call(message, "end") && (typeof message.end === "object" ? message.end.low || message.end.high : message.end !== 0))
                     writer.uint32(40).uint64(message.end);
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step") && (typeof message.step === "object" ? message.step.low || message.step.high : message.step !== 0))
+                    writer.uint32(48).uint64(message.step);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5839,6 +6866,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.end;
                             continue;
                         }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.step = value;
+                            else
+                                delete message.step;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5902,6 +6938,16 @@ export const paddock = $root.paddock = (() => {
                             message.end = object.end;
                         else if (typeof object.end === "object")
                             message.end = new $util.LongBits(object.end.low >>> 0, object.end.high >>> 0).toNumber(true);
+                if (object.step != null)
+                    if (typeof object.step === "object" ? object.step.low || object.step.high : $Number(object.step) !== 0)
+                        if ($util.Long)
+                            message.step = $util.Long.fromValue(object.step, true);
+                        else if (typeof object.step === "string")
+                            message.step = $parseInt(object.step, 10);
+                        else if (typeof object.step === "number")
+                            message.step = object.step;
+                        else if (typeof object.step === "object")
+                            message.step = new $util.LongBits(object.step.low >>> 0, object.step.high >>> 0).toNumber(true);
                 return message;
             };
 
@@ -5931,6 +6977,11 @@ export const paddock = $root.paddock = (() => {
                         object.end = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.end = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.step = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -5957,6 +7008,13 @@ export const paddock = $root.paddock = (() => {
                         object.end = options.longs === $String ? $String(message.end) : message.end;
                     else
                         object.end = options.longs === $String ? $util.Long.prototype.toString.call(message.end) : options.longs === $Number ? new $util.LongBits(message.end.low >>> 0, message.end.high >>> 0).toNumber(true) : message.end;
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.step = typeof message.step === "number" ? $BigInt(message.step) : $util.Long.fromBits(message.step.low >>> 0, message.step.high >>> 0, true).toBigInt();
+                    else if (typeof message.step === "number")
+                        object.step = options.longs === $String ? $String(message.step) : message.step;
+                    else
+                        object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
                 return object;
             };
 
@@ -6156,4 +7214,4 @@ export {
   $root as default
 };
 
-export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;
+export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;

@@ -111,6 +111,11 @@ export const RunSpec = z.strictObject({
       segmentSteps: z.number().int().positive().default(50),
       /** A worker that reports no progress for so long loses its lease, in seconds. */
       leaseSeconds: z.number().positive().default(30),
+      /**
+       * What a lost worker's shards come back from. none: the last checkpoint. shadow: another worker keeps them too, by applying the same reduced
+       * gradients: twice the state's memory, and one value of exchange.dtype per parameter and step more to send.
+       */
+      redundancy: z.enum(["none", "shadow"]).default("none"),
     })
     .prefault({}),
   checkpoint: z

@@ -210,7 +210,7 @@ test("a fast server waits for a slow reader", async () => {
       },
     }),
   );
-  const request = { generation: 1, kind: "m", unit: "embed", start: 0, end: 1 };
+  const request = { generation: 1, kind: "m", unit: "embed", start: 0, end: 1, step: 0 };
   for await (const chunk of connect(address, PeerService).streamShard(request)) {
     expect(chunk.data.length).toBe(2 ** 20);
     await new Promise((resolve) => setTimeout(resolve, 100));

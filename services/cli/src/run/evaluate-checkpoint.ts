@@ -119,6 +119,9 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       goodSteps: 0,
       segmentQueue: "evaluation",
       evaluateFirst: true,
+      manifestSha256: "",
+      live: null,
+      shadow: -1,
     },
   } as const;
 }

@@ -107,12 +107,12 @@ test("a drain of a coordinator without a run ends it", async () => {
 
 test("a worker of another major version is refused with a clear error, one of another minor is not", async () => {
   const { address } = await cluster.start({ spec: exampleSpec() });
-  const newer = cluster.work(address, "new", { version: { major: 2, minor: 0 } });
+  const newer = cluster.work(address, "new", { version: { major: 3, minor: 0 } });
   await expect(newer.ended).rejects.toMatchObject({
     code: "version-mismatch",
-    message: expect.stringMatching(/expected protocol version 1\.x, received 2\.0/),
+    message: expect.stringMatching(/expected protocol version 2\.x, received 3\.0/),
   });
-  cluster.work(address, "w0", { version: { major: 1, minor: 99 } });
+  cluster.work(address, "w0", { version: { major: 2, minor: 99 } });
   const api = cluster.administer(address);
   await waitFor(async () => (await api.get({ runId: "" })).workers.length === 1);
   expect((await api.get({ runId: "" })).waitingFor).toMatch(/^1 more of 2 workers/);

@@ -175,6 +175,9 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
       return { kind: "gone", id, reason: `said goodbye: ${message.goodbye.reason || "no reason"}` };
     case "failed":
       return { kind: "failed", id, failure: message.failed };
+    case "checkpointFailed":
+    case "held":
+    case "leave":
     case "hello":
     case undefined:
       return undefined;

@@ -276,5 +276,8 @@ function assignmentOf(state: RunState, active: ActiveGeneration, worker: number)
     goodSteps: durable.scaler.goodSteps,
     segmentQueue: segmentQueueName(durable.runId, generation, worker),
     evaluateFirst: active.pendingEvaluations.includes(startStep),
+    manifestSha256: durable.checkpoints.find(({ step }) => step === startStep)?.manifest ?? "",
+    live: null,
+    shadow: -1,
   };
 }

@@ -17,6 +17,7 @@ const request = (changes: Partial<ShardRequest> = {}): ShardRequest => ({
   unit: "block.0",
   start: 1000,
   end: 701_000,
+  step: 0,
   ...changes,
 });
 

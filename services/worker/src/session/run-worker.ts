@@ -112,6 +112,7 @@ class WorkerLife {
           device: facts.device,
           threads: facts.threads,
           peerAddress: peers.address,
+          holding: null,
         },
       });
       const failed = new Promise<never>((_, reject) => {
