@@ -10,6 +10,13 @@ export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>
  */
 export type ShardState = StateOf<Float32Array>;
 
+/** The shards of another worker of the generation, kept by applying the same gradients. */
+export interface ShadowOf<V> {
+  /** Whose: its index in the generation. */
+  readonly worker: number;
+  readonly state: StateOf<V>;
+}
+
 export interface EngineFacts {
   readonly name: string;
   readonly device: string;
@@ -69,6 +76,7 @@ export type EngineCalls = {
     spec: RunSpec;
     membership: Membership;
     state: ShardState;
+    shadow: ShadowOf<Float32Array> | null;
     initialise: readonly string[];
     centers: Centers | null;
   }): Promise<void>;
@@ -82,6 +90,8 @@ export type EngineCalls = {
   update(a: { step: number; gradNorm: GradNorms }): Promise<number>;
   /** Brings the shards that were given to `enter` up to date. */
   syncState(a: Record<string, never>): Promise<void>;
+  /** Frees what a `compute` that failed has left behind, and brings the shards up to date. A prepared gradient stays. */
+  rest(a: Record<string, never>): Promise<void>;
   /** Drops the gradient of the last `compute`. */
   skip(a: { step: number }): Promise<void>;
   /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>", "frozen/<unit>". */

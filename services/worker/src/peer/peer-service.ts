@@ -28,7 +28,7 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
     if (values?.length !== request.end - request.start) {
       throw new PaddockError(
         "stale-generation",
-        `expected to hold ${nameOf(request)} in generation ${request.generation}, but this worker does not; it serves another generation or another shard, ask for a new assignment`,
+        `expected to hold ${nameOf(request)} of generation ${request.generation} at step ${request.step}, but this worker does not; it holds another generation, step or shard, ask for a new assignment`,
       );
     }
     for (let start = 0; start < values.length; start += chunkValues) {

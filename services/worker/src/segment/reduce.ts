@@ -116,8 +116,12 @@ export class Reducer<V> {
   /**
    * This worker's shard of the reduced gradient of every unit: tree sum over all logical ranks times `factor`, the caller's.
    * Waits for the peers.
+   * @param onRoot sees each sum before `factor`, when a further copy can be made that is exact in the exchange dtype
    */
-  async collect(factor: number): Promise<Map<string, V>> {
+  async collect(
+    factor: number,
+    onRoot?: (unit: string, values: V) => void,
+  ): Promise<Map<string, V>> {
     const { membership, vectors, codec, logicalRanks, waiting } = this.#deps;
     const { worker, workers } = membership;
     invariant(
@@ -139,6 +143,7 @@ export class Reducer<V> {
           (node) => known.get(nodeKey(node)),
           this.#add,
         );
+        onRoot?.(unit.name, values);
         if (factor !== 1) vectors.scale(values, factor);
         reduced.set(unit.name, values);
         this.#ready.delete(unit.name);
