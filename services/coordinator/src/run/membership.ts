@@ -279,5 +279,6 @@ function assignmentOf(state: RunState, active: ActiveGeneration, worker: number)
     manifestSha256: durable.checkpoints.find(({ step }) => step === startStep)?.manifest ?? "",
     live: null,
     shadow: -1,
+    rankCuts: [],
   };
 }

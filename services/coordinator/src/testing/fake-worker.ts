@@ -64,7 +64,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
       device: "none",
       threads: 1,
       peerAddress: `${options.name}:1`,
-      holding: null,
+      holdings: [],
     },
   });
 

@@ -1,5 +1,12 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
-import type { GradNorms, NormSum, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
+import type {
+  GradNorms,
+  NormSum,
+  RankCuts,
+  RunSpec,
+  StateKind,
+  StepSeconds,
+} from "@paddock/contract";
 import type { Centers, RankBatch, RankMonitor } from "@paddock/model";
 
 /** This worker's shards: for each kind and unit, the fp32 values of its range. */
@@ -29,6 +36,8 @@ export interface Membership {
   readonly generation: number;
   readonly worker: number;
   readonly workers: number;
+  /** Which logical ranks each worker executes; absent: equally many. */
+  readonly cuts?: RankCuts;
 }
 
 export interface RankLossReport {

@@ -3,10 +3,11 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import {
+  evenCuts,
   layoutOf,
   parseRunSpec,
   type RunSpec,
-  ranksOf,
+  ranksOfCut,
   rngOf,
   shardOf,
   stepNorms,
@@ -94,7 +95,7 @@ async function train<V>(
   spec: RunSpec,
   workers: number,
   vectors: VectorSpace<V>,
-  withShadows = false,
+  { withShadows = false, cuts = evenCuts(spec.logicalRanks, workers) } = {},
 ): Promise<Outcome> {
   const layout = layoutOf(spec);
   const mail = new Mailroom();
@@ -102,7 +103,7 @@ async function train<V>(
   const shadows: ShadowOf<Float32Array>[] = [];
   const residents: ResidentState<V>[] = [];
   const runners = Array.from({ length: workers }, (_, worker) => {
-    const membership = { generation: 1, worker, workers };
+    const membership = { generation: 1, worker, workers, cuts };
     const shards = allocateShards(
       spec,
       membership,
@@ -140,7 +141,7 @@ async function train<V>(
     }
     const reports = await Promise.all(
       runners.map((runner, worker) => {
-        const { start, end } = ranksOf(spec.logicalRanks, worker, workers);
+        const { start, end } = ranksOfCut(cuts, worker);
         const batches = Array.from({ length: end - start }, (_, i) =>
           batchOf(spec, step, start + i),
         );
@@ -212,11 +213,25 @@ test.each(["fp32", "fp16"] as const)(
     const spec = specOf(dtype, "sinkhorn");
     const alone = await train(spec, 1, onHost);
     for (const workers of [2, 3]) {
-      const { text } = await train(spec, workers, onHost, true);
+      const { text } = await train(spec, workers, onHost, { withShadows: true });
       expect(text).toEqual(alone.text);
     }
   },
 );
+
+test("unequal workers: however the ranks are dealt, the step is the same", async () => {
+  const spec = specOf("fp16", "softmax");
+  const even = await train(spec, 2, onHost);
+  for (const cuts of [
+    [0, 1, 4],
+    [0, 3, 4],
+    [0, 1, 2, 4],
+  ]) {
+    const uneven = await train(spec, cuts.length - 1, onHost, { cuts });
+    expect(uneven.text).toEqual(even.text);
+    expect(uneven.student).toEqual(even.student);
+  }
+});
 
 /** DINO's first steps: each tensor clipped by itself, the prototypes' magnitude and at first their direction held. */
 function dinoSpec(kind: "adamw" | "sgd" | "lars", clipBy: "tensor" | "submodule"): RunSpec {
