@@ -382,6 +382,8 @@ export interface Assignment {
   readonly shadow: number;
   /** Worker w executes the logical ranks [rank_cuts[w], rank_cuts[w + 1]); empty: equally many each. */
   readonly rankCuts: readonly number[];
+  /** Save start_step before anything else: the checkpoint that was due is missing. */
+  readonly checkpointFirst: boolean;
 }
 export declare const Assignment: Generated<Assignment>;
 

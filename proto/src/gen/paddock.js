@@ -5643,6 +5643,7 @@ export const paddock = $root.paddock = (() => {
             Assignment.prototype.live = null;
             Assignment.prototype.shadow = 0;
             Assignment.prototype.rankCuts = $util.emptyArray;
+            Assignment.prototype.checkpointFirst = false;
 
             Assignment.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5680,6 +5681,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(104).int32(message.shadow);
                 if (message.rankCuts != null && message.rankCuts.length)
                     writer.uint32(114).uint32s(message.rankCuts);
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst") && message.checkpointFirst !== false)
+                    writer.uint32(120).bool(message.checkpointFirst);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5840,6 +5843,15 @@ export const paddock = $root.paddock = (() => {
                             message.rankCuts.push(reader.uint32());
                             continue;
                         }
+                    case 15: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.checkpointFirst = value;
+                            else
+                                delete message.checkpointFirst;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5936,6 +5948,9 @@ export const paddock = $root.paddock = (() => {
                     for (let i = 0; i < object.rankCuts.length; ++i)
                         message.rankCuts[i] = object.rankCuts[i] >>> 0;
                 }
+                if (object.checkpointFirst != null)
+                    if (object.checkpointFirst)
+                        message.checkpointFirst = $Boolean(object.checkpointFirst);
                 return message;
             };
 
@@ -5972,6 +5987,7 @@ export const paddock = $root.paddock = (() => {
                     object.manifestSha256 = "";
                     object.live = null;
                     object.shadow = 0;
+                    object.checkpointFirst = false;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -6017,6 +6033,8 @@ export const paddock = $root.paddock = (() => {
                     for (let j = 0; j < message.rankCuts.length; ++j)
                         object.rankCuts[j] = message.rankCuts[j];
                 }
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst"))
+                    object.checkpointFirst = message.checkpointFirst;
                 return object;
             };
 

@@ -123,6 +123,7 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       live: null,
       shadow: -1,
       rankCuts: [],
+      checkpointFirst: false,
     },
   } as const;
 }

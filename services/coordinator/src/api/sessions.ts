@@ -156,8 +156,8 @@ function checkVersion(version: Version | null): void {
 }
 
 function infoOf(id: WorkerId, hello: Hello) {
-  const { workerName: name, host, pid, engine, device, peerAddress } = hello;
-  return { id, name, host, pid, engine, device, peerAddress };
+  const { workerName: name, host, pid, engine, device, peerAddress, holdings } = hello;
+  return { id, name, host, pid, engine, device, peerAddress, holdings };
 }
 
 /** Undefined for kinds that only a newer minor version has. */
@@ -175,9 +175,11 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
       return { kind: "gone", id, reason: `said goodbye: ${message.goodbye.reason || "no reason"}` };
     case "failed":
       return { kind: "failed", id, failure: message.failed };
-    case "checkpointFailed":
     case "held":
+      return { kind: "held", id, held: message.held };
     case "leave":
+      return { kind: "leaving", id, reason: message.leave.reason };
+    case "checkpointFailed":
     case "hello":
     case undefined:
       return undefined;

@@ -103,7 +103,7 @@ export class Generation {
    */
   async load(own: AtRest | undefined): Promise<void> {
     const { engine, spec, exchange } = this.#deps;
-    const { startStep, evaluateFirst } = this.#assignment;
+    const { startStep, evaluateFirst, checkpointFirst } = this.#assignment;
     const { membership, shards } = this;
     this.progress(startStep, "load");
     await exchange.enter(membership.generation, membership.worker, membership.workers);
@@ -111,7 +111,8 @@ export class Generation {
     const { state, shadow } = shards;
     await engine.call("enter", { spec, membership, state, shadow, initialise, centers });
     this.#isEntered = true;
-    await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
+    // Worker 0 may also make pictures of a run that is to be saved and nothing else.
+    await this.#publish(startStep, evaluateFirst || checkpointFirst ? "anyone" : "everyone");
   }
 
   /** One step up to its reduced gradient. */

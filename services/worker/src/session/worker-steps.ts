@@ -12,11 +12,12 @@ import {
 } from "./worker-state.js";
 
 export function loaded(turn: Turn, { assignment, step }: RunningGeneration): void {
-  if (!assignment.evaluateFirst) {
+  const { generation, checkpointFirst, evaluateFirst } = assignment;
+  if (checkpointFirst) turn.effects.push({ kind: "checkpoint", generation, step });
+  if (!evaluateFirst) {
     goOn(turn);
     return;
   }
-  const { generation } = assignment;
   updateRunning(turn, { phase: "evaluating" });
   turn.effects.push({ kind: "evaluate", generation, step, full: true });
 }
