@@ -1,0 +1,3 @@
+export async function runSeeded(): Promise<number> {
+  return 0;
+}
