@@ -1,6 +1,8 @@
 /** Raw binary values in Redis, in pieces, fenced by generation: what a ticket refers to. */
+
 import { crc32c } from "@node-rs/crc32";
 import { PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { Redis } from "ioredis";
 import { ByteBudget } from "./byte-budget.js";
 import { GenerationFence, type OldGeneration } from "./generation-fence.js";
@@ -67,6 +69,7 @@ export class PayloadStore {
     }
     writes.push(this.#fence.admit(this.#writing, what, keys, expiryMs));
     await Promise.all(writes);
+    await failpoint("exchange.payload.written");
     return { ...ref, crc32c: crc };
   }
 
@@ -79,6 +82,7 @@ export class PayloadStore {
     for (const reply of replies) {
       const piece = await reply;
       if (piece === null) throw gone(ref, at);
+      await failpoint("exchange.payload.read", { bytes: piece });
       if (at + piece.length > target.byteLength) break;
       target.set(piece, at);
       crc = crc32c(piece, crc);

@@ -3,6 +3,7 @@
  *   batch -> compute -> prepared -> decision -> update | skip -> publish -> (checkpoint) (evaluation)
  * until a decision says stop or the coordinator ends the generation.
  */
+
 import { join } from "node:path";
 import {
   isStateKind,
@@ -15,12 +16,14 @@ import {
 } from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
 import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
+import { failpoint, failpointSync } from "@paddock/service-kit/failpoints";
 import type { DeviceBytes, Membership, ShardState, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
 import { allocateState, stateBytes } from "../segment/state.js";
 import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
+import { audit } from "./audit.js";
 import { Decisions } from "./decisions.js";
 
 /** What a generation needs of its surroundings. */
@@ -73,6 +76,7 @@ export class Generation {
     const { membership, state, layout } = this;
     this.#progress(startStep, "load");
     await exchange.enter(membership.generation, membership.worker, membership.workers);
+    await failpoint("worker.load.begun");
     const target = { layout, membership, state, spec };
     const initial: Initial = loadCheckpoint
       ? {
@@ -84,7 +88,9 @@ export class Generation {
         }
       : await loadInitial(target);
     const { centers, drawn: initialise } = initial;
+    await failpoint("worker.load.read");
     await engine.call("enter", { spec, membership, state, initialise, centers });
+    await failpoint("worker.load.done");
     await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
     if (evaluateFirst) await this.#evaluate(startStep, true);
   }
@@ -135,31 +141,37 @@ export class Generation {
     const started = performance.now();
     const batches = await pool.request(step, this.#ranks);
     const dataSeconds = secondsSince(started);
+    await failpoint("worker.batch.ready");
     const report = await engine.call("compute", { step, scale: this.#scale, batches });
+    audit(this.membership.generation, step, batches);
     pool.release(batches);
     this.#reportPrepared(step, report, dataSeconds);
     const prepared = performance.now();
+    await failpoint("worker.prepared.sent");
     const decision = await this.#decisions.of(step);
     this.#commitSeconds = secondsSince(prepared);
+    await failpoint("worker.decision.received");
     const updating = performance.now();
     if (decision.kind === DecisionKind.DECISION_KIND_COMMIT) {
       await engine.call("update", { step, gradNorm: decision.gradNorm });
     } else {
       await engine.call("skip", { step });
     }
+    await failpoint("worker.update.done");
     this.#scale = decision.scale;
     // Evaluation, and the pictures that worker 0 makes at the end, gather weights without the others.
     await this.#publish(step + 1, decision.evaluate || decision.stop ? "anyone" : "everyone");
     this.#updateSeconds = secondsSince(updating);
     if (decision.checkpoint) await this.#checkpoint(step + 1);
     if (decision.evaluate) await this.#evaluate(step + 1, step + 1 === this.#deps.spec.steps);
+    await failpoint("worker.step.done");
     return decision.stop;
   }
 
   #reportPrepared(step: number, report: StepReport & DeviceBytes, dataSeconds: number): void {
     const { spec, exchange, send } = this.#deps;
     const sentBytes = exchange.stats.sentBytes;
-    send({
+    const message: WorkerMessage = {
       kind: "prepared",
       prepared: {
         generation: this.membership.generation,
@@ -186,7 +198,9 @@ export class Generation {
         devicePeakBytes: report.devicePeakBytes,
         deviceReservedBytes: report.deviceReservedBytes,
       },
-    });
+    };
+    failpointSync("worker.prepared.sending", { again: () => send(message) });
+    send(message);
     this.#sentBytes = sentBytes;
   }
 
@@ -196,7 +210,9 @@ export class Generation {
     const { generation, workers } = this.membership;
     if (workers === 1) return;
     const parts = await engine.call("encodeWeights", {});
+    await failpoint("worker.publish.begun");
     await exchange.publish({ generation, step, key: "weights" }, parts, readers);
+    await failpoint("worker.publish.done");
     // A peer may still read the weights of the step that this one follows (its evaluation, a late gather).
     await exchange.retire(step - 1);
   }
@@ -205,11 +221,12 @@ export class Generation {
     const { engine, runDir, spec, send } = this.#deps;
     const { membership, layout, state } = this;
     this.#progress(step, "checkpoint");
+    await failpoint("worker.checkpoint.begun");
     const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = checkpointDirectory(runDir, step);
     const file = await saveState({ directory, step, membership, layout, state, centers, spec });
-    send({
+    const message: WorkerMessage = {
       kind: "checkpointWritten",
       checkpointWritten: {
         generation: membership.generation,
@@ -219,11 +236,14 @@ export class Generation {
         sha256: file.sha256,
         worker: membership.worker,
       },
-    });
+    };
+    await failpoint("worker.checkpoint.reporting", { again: () => send(message) });
+    send(message);
   }
 
   async #evaluate(step: number, full: boolean): Promise<void> {
     const { evaluator, send } = this.#deps;
+    await failpoint("worker.evaluation.begun");
     const started = performance.now();
     const result = await evaluator.evaluate({
       membership: this.membership,
@@ -232,7 +252,7 @@ export class Generation {
       onProgress: () => this.#progress(step, "evaluate"),
     });
     if (!result) return;
-    send({
+    const message: WorkerMessage = {
       kind: "evaluationDone",
       evaluationDone: {
         generation: this.membership.generation,
@@ -242,7 +262,9 @@ export class Generation {
         queries: result.queries,
         seconds: secondsSince(started),
       },
-    });
+    };
+    await failpoint("worker.evaluation.reporting", { again: () => send(message) });
+    send(message);
   }
 
   #progress(step: number, phase: string): void {

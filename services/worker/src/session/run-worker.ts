@@ -1,4 +1,5 @@
 /** A worker's life: open the engine, say hello, then serve one generation after another until told to shut down. */
+
 import { once } from "node:events";
 import { hostname } from "node:os";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
@@ -9,8 +10,10 @@ import {
   DecisionKind,
   protocolVersion,
   type Welcome,
+  type WorkerMessage,
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { EngineFacts, HostCalls } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
@@ -101,7 +104,7 @@ class WorkerLife {
     try {
       const session = connectSession(coordinator);
       this.#session = session;
-      session.send({
+      const hello: WorkerMessage = {
         kind: "hello",
         hello: {
           version: protocolVersion,
@@ -114,7 +117,9 @@ class WorkerLife {
           peerAddress: peers.address,
           holding: null,
         },
-      });
+      };
+      await failpoint("worker.hello.sending", { again: () => session.send(hello) });
+      session.send(hello);
       const failed = new Promise<never>((_, reject) => {
         this.#fail = reject;
       });
@@ -164,6 +169,7 @@ class WorkerLife {
         if (decision.generation !== this.#running?.generation.membership.generation)
           return undefined;
         if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
+          await failpoint("worker.abort.received");
           await this.#endGeneration(
             new PaddockError(
               "stale-generation",
@@ -184,6 +190,7 @@ class WorkerLife {
   }
 
   async #onWelcome(message: Welcome): Promise<void> {
+    await failpoint("worker.welcome.received");
     const spec = parseRunSpec(JSON.parse(message.specJson));
     const train = await openDataset(spec.data, "train");
     const pool = await startBatchPool({
@@ -199,6 +206,7 @@ class WorkerLife {
   }
 
   async #onAssignment(assignment: Assignment): Promise<void> {
+    await failpoint("worker.assignment.received");
     await this.#endGeneration(
       new PaddockError("stale-generation", `generation ${assignment.generation} has begun`),
     );
@@ -277,6 +285,7 @@ class WorkerLife {
   }
 
   async #onShutdown(shutdown: { finished: boolean; reason: string }): Promise<WorkerEnd> {
+    await failpoint("worker.shutdown.received");
     const running = this.#running;
     const served = this.#served;
     if (shutdown.finished && running && served && running.generation.membership.worker === 0) {
@@ -323,20 +332,28 @@ class WorkerLife {
     };
     return {
       fetchUnit: async ({ step, part, expectedBytes, everyone }) => {
+        await failpoint("worker.gather.begun");
         const { exchange, generation } = current();
         const { generation: number, worker, workers } = generation.membership;
         const key = { generation: number, step, key: "weights" };
-        if (everyone) return await exchange.gather(key, part, expectedBytes);
-        return await Promise.all(
-          Array.from({ length: workers }, (_, peer) =>
-            peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
-          ),
-        );
+        const parts = everyone
+          ? await exchange.gather(key, part, expectedBytes)
+          : await Promise.all(
+              Array.from({ length: workers }, (_, peer) =>
+                peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
+              ),
+            );
+        await failpoint("worker.gather.done");
+        return parts;
       },
-      allToAll: ({ step, key, outgoing, expectedBytes }) => {
+      allToAll: async ({ step, key, outgoing, expectedBytes }) => {
+        await failpoint("worker.bucket.sending");
         const { exchange, generation } = current();
         const { generation: number } = generation.membership;
-        return exchange.allToAll({ generation: number, step, key }, outgoing, expectedBytes);
+        const id = { generation: number, step, key };
+        const received = await exchange.allToAll(id, outgoing, expectedBytes);
+        await failpoint("worker.bucket.received");
+        return received;
       },
       phase: ({ step, phase }) => {
         const generation = this.#running?.generation.membership.generation;

@@ -1,5 +1,7 @@
 /** Takes this worker's segment jobs from its BullMQ queue, one at a time, and reports progress on them. */
+
 import type { SegmentJob } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
@@ -26,6 +28,7 @@ export function consumeSegments(options: {
     options.queue,
     async (job) => {
       try {
+        await failpoint("worker.segment.taken");
         const steps = job.data.end - job.data.start;
         const stop = await options.run(job.data, (done) =>
           job.updateProgress((100 * done) / steps),
