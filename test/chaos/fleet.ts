@@ -19,6 +19,7 @@ import { type ChaosRun, engineName, leaseSeconds, writeChaosSpec } from "./spec.
 export interface Hit {
   readonly failpoint: string;
   readonly action: string;
+  readonly argument: string;
   readonly pid: number;
   readonly unixMs: number;
 }
@@ -31,6 +32,8 @@ export interface WorkerSlot {
 }
 
 export const freezeMs = leaseSeconds * 1500;
+/** How long Redis is away when it is restarted. */
+export const redisDownMs = 100;
 const pollMs = 20;
 const restartMs = 50;
 const workerEntry = fileURLToPath(new URL("main.js", import.meta.resolve("@paddock/worker")));
@@ -93,7 +96,9 @@ export class Fleet {
   }
 
   get living(): WorkerSlot[] {
-    return [...this.slots.values()].filter(({ isWanted, role }) => isWanted && role.pid !== undefined);
+    return [...this.slots.values()].filter(
+      ({ isWanted, role }) => isWanted && role.pid !== undefined,
+    );
   }
 
   /** Starts a worker in that slot, unless there is one. */
@@ -210,6 +215,15 @@ export class Fleet {
     });
   }
 
+  /** A process has stopped itself at a failpoint: for how long, or for what to be done to Redis meanwhile, is its note. */
+  async #hasFrozen({ pid, argument, unixMs }: Hit): Promise<void> {
+    this.#frozen.set(pid, unixMs + (Number(argument) || freezeMs));
+    if (argument === "redis-flush") await this.redis.flush();
+    else if (argument === "redis-restart") await this.redis.restart(redisDownMs);
+    else return;
+    this.#frozen.set(pid, Date.now());
+  }
+
   /** What has acted is disarmed before a process starts again. */
   #after(ms: number, work: () => void): void {
     setTimeout(() => {
@@ -242,7 +256,7 @@ export class Fleet {
       const hit = JSON.parse(line) as Hit;
       this.#hits.push(hit);
       if (hit.action === "log") continue;
-      if (hit.action === "freeze") this.#frozen.set(hit.pid, hit.unixMs + freezeMs);
+      if (hit.action === "freeze") void this.#hasFrozen(hit);
       const roles = [this.coordinator, ...[...this.slots.values()].map(({ role }) => role)];
       roles.find(({ lastPid }) => lastPid === hit.pid)?.disarm();
     }

@@ -29,10 +29,7 @@ export class LedgerReader {
       const text = readFileSync(this.#path).subarray(this.#bytes);
       const whole = text.subarray(0, text.lastIndexOf("\n") + 1);
       const lines = whole.toString("utf8").split("\n").slice(0, -1);
-      this.#records = [
-        ...this.#records,
-        ...lines.map((line) => JSON.parse(line) as LedgerRecord),
-      ];
+      this.#records = [...this.#records, ...lines.map((line) => JSON.parse(line) as LedgerRecord)];
       this.#bytes += whole.length;
     }
     return viewOf(this.#records);

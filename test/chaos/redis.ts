@@ -6,6 +6,7 @@ import { freePort } from "../support/redis.js";
 
 export interface ChaosRedis {
   readonly url: string;
+  readonly port: number;
   /** SIGKILL, and another one after `downMs`. */
   restart(downMs: number): Promise<void>;
   flush(): Promise<void>;
@@ -37,6 +38,7 @@ export async function startChaosRedis(folder: string): Promise<ChaosRedis> {
   };
   return {
     url,
+    port,
     async restart(downMs) {
       await kill();
       await new Promise((resolve) => setTimeout(resolve, downMs));

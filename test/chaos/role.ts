@@ -30,7 +30,8 @@ export class Role {
   constructor(options: RoleOptions) {
     this.#o = options;
     this.name = options.name;
-    for (const folder of ["logs", "arms"]) mkdirSync(join(options.folder, folder), { recursive: true });
+    for (const folder of ["logs", "arms"])
+      mkdirSync(join(options.folder, folder), { recursive: true });
   }
 
   /** Undefined while no process runs. */

@@ -49,6 +49,12 @@ function chaosSpec(images: string, run: ChaosRun): RunSpecInput {
     engine: { name: engineName() },
     fleet: { workers: run.workers, segmentSteps: 20, leaseSeconds },
     checkpoint: { everySteps: run.checkpointSteps, keep: 3 },
-    evaluation: { everySteps: run.evaluationSteps, bank: 16, queries: 8, finalBank: 16, finalQueries: 8 },
+    evaluation: {
+      everySteps: run.evaluationSteps,
+      bank: 16,
+      queries: 8,
+      finalBank: 16,
+      finalQueries: 8,
+    },
   };
 }

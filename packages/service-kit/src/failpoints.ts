@@ -8,7 +8,7 @@
  *
  * `name=action@n:argument` acts once, when the point is passed for the n-th time since the text was read (default: the first):
  *   kill         SIGKILL to this process
- *   freeze       SIGSTOP to this process; somebody else must continue it. The argument is a note for them
+ *   freeze:note  SIGSTOP to this process; somebody else must continue it, to whom the note is passed on in the log
  *   delay:ms     waits there
  *   error:code   throws a PaddockError of that code
  *   cut:port     breaks this process's TCP connections to and on that port
@@ -229,8 +229,9 @@ function actAtOnce(name: FailpointName, arm: Arm, { again, bytes }: Material): v
 }
 
 /** Before the deed, which may be the last one; in one write, for several processes append to the file. */
-function report(name: FailpointName, { action, nth }: Arm): void {
-  const line = `${JSON.stringify({ failpoint: name, action, nth, pid: process.pid, unixMs: Date.now() })}\n`;
+function report(name: FailpointName, { action, nth, argument }: Arm): void {
+  const { pid } = process;
+  const line = `${JSON.stringify({ failpoint: name, action, nth, argument, pid, unixMs: Date.now() })}\n`;
   // biome-ignore lint/style/noProcessEnv: every thread and role reads it for itself
   const file = env["PADDOCK_FAILPOINTS_LOG"];
   if (file) appendFileSync(file, line);
