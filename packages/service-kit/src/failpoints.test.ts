@@ -83,6 +83,7 @@ test("an armed point fails, sends twice, flips a bit, fills the disk or waits, e
       "exchange.payload.read=corrupt",
       "worker.checkpoint.half=full",
       "worker.step.done=delay:30",
+      "worker.update.half=delay:1",
     ].join(";"),
   );
   await armedPoints.failpoint("worker.batch.ready");
@@ -101,6 +102,7 @@ test("an armed point fails, sends twice, flips a bit, fills the disk or waits, e
     code: "ENOSPC",
   });
   await armedPoints.failpoint("worker.step.done");
+  armedPoints.failpointSync("worker.update.half");
   const lines = readFileSync(log, "utf8").trim().split("\n");
   rmSync(folder, { recursive: true });
   expect(lines.map((line) => JSON.parse(line).action)).toEqual([
@@ -108,6 +110,7 @@ test("an armed point fails, sends twice, flips a bit, fills the disk or waits, e
     "duplicate",
     "corrupt",
     "full",
+    "delay",
     "delay",
   ]);
 });

@@ -80,6 +80,7 @@ export function failpointSync(name: FailpointName, material = nothing): void {
   const arm = plan.pass(name);
   if (!arm) return;
   if (arm.action === "delay") {
+    report(name, arm);
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, Number(arm.argument));
   } else actAtOnce(name, arm, material);
 }
