@@ -10,7 +10,7 @@ import { grpcClient } from "@paddock/service-kit";
 import { cliPath } from "../support/paddock.js";
 import { freePort } from "../support/redis.js";
 import { LedgerReader, type LedgerView } from "./ledger.js";
-import { type Proxy, pause, startProxy } from "./proxy.js";
+import { pause, startProxy, type TcpProxy } from "./proxy.js";
 import { type ChaosRedis, startChaosRedis } from "./redis.js";
 import { type Exit, Role } from "./role.js";
 import { type ChaosRun, engineName, leaseSeconds, writeChaosSpec } from "./spec.js";
@@ -26,7 +26,7 @@ export interface Hit {
 
 export interface WorkerSlot {
   readonly role: Role;
-  readonly proxy: Proxy;
+  readonly proxy: TcpProxy;
   /** Whether a process that ends is followed by another one. */
   isWanted: boolean;
 }

@@ -87,8 +87,9 @@ export function armPoint(fleet: Fleet, { point, action }: PointFault, rng: Rng):
   const [first, second] = shuffled(slots, rng);
   const target = role === "coordinator" ? fleet.coordinator : first?.role;
   if (!target || !first) return undefined;
-  // The coordinator sends and hears everything once per worker.
-  const passes = at === "step" ? 2 * slots.length : role === "coordinator" ? slots.length : 1;
+  // Assignments are sent to one worker after the other: the second is one that finds half of them sent.
+  const isPerWorker = point === "coordinator.assignment.sending";
+  const passes = at === "step" ? 2 * slots.length : isPerWorker ? slots.length : 1;
   target.arm(
     `${point}=${actionText(fleet, action, point, first)}`.replace("#", `@${1 + rng.below(passes)}`),
   );

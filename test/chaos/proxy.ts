@@ -2,7 +2,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 
-export interface Proxy {
+export interface TcpProxy {
   readonly port: number;
   /** Breaks every connection. */
   cut(): void;
@@ -13,7 +13,7 @@ export interface Proxy {
   close(): void;
 }
 
-export async function startProxy(upstreamPort: number): Promise<Proxy> {
+export async function startProxy(upstreamPort: number): Promise<TcpProxy> {
   const sockets = new Set<Socket>();
   let [isHeld, lateMs] = [false, 0];
   const keep = (socket: Socket, peer: Socket): void => {

@@ -50,7 +50,7 @@ export class Role {
     const child = spawn(execPath, [...command(this.#starts++)], {
       stdio: ["ignore", log, log],
       env: {
-        ...env, // biome-ignore lint/style/noProcessEnv: what this process was given, and the switches below
+        ...env,
         ...threadEnvironment(1),
         PADDOCK_FAILPOINTS: `@${this.#arms}`,
         PADDOCK_FAILPOINTS_LOG: join(folder, "hits.jsonl"),
