@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Rng } from "@paddock/contract";
 import { type Fleet, freezeMs, redisDownMs, type WorkerSlot } from "./fleet.js";
 import type { Fault, Injected } from "./inject.js";
-import { allPointFaults, armPoint, type PointFault } from "./points.js";
+import { allPointFaults, armPoint, factsOf, type PointFault } from "./points.js";
 import type { Role } from "./role.js";
 import { mostWorkers } from "./spec.js";
 
@@ -56,7 +56,7 @@ const outside: Readonly<Record<string, { readonly weight: number; readonly injec
 /** A random fault: half of them at failpoints. */
 export function drawFault(rng: Rng): Fault {
   if (rng.below(2) === 0) {
-    const points = allPointFaults().filter(({ point }) => point !== "worker.shutdown.received");
+    const points = allPointFaults().filter(({ point }) => factsOf(point).at !== "end");
     return pointFault(points[rng.below(points.length)] as PointFault, rng);
   }
   const kinds = Object.entries(outside).flatMap(([name, { weight, inject }]) =>

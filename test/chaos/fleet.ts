@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { RunService } from "@paddock/proto";
 import { grpcClient } from "@paddock/service-kit";
-import { cliPath } from "../support/paddock.js";
+import { cliFile } from "../support/paddock.js";
 import { freePort } from "../support/redis.js";
 import { LedgerReader, type LedgerView } from "./ledger.js";
 import { pause, startProxy, type TcpProxy } from "./proxy.js";
@@ -193,7 +193,7 @@ export class Fleet {
   #coordinatorCommand(): string[] {
     const hasBegun = this.#reader.read().records.length > 0;
     return [
-      ...[cliPath, "coordinator", this.#specPath, "--run-dir", this.runDir],
+      ...[cliFile, "coordinator", this.#specPath, "--run-dir", this.runDir],
       ...["--port", String(this.coordinatorPort), "--redis", this.redis.url],
       ...(hasBegun ? ["--resume"] : []),
     ];

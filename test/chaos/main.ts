@@ -6,7 +6,7 @@
  *   --faults N     N random faults, in runs of about 20 each; --from K: begin with the K-th run of that seed
  *   --matrix       every failpoint with every action; --only TEXT: those whose "point action" contains it; --sample N: every N-th of them
  *   --schedules N  undisturbed runs with 2, 3, 5, 7 and 8 workers (--counts), and N random schedules of joins, leaves and kills
- *   --steps N      of each run (default 100; of random faults 200)
+ *   --steps N      of each run (default 100; of random faults 200); --redundancy shadow|none: what lost shards come back from (default shadow)
  *
  * Exit codes: 0 the promise held, 1 it did not (folders and how to see it again are printed), 2 wrong use.
  */
@@ -30,6 +30,7 @@ const { values } = parseArgs({
     seed: { type: "string", default: "7" },
     workers: { type: "string", default: "3" },
     steps: { type: "string" },
+    redundancy: { type: "string", default: "shadow" },
     matrix: { type: "boolean", default: false },
     repeat: { type: "string", default: "1" },
     only: { type: "string", default: "" },
@@ -187,13 +188,22 @@ function brief({ records, outcome, broken: why }: FaultyRun) {
 
 function runOf(steps: number): ChaosRun {
   const workers = count(values.workers, "--workers");
-  return { ...cadence, workers, steps: values.steps ? count(values.steps, "--steps") : steps };
+  const { redundancy } = values;
+  if (redundancy !== "shadow" && redundancy !== "none") {
+    return refuse(`--redundancy: expected shadow or none, received "${redundancy}"`);
+  }
+  const wanted = values.steps ? count(values.steps, "--steps") : steps;
+  return { ...cadence, redundancy, workers, steps: wanted };
 }
 
 function count(text: string, flag: string): number {
   const value = Number(text);
   if (Number.isSafeInteger(value) && value >= 0) return value;
-  process.stderr.write(`chaos: ${flag}: expected a whole number, received "${text}"\n`);
+  return refuse(`${flag}: expected a whole number, received "${text}"`);
+}
+
+function refuse(why: string): never {
+  process.stderr.write(`chaos: ${why}\n`);
   process.exit(2);
 }
 

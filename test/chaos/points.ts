@@ -96,6 +96,8 @@ export function armPoint(fleet: Fleet, { point, action }: PointFault, rng: Rng):
   // A worker's own start, and a coordinator's newcomer, need a process that begins; a generation, one that ends elsewhere.
   const victim = at === "start" || role === "coordinator" ? first : (second ?? first);
   if (at === "start" || at === "generation" || at === "loss") victim?.role.signal("SIGKILL");
+  // Whoever leaves has the point of leaving; its state is asked of it, and of the others.
+  if (at === "leave") first.role.signal("SIGTERM");
   return target;
 }
 

@@ -13,6 +13,7 @@ export interface ChaosRun {
   /** Steps between checkpoints and between evaluations. */
   readonly checkpointSteps: number;
   readonly evaluationSteps: number;
+  readonly redundancy: "none" | "shadow";
 }
 
 export const leaseSeconds = 2;
@@ -47,7 +48,7 @@ function chaosSpec(images: string, run: ChaosRun): RunSpecInput {
     loss: { centering: "softmax" },
     exchange: { dtype: "fp16", initialScale: 256, scaleGrowthSteps: 20, timeoutSeconds: 3 },
     engine: { name: engineName() },
-    fleet: { workers: run.workers, segmentSteps: 20, leaseSeconds },
+    fleet: { workers: run.workers, segmentSteps: 20, leaseSeconds, redundancy: run.redundancy },
     checkpoint: { everySteps: run.checkpointSteps, keep: 3 },
     evaluation: {
       everySteps: run.evaluationSteps,

@@ -23,6 +23,8 @@ export type PointMoment =
   | "evaluation"
   /** When a generation is ended by a loss. */
   | "loss"
+  /** When a worker leaves in order, and when its state goes to others. */
+  | "leave"
   /** When the run ends. */
   | "end";
 
@@ -202,10 +204,44 @@ export const failpoints = {
     at: "loss",
     what: "the generation was ended, its work still runs here",
   },
-  "worker.shutdown.received": {
+  "worker.rested": {
+    role: "worker",
+    at: "loss",
+    what: "nothing of the generation runs any more, its shards may be read, nobody knows",
+  },
+  "worker.held.sending": {
+    role: "worker",
+    at: "loss",
+    what: "the coordinator is about to be told what is held",
+    nature: "message",
+  },
+  "worker.leave.sending": {
+    role: "worker",
+    at: "leave",
+    what: "the worker was asked to go, the coordinator does not know",
+    nature: "message",
+  },
+  "peer.stream.begun": {
+    role: "worker",
+    at: "leave",
+    what: "a peer asks for a range of held shards",
+  },
+  "peer.chunk.sending": {
+    role: "worker",
+    at: "leave",
+    what: "a chunk of held shards is about to go to a peer",
+    nature: "bytes",
+  },
+  "peer.range.received": {
+    role: "worker",
+    at: "leave",
+    what: "a range of shards has come from a peer, others have not",
+  },
+  "worker.goodbye.sending": {
     role: "worker",
     at: "end",
-    what: "the run is over, this worker has not said goodbye",
+    what: "the run is over, or the worker may go; goodbye is not said",
+    nature: "message",
   },
   "exchange.entered": {
     role: "worker",
@@ -281,6 +317,11 @@ export const failpoints = {
     role: "coordinator",
     at: "step",
     what: "a worker's Prepared has come and is not counted",
+  },
+  "coordinator.held.received": {
+    role: "coordinator",
+    at: "loss",
+    what: "a worker has said what it holds, it is not counted on",
   },
   "coordinator.ledger.appending": {
     role: "coordinator",

@@ -5,11 +5,11 @@ import { createLogger, listenForShutdown } from "@paddock/service-kit";
 import { runWorker } from "./session/run-worker.js";
 
 const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--device DEVICE]
-                      [--local-rank N] [--host ADDRESS]
+                      [--local-rank N] [--host ADDRESS] [--reconnect-seconds S]
 
 One worker process: owns one device, executes some of the run's logical ranks, holds its shard of the state.
-It takes its work from the coordinator and ends with it. SIGINT or SIGTERM: it leaves the fleet, the others go on from the
-last checkpoint.
+It takes its work from the coordinator and ends with the run. If the coordinator is away, it keeps its state and looks for it.
+SIGINT or SIGTERM: it hands its state over to the others after the step in progress, then ends. A second one: it ends at once.
 
   --coordinator  address of the coordinator's gRPC server
   --name         unique name in the fleet           (default: worker-<pid>)
@@ -18,6 +18,7 @@ last checkpoint.
   --device       cpu or cuda:<n>                    (default: a GPU if the engine sees one, else cpu)
   --local-rank   which of this machine's workers this is: they take its GPUs in turn (default: 0)
   --host         address on which peers reach this worker (default: 127.0.0.1)
+  --reconnect-seconds  how long a coordinator that does not answer is looked for (default: 300; 0: not at all)
 
 Example: paddock worker --coordinator 127.0.0.1:7070 --name gpu-1 --engine torch --device cuda:1`;
 
@@ -31,6 +32,7 @@ async function main(): Promise<number> {
       device: { type: "string" },
       "local-rank": { type: "string", default: "0" },
       host: { type: "string", default: "127.0.0.1" },
+      "reconnect-seconds": { type: "string", default: "300" },
       help: { type: "boolean", default: false },
     },
   });
@@ -55,11 +57,21 @@ async function main(): Promise<number> {
     // For tests: state in libtorch's memory on a CPU, the way it is on a GPU.
     ...(process.env["PADDOCK_VECTORS"] === "library" ? { vectors: "library" } : {}),
     host: values.host,
+    reconnectSeconds: secondsOf(values["reconnect-seconds"]),
     logger,
     signal: shutdown.signal,
   });
   logger.info(end, "shut down");
   return 0;
+}
+
+function secondsOf(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
+  throw new PaddockError(
+    "invalid-argument",
+    `--reconnect-seconds: expected a number of seconds from 0 on, received "${text}"`,
+  );
 }
 
 main().then(

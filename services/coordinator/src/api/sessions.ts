@@ -94,6 +94,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
         const event = eventOf(mine.id, next.value);
         if (event?.kind === "prepared") await failpoint("coordinator.prepared.received");
+        if (event?.kind === "held") await failpoint("coordinator.held.received");
         if (event) await options.post(event);
       }
     } catch (error) {
@@ -161,8 +162,8 @@ function checkVersion(version: Version | null): void {
 }
 
 function infoOf(id: WorkerId, hello: Hello) {
-  const { workerName: name, host, pid, engine, device, peerAddress } = hello;
-  return { id, name, host, pid, engine, device, peerAddress };
+  const { workerName: name, host, pid, engine, device, peerAddress, holdings } = hello;
+  return { id, name, host, pid, engine, device, peerAddress, holdings };
 }
 
 /** Undefined for kinds that only a newer minor version has. */
@@ -180,9 +181,11 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
       return { kind: "gone", id, reason: `said goodbye: ${message.goodbye.reason || "no reason"}` };
     case "failed":
       return { kind: "failed", id, failure: message.failed };
-    case "checkpointFailed":
     case "held":
+      return { kind: "held", id, held: message.held };
     case "leave":
+      return { kind: "leaving", id, reason: message.leave.reason };
+    case "checkpointFailed":
     case "hello":
     case undefined:
       return undefined;

@@ -47,9 +47,14 @@ export class PayloadStore {
   }
 
   /** Raises the run's generation, deletes the payloads of older ones, and returns those. Rejects with `stale-generation`. */
-  async enter(workers: number): Promise<OldGeneration[]> {
-    await this.#fence.enter(this.#writing, workers);
+  async enter(worker: number, workers: number): Promise<OldGeneration[]> {
+    await this.#fence.enter(this.#writing, worker, workers, expiryMs);
     return await this.#fence.sweep(this.#writing);
+  }
+
+  /** Whether what was written since `enter` can still be there. */
+  isKnown(): Promise<boolean> {
+    return this.#fence.isKnown(this.#reading, expiryMs);
   }
 
   /** Writes under `name`; the bytes must stay unchanged until this resolves. Rejects with `stale-generation`. */
