@@ -3,8 +3,7 @@
  * an operator or a cluster manager would, until the run has finished.
  */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, join } from "node:path";
 import { RunService } from "@paddock/proto";
 import { grpcClient } from "@paddock/service-kit";
 import { cliFile } from "../support/paddock.js";
@@ -36,7 +35,8 @@ export const freezeMs = leaseSeconds * 1500;
 export const redisDownMs = 100;
 const pollMs = 20;
 const restartMs = 50;
-const workerEntry = fileURLToPath(new URL("main.js", import.meta.resolve("@paddock/worker")));
+/** Compiled, also when this file is not. */
+const workerEntry = join(dirname(cliFile), "../../worker/dist/main.js");
 
 export class Fleet {
   readonly folder: string;

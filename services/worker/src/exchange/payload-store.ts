@@ -49,7 +49,9 @@ export class PayloadStore {
   /** Raises the run's generation, deletes the payloads of older ones, and returns those. Rejects with `stale-generation`. */
   async enter(worker: number, workers: number): Promise<OldGeneration[]> {
     await this.#fence.enter(this.#writing, worker, workers, expiryMs);
-    return await this.#fence.sweep(this.#writing);
+    const old = await this.#fence.sweep(this.#writing);
+    await failpoint("exchange.entered");
+    return old;
   }
 
   /** Whether what was written since `enter` can still be there. */
@@ -99,6 +101,7 @@ export class PayloadStore {
   /** Deletes a payload that was sent to me and tells its sender on `channel`. */
   async acknowledge(ref: PayloadRef, channel: string): Promise<void> {
     const keys = this.#keysOf(ref);
+    await failpoint("exchange.payload.acknowledging");
     await this.#link.answer(
       `acknowledging ${ref.name}`,
       this.#reading

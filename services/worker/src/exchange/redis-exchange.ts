@@ -4,9 +4,7 @@
  * Tickets go to the receiver's queue of the generation; its consumer takes sent payloads out of Redis at once and keeps
  * announcements of published ones. So Redis holds what is published plus what is in flight, see `redisMemoryBound`.
  */
-
 import { invariant, PaddockError } from "@paddock/contract";
-import { failpoint } from "@paddock/service-kit/failpoints";
 import type { Redis } from "ioredis";
 import type { WaitLimit } from "./byte-budget.js";
 import type { Exchange, ExchangeKey, ExchangeStats } from "./exchange.js";
@@ -106,7 +104,6 @@ class RedisExchange implements Exchange {
     this.#entered = entered;
     for (const old of await store.enter(worker, workers))
       await desk.remove(old.generation, old.workers);
-    await failpoint("exchange.entered");
     this.#subscriber.on("message", (_channel, name) => inFlight.acknowledged(name));
     await this.#link.answer(
       "subscribing to acknowledgements",
@@ -313,13 +310,11 @@ class RedisExchange implements Exchange {
       content,
     };
     const id = `${step}-${key.key}-${worker}-${content.kind === "sent" ? content.start : "all"}`;
-    await failpoint("exchange.ticket.posting", { again: () => desk.post(ticket, id) });
     await desk.post(ticket, id);
   }
 
   /** Takes a ticket: fetches what was sent, notes what was published. */
   async #take(entered: Entered, ticket: Ticket): Promise<void> {
-    await failpoint("exchange.ticket.taken");
     const name = nameOf(ticket, ticket.from);
     const { content } = ticket;
     if (content.kind === "published") {
@@ -333,7 +328,6 @@ class RedisExchange implements Exchange {
     }
     const { store } = entered;
     await this.#inbox.add(name, content, (target) => store.read(content.payload, target));
-    await failpoint("exchange.payload.acknowledging");
     await store.acknowledge(content.payload, this.#ackChannel(entered, ticket.from));
   }
 
