@@ -17,6 +17,8 @@ export interface FaultyRun {
 
 /** The fleet has lost nobody for good: it needs its restarts and what is left of its steps. */
 const lastSeconds = 180;
+/** A worker that has just been killed is back by then. */
+const wholeSeconds = 20;
 
 /**
  * @param next the next fault; undefined: no more. Asked while the run goes on
@@ -29,6 +31,8 @@ export async function runUnderFaults(o: {
   readonly undisturbed: Outcome;
   readonly next: (fleet: Fleet) => Fault | undefined;
   readonly onRecord: (record: FaultRecord) => void;
+  /** Waits before each fault until all workers are members again: what follows is the work of that fault alone. */
+  readonly oneByOne?: boolean;
   readonly keep: boolean;
 }): Promise<FaultyRun> {
   const startedMs = Date.now();
@@ -37,7 +41,10 @@ export async function runUnderFaults(o: {
   const die = (): void => fleet.killAll();
   process.once("exit", die);
   try {
-    let broken = await throwAll(fleet, o.next, (record) => {
+    const whole = async (): Promise<void> => {
+      if (o.oneByOne) await fleet.until(wholeSeconds, () => fleet.isWhole(o.run.workers));
+    };
+    let broken = await throwAll(fleet, whole, o.next, (record) => {
       records.push(record);
       o.onRecord(record);
     });
@@ -58,15 +65,18 @@ export async function runUnderFaults(o: {
 /** Why the fleet is stuck, if it is. */
 async function throwAll(
   fleet: Fleet,
+  ready: () => Promise<void>,
   next: (fleet: Fleet) => Fault | undefined,
   onRecord: (record: FaultRecord) => void,
 ): Promise<string | undefined> {
-  for (let fault = next(fleet); fault && !fleet.isOver; fault = next(fleet)) {
+  for (;;) {
+    await ready();
+    const fault = fleet.isOver ? undefined : next(fleet);
+    if (!fault) return undefined;
     const record = await throwFault(fleet, fault);
     onRecord(record);
     if (record.result === "stuck") {
       return `no commit followed "${record.name}" at step ${record.step}; see ${join(fleet.folder, "logs")}`;
     }
   }
-  return undefined;
 }

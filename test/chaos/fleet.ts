@@ -95,6 +95,14 @@ export class Fleet {
     return this.#ledger.finished && this.coordinator.pid === undefined;
   }
 
+  /** All wanted workers are members of a generation that has committed something. */
+  isWhole(workers: number): boolean {
+    const { records } = this.#ledger;
+    const last = records.findLast(({ kind }) => kind === "generation");
+    if (last?.kind !== "generation" || last.workers !== workers) return false;
+    return records.some((r) => r.kind === "commit" && r.generation === last.generation);
+  }
+
   get living(): WorkerSlot[] {
     return [...this.slots.values()].filter(
       ({ isWanted, role }) => isWanted && role.pid !== undefined,

@@ -1,5 +1,6 @@
 /** One fault thrown at a running fleet, watched until the fleet commits again. */
 import type { Fleet } from "./fleet.js";
+import { lostCommits } from "./ledger.js";
 
 /** A fault that is under way. */
 export interface Injected {
@@ -24,6 +25,8 @@ export interface FaultRecord {
   readonly hasActed: boolean;
   /** Committed steps when it acted. */
   readonly step: number;
+  /** Commits that were voided after it, until it was over. */
+  readonly lostCommits: number;
   /** From the fault to the next generation, if one followed before the next commit; in seconds. */
   readonly toGeneration: number | null;
   /** From the fault to the next commit of a step that had not been committed, in seconds. */
@@ -39,6 +42,7 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
   const before = {
     name: fault.name,
     hasActed: false,
+    lostCommits: 0,
     step: fleet.ledger.next,
     toGeneration: null,
     toCommit: null,
@@ -51,6 +55,7 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
   const frontier = frontierAt(fleet, actedMs);
   const isBack = (): boolean => commitAfter(fleet, actedMs, frontier) !== undefined;
   const isOver = (): boolean => injected.isOver?.() ?? true;
+  const lostBefore = lostCommits(fleet.ledger.records);
   const done = await fleet.until(recoverySeconds, () => fleet.isOver || (isBack() && isOver()));
   const commitMs = commitAfter(fleet, actedMs, frontier);
   const generationMs = fleet.ledger.records.find(
@@ -62,6 +67,7 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
     hasActed: true,
     result: commitMs !== undefined ? "recovered" : done ? "ended" : "stuck",
     step: frontier,
+    lostCommits: lostCommits(fleet.ledger.records) - lostBefore,
     toGeneration: isBefore ? (generationMs - actedMs) / 1000 : null,
     toCommit: commitMs === undefined ? null : (commitMs - actedMs) / 1000,
   };

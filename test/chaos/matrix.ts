@@ -37,6 +37,7 @@ export async function runMatrix(o: MatrixOptions): Promise<MatrixCell[]> {
     const tried: (typeof waiting)[number][] = [];
     const run = await runUnderFaults({
       ...o,
+      oneByOne: true,
       folder: join(o.folder, `matrix-${number}`),
       next(fleet) {
         const isLate = fleet.ledger.next > o.run.steps - stepsForTheEnd;
@@ -58,7 +59,8 @@ export async function runMatrix(o: MatrixOptions): Promise<MatrixCell[]> {
       cell.tries++;
       if (!hasActed && !run.broken && cell.tries < mostTries) return false;
       const missed = hasActed ? undefined : `it did not act in ${cell.tries} runs`;
-      cells.push({ ...cell.fault, record, broken: run.broken ?? missed });
+      const lost = o.run.redundancy === "shadow" ? lossOf(cell.fault, record) : undefined;
+      cells.push({ ...cell.fault, record, broken: run.broken ?? missed ?? lost });
       return true;
     });
     waiting = waiting.filter((cell) => !settled.includes(cell));
@@ -69,6 +71,13 @@ export async function runMatrix(o: MatrixOptions): Promise<MatrixCell[]> {
 
 /** From here on a fault would find the run over. */
 const stepsForTheEnd = 6;
+
+/** With a second copy of every shard no single fault may void a commit. Where a process was killed to get to the point, there were two. */
+function lossOf({ point }: PointFault, record: FaultRecord | undefined): string | undefined {
+  const isSingle = factsOf(point).at !== "loss";
+  const lost = record?.lostCommits ?? 0;
+  return isSingle && lost > 0 ? `${lost} commits were computed again` : undefined;
+}
 
 function atTheEnd(fault: Fault, { steps }: ChaosRun): Fault {
   return {

@@ -93,11 +93,12 @@ export function armPoint(fleet: Fleet, { point, action }: PointFault, rng: Rng):
   target.arm(
     `${point}=${actionText(fleet, action, point, first)}`.replace("#", `@${1 + rng.below(passes)}`),
   );
-  // A worker's own start, and a coordinator's newcomer, need a process that begins; a generation, one that ends elsewhere.
-  const victim = at === "start" || role === "coordinator" ? first : (second ?? first);
-  if (at === "start" || at === "generation" || at === "loss") victim?.role.signal("SIGKILL");
-  // Whoever leaves has the point of leaving; its state is asked of it, and of the others.
-  if (at === "leave") first.role.signal("SIGTERM");
+  // Points of a step come by themselves. The others need somebody who ends: in order, so that the fault stays the only one, unless
+  // the point is that of a loss.
+  const victim = at === "start" || at === "leave" || role === "coordinator" ? first : second;
+  if (at === "loss") (victim ?? first).role.signal("SIGKILL");
+  if (at === "start" || at === "generation" || at === "leave")
+    (victim ?? first).role.signal("SIGTERM");
   return target;
 }
 

@@ -11,7 +11,7 @@ export function recordLine(record: FaultRecord): string {
     `step ${step}`.padEnd(10),
     secondsText(toGeneration).padStart(7),
     secondsText(toCommit).padStart(7),
-    ` ${result}`,
+    ` ${result}${record.lostCommits > 0 ? `, ${record.lostCommits} commits voided` : ""}`,
   ].join(" ");
 }
 
