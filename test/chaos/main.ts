@@ -6,7 +6,7 @@
  *   --faults N     N random faults, in runs of about 20 each; --from K: begin with the K-th run of that seed
  *   --matrix       every failpoint with every action; --only TEXT: those whose "point action" contains it; --sample N: every N-th of them
  *   --schedules N  undisturbed runs with 2, 3, 5, 7 and 8 workers (--counts), and N random schedules of joins, leaves and kills
- *   --steps N      of each run (default 100; of random faults 200); --redundancy shadow|none: what lost shards come back from (default shadow)
+ *   --steps N      of each run (default: 300 of the matrix, 200 of random faults, 100 of schedules); --redundancy shadow|none: what lost shards come back from (default shadow)
  *
  * Exit codes: 0 the promise held, 1 it did not (folders and how to see it again are printed), 2 wrong use.
  */
@@ -102,7 +102,7 @@ async function randomFaults(folder: string, faults: number, seed: number): Promi
 }
 
 async function wholeMatrix(folder: string, seed: number): Promise<void> {
-  const run = runOf(100);
+  const run = runOf(300);
   const undisturbed = await reference(folder, run);
   const every = count(values.sample, "--sample");
   const faults = allPointFaults()

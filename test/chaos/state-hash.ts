@@ -14,7 +14,7 @@ interface Piece {
 }
 
 /** Lower-case hex. @param directory `checkpoints/<step>`, complete */
-export function stateHash(directory: string): string {
+function stateHash(directory: string): string {
   const manifest = JSON.parse(readFileSync(join(directory, "manifest.json"), "utf8")) as Manifest;
   const pieces = new Map<string, Piece[]>();
   for (const { name } of manifest.files) readPieces(join(directory, name), pieces);
