@@ -1,9 +1,8 @@
 /** A fleet as it stands on several machines: Redis, `paddock coordinator` and `paddock worker` processes, each to be killed by itself. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, existsSync, openSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { env } from "node:process";
-import { fileURLToPath } from "node:url";
 import type { LedgerRecord } from "@paddock/contract";
 import { cliFile, readSteps, until } from "./paddock.js";
 import { freePort, startTestRedis, type TestRedis } from "./redis.js";
@@ -83,7 +82,7 @@ export async function startFleet(o: {
   };
 }
 
-const workerFile = fileURLToPath(new URL("main.js", import.meta.resolve("@paddock/worker")));
+const workerFile = join(dirname(cliFile), "../../worker/dist/main.js");
 
 function startMember(
   logFile: string,

@@ -200,6 +200,8 @@ export interface Progress {
   readonly step: number;
   /** "load" | "data" | "gather" | "teacher" | "loss" | "student" | "backward" | "reduce" | "update" | "checkpoint" | "evaluate" */
   readonly phase: string;
+  /** Indices of the workers whose tensors it waits for, once that takes a while: their leases are looked at before its own. */
+  readonly waitingOn: readonly number[];
 }
 export declare const Progress: Generated<Progress>;
 

@@ -2631,6 +2631,7 @@ export const paddock = $root.paddock = (() => {
         v1.Progress = (function() {
 
             const Progress = function (properties) {
+                this.waitingOn = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2640,6 +2641,7 @@ export const paddock = $root.paddock = (() => {
             Progress.prototype.generation = 0;
             Progress.prototype.step = 0;
             Progress.prototype.phase = "";
+            Progress.prototype.waitingOn = $util.emptyArray;
 
             Progress.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2654,6 +2656,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(16).uint64(message.step);
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase") && message.phase !== "")
                     writer.uint32(26).string(message.phase);
+                if (message.waitingOn != null && message.waitingOn.length)
+                    writer.uint32(34).uint32s(message.waitingOn);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2714,6 +2718,20 @@ export const paddock = $root.paddock = (() => {
                                 delete message.phase;
                             continue;
                         }
+                    case 4: {
+                            if (wireType === 2) {
+                                if (!(message.waitingOn && message.waitingOn.length))
+                                    message.waitingOn = [];
+                                reader.uint32s(message.waitingOn);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.waitingOn && message.waitingOn.length))
+                                message.waitingOn = [];
+                            message.waitingOn.push(reader.uint32());
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2764,6 +2782,13 @@ export const paddock = $root.paddock = (() => {
                 if (object.phase != null)
                     if (typeof object.phase !== "string" || object.phase.length)
                         message.phase = $String(object.phase);
+                if (object.waitingOn) {
+                    if (!$Array.isArray(object.waitingOn))
+                        throw $TypeError(".paddock.v1.Progress.waitingOn: array expected");
+                    message.waitingOn = $Array(object.waitingOn.length);
+                    for (let i = 0; i < object.waitingOn.length; ++i)
+                        message.waitingOn[i] = object.waitingOn[i] >>> 0;
+                }
                 return message;
             };
 
@@ -2775,6 +2800,8 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
+                if (options.arrays || options.defaults)
+                    object.waitingOn = [];
                 if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -2804,6 +2831,11 @@ export const paddock = $root.paddock = (() => {
                         object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase"))
                     object.phase = message.phase;
+                if (message.waitingOn && message.waitingOn.length) {
+                    object.waitingOn = $Array(message.waitingOn.length);
+                    for (let j = 0; j < message.waitingOn.length; ++j)
+                        object.waitingOn[j] = message.waitingOn[j];
+                }
                 return object;
             };
 

@@ -52,6 +52,7 @@ export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): v
   updateWorker(turn, id, {
     step: prepared.step,
     phase: "prepared",
+    waitingOn: [],
     lastProgressMs: turn.now,
     stateBytes: prepared.stateBytes,
     peakGatheredBytes: prepared.peakGatheredBytes,

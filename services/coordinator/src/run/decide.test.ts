@@ -99,7 +99,7 @@ test("messages of another generation, step or worker change nothing but a counte
   const world = startedWorld();
   world.runTo(2);
   const { durable, active } = world.state;
-  const progress = { generation: 7, step: 2, phase: "data" };
+  const progress = { generation: 7, step: 2, phase: "data", waitingOn: [] };
   world.post({ kind: "progress", id: 1, progress });
   world.post({ kind: "progress", id: 99, progress: { ...progress, generation: 1 } });
   const written = { generation: 1, step: 3, file: "f", bytes: 1, sha256: "", worker: 0 };
@@ -215,33 +215,6 @@ test("a manifest that fails ends the run; one of a lost generation only costs th
     if (isLost) expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
     else expect(world.state.outcome).toMatchObject({ kind: "failed", code: "checkpoint-corrupt" });
   }
-});
-
-test("a worker that hangs loses its lease; one that waits for it, or prepared, does not", () => {
-  const world = startedWorld({}, 3);
-  world.runTo(1);
-  for (const { id } of world.workers) world.read(id);
-  world.deliver(1); // prepared: waits for the decision
-  const progress = { generation: 1, step: 1, phase: "gather" };
-  world.nowMs += 2_000;
-  world.post({ kind: "progress", id: 2, progress }); // waits for the third from here on
-  world.advance(28_500);
-  expect(world.state.workers.map(({ id }) => id)).toEqual([1, 2]);
-});
-
-test("nobody is expelled while the one they wait for still moves", () => {
-  const world = startedWorld();
-  world.runTo(1);
-  for (const { id } of world.workers) world.read(id);
-  for (let i = 0; i < 10; i++) {
-    world.advance(10_000);
-    world.post({
-      kind: "progress",
-      id: 2,
-      progress: { generation: 1, step: 1, phase: `backward ${i}` },
-    });
-  }
-  expect(world.state.workers.length).toBe(2);
 });
 
 test("a failure that a retry can cure ends the generation, and a hopeless loop ends the run", () => {

@@ -100,8 +100,8 @@ function receiveProgress(turn: Turn, id: WorkerId, progress: Progress): void {
     refuseStale(turn);
     return;
   }
-  const { step, phase } = progress;
-  updateWorker(turn, id, { step, phase, lastProgressMs: turn.now });
+  const { step, phase, waitingOn } = progress;
+  updateWorker(turn, id, { step, phase, waitingOn, lastProgressMs: turn.now });
 }
 
 /** Ends after the step in progress and its checkpoint; at once when no step would be lost by that. */

@@ -7,6 +7,7 @@ import { restartStep } from "./durable.js";
 import { fail, finish, interrupt } from "./ending.js";
 import type { Effect } from "./event.js";
 import { letLeaversGo, tellMissed } from "./holdings.js";
+import { expired, owes, restless } from "./leases.js";
 import {
   type ActiveGeneration,
   candidates,
@@ -42,6 +43,7 @@ export function join(turn: Turn, info: WorkerInfo): void {
     ...info,
     owesHeld: null,
     leaving: null,
+    waitingOn: [],
     step: state.durable.next,
     phase: "",
     lastProgressMs: now,
@@ -101,7 +103,7 @@ export function workerFailed(turn: Turn, id: WorkerId, failure: Failed): void {
 
 /** Looks at the leases of those who owe something, and at the waits that are over. */
 export function checkTime(turn: Turn): void {
-  for (const id of [...expired(turn.state, turn.now), ...restless(turn.state, turn.now)]) {
+  for (const id of [...restless(turn.state, turn.now), ...expired(turn.state, turn.now)]) {
     const worker = turn.state.workers.find((known) => known.id === id);
     const seconds = turn.state.durable.spec.fleet.leaseSeconds;
     const reason = `no progress for ${seconds} s (last phase: "${worker?.phase || "none"}")`;
@@ -169,39 +171,6 @@ export function regroupIfDue(turn: Turn): void {
   startIfPossible(turn);
 }
 
-/** Whether the member must show progress: it is not waiting for a decision. */
-export function owes(active: ActiveGeneration, index: number): boolean {
-  if (!active.stopping) return active.prepared[index] === null;
-  return (
-    active.pendingCheckpoints.some(({ files }) => files[index] === null) ||
-    (index === 0 && active.pendingEvaluations.length > 0)
-  );
-}
-
-/**
- * Members whose lease is over. A worker whose peer is slow waits for it without progress of its own: so nobody is
- * expelled while somebody else who owes something still moves, and the one that stopped first is expelled first.
- */
-function expired({ active, workers, durable }: RunState, now: number): WorkerId[] {
-  if (!active) return [];
-  const owing = workers.filter(({ id }) => {
-    const index = active.members.indexOf(id);
-    return index >= 0 && owes(active, index);
-  });
-  const leaseMs = durable.spec.fleet.leaseSeconds * 1000;
-  const newest = Math.max(...owing.map((worker) => worker.lastProgressMs));
-  if (now - newest <= leaseMs / 2) return [];
-  return owing.filter((worker) => now - worker.lastProgressMs > leaseMs).map(({ id }) => id);
-}
-
-/** Who should have come to rest by now. */
-function restless({ workers, durable }: RunState, now: number): WorkerId[] {
-  const leaseMs = durable.spec.fleet.leaseSeconds * 1000;
-  return workers
-    .filter(({ owesHeld, lastProgressMs }) => owesHeld !== null && now - lastProgressMs > leaseMs)
-    .map(({ id }) => id);
-}
-
 /** The generation is over against its will: on with those who are left, or back to the last checkpoint. */
 function lose(turn: Turn, code: ErrorCode, reason: string): void {
   const { active, draining, durable } = turn.state;
@@ -259,6 +228,7 @@ function startGeneration(turn: Turn, live: LiveSource | null): void {
       ...worker,
       step,
       phase: members.includes(worker.id) ? "start" : "",
+      waitingOn: [],
       lastProgressMs: turn.now,
     })),
   });

@@ -35,6 +35,8 @@ export interface WorkerState extends WorkerInfo {
   /** Step and phase of its last Progress. */
   readonly step: number;
   readonly phase: string;
+  /** Indices of the members for whose tensors it says it waits. */
+  readonly waitingOn: readonly number[];
   /** When it last moved, in unix milliseconds. */
   readonly lastProgressMs: number;
   /** Persistent state, and gathered units at the peak, in bytes; of its last Prepared. */

@@ -82,7 +82,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     if (behaviour === "die") cut.abort(new Error("died"));
     if (behaviour) return;
     const { generation, worker, workers } = assignment;
-    send({ kind: "progress", progress: { generation, step, phase: "student" } });
+    send({ kind: "progress", progress: { generation, step, phase: "student", waitingOn: [] } });
     const position = { generation, step, worker, workers };
     shards = { ...shards, prepared: true };
     send({ kind: "prepared", prepared: examplePrepared(spec, layoutOf(spec), position) });

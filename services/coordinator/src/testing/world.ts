@@ -188,7 +188,7 @@ export class World {
       (held) => held.generation === live?.generation && held.step === step,
     );
     Object.assign(worker, { assignment, step, decided: 0, isPrepared: false });
-    const progress = { generation, step, phase: "load" };
+    const progress = { generation, step, phase: "load", waitingOn: [] };
     worker.outbox.push({ kind: "progress", id: worker.id, progress });
     if (assignment.loadCheckpoint) invariant(this.folders.has(step), `checkpoint ${step} is there`);
     if (checkpointFirst) this.#write(worker, assignment, step);

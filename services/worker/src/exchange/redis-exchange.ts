@@ -12,6 +12,7 @@ import { InFlight } from "./in-flight.js";
 import { Inbox } from "./inbox.js";
 import { Mailbox } from "./mailbox.js";
 import { expiryMs, type PayloadRef, PayloadStore } from "./payload-store.js";
+import { PeerWaits } from "./peer-waits.js";
 import { RedisLink } from "./redis-link.js";
 import { leastInFlightBytes } from "./redis-memory.js";
 import { type Published, type Sent, type Ticket, TicketDesk } from "./tickets.js";
@@ -34,7 +35,6 @@ export interface RedisExchangeOptions {
 const defaultPieceBytes = 2 ** 20 - 4096;
 /** A message travels in fragments of so many pieces: the first is read while the next is written. */
 const fragmentPieces = 4;
-/** Between two looks at whether Redis still knows the run. */
 const watchMs = 250;
 
 /** An exchange for one generation. The caller closes it. */
@@ -65,6 +65,7 @@ class RedisExchange implements Exchange {
   readonly #link: RedisLink;
   readonly #subscriber: Redis;
   readonly #inbox = new Inbox();
+  readonly #waits = new PeerWaits();
   readonly #announced = new Mailbox<ReadonlyMap<string, PayloadRef>>();
   /** What was sent or published before, by name: the same again is the same. */
   readonly #outgoing = new Map<string, Promise<void>>();
@@ -92,6 +93,8 @@ class RedisExchange implements Exchange {
       inFlightBytes: this.#entered?.inFlight.bytes ?? 0,
     };
   }
+
+  readonly waitingOn = () => this.#waits.peers();
 
   async enter(generation: number, worker: number, workers: number): Promise<void> {
     this.#link.throwIfClosed();
@@ -155,10 +158,9 @@ class RedisExchange implements Exchange {
 
   async receive(key: ExchangeKey, from: number): Promise<Uint8Array> {
     this.#at(key);
-    const payload = await this.#inbox.take(
-      nameOf(key, from),
-      this.#limit(key, `${key.key} from worker ${from}`),
-    );
+    const limit = this.#limit(key, `${key.key} from worker ${from}`);
+    const take = () => this.#inbox.take(nameOf(key, from), limit);
+    const payload = await this.#waits.during(from, take);
     this.#receivedBytes += payload.byteLength;
     return payload;
   }
@@ -214,10 +216,9 @@ class RedisExchange implements Exchange {
 
   async fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array> {
     const { store } = this.#at(key);
-    const parts = await this.#announced.peek(
-      nameOf(key, from),
-      this.#limit(key, `${key.key} from worker ${from}`),
-    );
+    const limit = this.#limit(key, `${key.key} from worker ${from}`);
+    const peek = () => this.#announced.peek(nameOf(key, from), limit);
+    const parts = await this.#waits.during(from, peek);
     const ref = parts.get(part);
     if (!ref) {
       throw new PaddockError(

@@ -13,6 +13,7 @@ import {
   DecisionKind,
   type EvaluationDone,
   type Prepared,
+  type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
 import { failpoint } from "@paddock/service-kit/failpoints";
@@ -42,6 +43,9 @@ export interface GenerationDeps {
   readonly badImages: () => number;
 }
 
+/** Between two looks at the waits for peers. */
+const waitLookMs = 100;
+
 /** Shards at rest, and the centres that belong to them. */
 export interface AtRest {
   readonly shards: Shards;
@@ -65,6 +69,7 @@ export class Generation {
   #updateSeconds = 0;
   #commitSeconds = 0;
   #preparedAt = 0;
+  #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
   #isEntered = false;
   /** The checkpoint in progress, which reads the state: an update waits for it. */
   #saving: Promise<unknown> = Promise.resolve();
@@ -109,6 +114,7 @@ export class Generation {
     const { startStep, evaluateFirst, checkpointFirst } = this.#assignment;
     const { membership, shards } = this;
     this.progress(startStep, "load");
+    this.#watchWaits();
     await exchange.enter(membership.generation, membership.worker, membership.workers);
     await failpoint("worker.load.begun");
     const { centers, drawn: initialise } = await this.#fill(own);
@@ -229,8 +235,32 @@ export class Generation {
   }
 
   progress(step: number, phase: string): void {
+    this.#progress = { step, phase, waitingOn: [] };
+    this.#sendProgress();
+  }
+
+  /** Looks every now and then whether peers keep this worker from going on, and says so, once. */
+  #watchWaits(): void {
+    let before = "";
+    const timer = setInterval(() => {
+      if (this.isInterrupted) clearInterval(timer);
+      const waitingOn = [...this.exchange.waitingOn()];
+      const { step, phase } = this.#progress;
+      const now = `${step} ${phase} ${waitingOn}`;
+      // The same as at the look before: it does not pass by itself.
+      const isNews = `${waitingOn}` !== `${this.#progress.waitingOn}`;
+      if (waitingOn.length > 0 && now === before && isNews) {
+        this.#progress = { step, phase, waitingOn };
+        this.#sendProgress();
+      }
+      before = now;
+    }, waitLookMs);
+    timer.unref();
+  }
+
+  #sendProgress(): void {
     const { generation } = this.membership;
-    this.#deps.send({ kind: "progress", progress: { generation, step, phase } });
+    this.#deps.send({ kind: "progress", progress: { generation, ...this.#progress } });
   }
 
   async #fill(own: AtRest | undefined): Promise<Initial> {

@@ -96,7 +96,10 @@ class WorkerLife {
         options.logger.warn({ reason }, "the coordinator does not answer; looking for it");
         this.#post({ kind: "disconnected", reason });
       },
-      onGivenUp: (error) => this.#settle?.reject(error),
+      onGivenUp: (error) => {
+        options.logger.error({ err: error }, "the session cannot go on");
+        this.#settle?.reject(error);
+      },
     });
   }
 
@@ -283,13 +286,16 @@ class WorkerLife {
     if (!generation) return;
     const work = generation.run(async () => {
       await generation.update(decision);
-      if (generation.isInterrupted) await generation.settle();
-      else
-        await generation.publishAfter(decision).catch((error) => this.#failed(number, step, error));
+      if (!generation.isInterrupted) {
+        return await generation.publishAfter(decision).catch((thrown) => PaddockError.from(thrown));
+      }
+      await generation.settle();
+      return undefined;
     });
-    this.#report(generation, step, work, () =>
-      this.#post({ kind: "applied", generation: number, step }),
-    );
+    this.#report(generation, step, work, (failure) => {
+      this.#post({ kind: "applied", generation: number, step });
+      if (failure) this.#failed(number, step, failure);
+    });
   }
 
   #checkpoint(number: number, step: number): void {
