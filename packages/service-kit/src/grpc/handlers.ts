@@ -141,24 +141,13 @@ async function writeAll(
   responses: AsyncIterable<unknown>,
   signal: AbortSignal,
 ): Promise<void> {
-  let written = Promise.resolve();
   try {
     for await (const response of responses) {
       if (signal.aborted) return;
-      let hasRoom = true;
-      written = new Promise((resolve) => {
-        hasRoom = call.write(response, () => resolve());
-      });
-      if (!hasRoom) await once(call, "drain", { signal });
+      if (!call.write(response)) await once(call, "drain", { signal });
     }
     call.end();
   } catch (error) {
-    // Whoever reads the requests destroys the call at its error: what is not written by then is lost, the status too.
-    await Promise.race([written, aborted(signal)]);
     if (!signal.aborted) call.emit("error", toServiceError(error));
   }
-}
-
-async function aborted(signal: AbortSignal): Promise<void> {
-  if (!signal.aborted) await once(signal, "abort");
 }
