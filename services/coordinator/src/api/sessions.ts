@@ -1,4 +1,5 @@
 /** The workers' side of the API: one stream per worker, messages in as events, effects out as messages. */
+
 import { type ErrorCode, PaddockError } from "@paddock/contract";
 import {
   type CoordinatorMessage,
@@ -17,6 +18,7 @@ import {
   serve,
   withDeadline,
 } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunEvent } from "../run/event.js";
 import type { WorkerId } from "../run/state.js";
 
@@ -60,6 +62,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   ): AsyncGenerator<CoordinatorMessage> {
     const incoming = messages[Symbol.asyncIterator]();
     const hello = await receiveHello(incoming, context.signal);
+    await failpoint("coordinator.hello.received");
     if (names.has(hello.workerName)) {
       throw new PaddockError(
         "already-exists",
@@ -76,6 +79,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const welcome = await options.welcome(context.signal);
       outgoing.push({ kind: "welcome", welcome: { version: protocolVersion, ...welcome } });
       await options.post({ kind: "joined", worker: infoOf(mine.id, hello) });
+      await failpoint("coordinator.joined");
       void read(incoming, mine);
       yield* outgoing;
       if (mine.error) throw mine.error;
@@ -89,6 +93,8 @@ export function createSessions(options: SessionsOptions): Sessions {
     try {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
         const event = eventOf(mine.id, next.value);
+        if (event?.kind === "prepared") await failpoint("coordinator.prepared.received");
+        if (event?.kind === "held") await failpoint("coordinator.held.received");
         if (event) await options.post(event);
       }
     } catch (error) {

@@ -112,6 +112,21 @@ test("a worker that leaves is let go when the others have its shards, and has do
   ]);
 });
 
+test("a worker that leaves stays when its successor is lost before the first step, until another one has its shards", () => {
+  const world = startedWorld({ workers: 2, segmentSteps: 3, redundancy: "shadow" });
+  world.runTo(5);
+  world.post({ kind: "leaving", id: 1, reason: "SIGTERM" });
+  while (generations(world).length < 2) world.settle(1);
+  expect(generations(world).at(-1)?.workers).toBe(1);
+  world.kill(2);
+  world.settle(5);
+  world.advance(1_000); // a generation that is lost before its first step is not replaced at once
+  expect(world.state.workers.map(({ id }) => id)).toEqual([1]);
+  expect(generations(world)).toHaveLength(2);
+  world.join();
+  expectNothingLost(world);
+});
+
 test("the last worker leaves only after a checkpoint; whoever comes later goes on from there", () => {
   const world = startedWorld({ workers: 1, segmentSteps: 3 });
   world.runTo(3);

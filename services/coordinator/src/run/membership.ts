@@ -131,8 +131,13 @@ export function startIfPossible(turn: Turn): void {
     interrupt(turn, draining);
     return;
   }
-  if (candidates(turn.state).length === 0) letLeaversGo(turn);
-  else if (mayStart(turn, live !== null)) startGeneration(turn, live);
+  if (candidates(turn.state).length > 0) {
+    if (mayStart(turn, live !== null)) startGeneration(turn, live);
+    return;
+  }
+  // Leavers that hold what no checkpoint has stay as long as others may come to take it over.
+  const areNeeded = isAhead && turn.now < turn.state.waiting.fewerFromMs;
+  if (!areNeeded) letLeaversGo(turn);
 }
 
 function mayStart({ state, now }: Turn, isCovered: boolean): boolean {

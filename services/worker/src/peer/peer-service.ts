@@ -1,8 +1,10 @@
 /** Live state between workers: a shard's range, streamed in checked chunks, without a disk. */
+
 import { crc32c } from "@node-rs/crc32";
 import { invariant, PaddockError } from "@paddock/contract";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
 import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 
 /** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
 const chunkValues = 256 * 1024;
@@ -24,6 +26,7 @@ export interface PeerServer {
 /** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
 export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
+    await failpoint("peer.stream.begun");
     const values = await readShard(request);
     if (values?.length !== request.end - request.start) {
       throw new PaddockError(
@@ -34,7 +37,9 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
     for (let start = 0; start < values.length; start += chunkValues) {
       const piece = values.slice(start, start + chunkValues);
       const data = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
-      yield { offset: request.start + start, data, crc32c: crc32c(data) };
+      const stated = crc32c(data);
+      await failpoint("peer.chunk.sending", { bytes: data });
+      yield { offset: request.start + start, data, crc32c: stated };
     }
   };
   const services = [serve(PeerService, { streamShard })];
@@ -66,6 +71,7 @@ export async function fetchShard(
     if (at !== bytes.byteLength) {
       throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
     }
+    await failpoint("peer.range.received");
     return values;
   } finally {
     client.close();

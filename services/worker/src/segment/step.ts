@@ -6,6 +6,7 @@
  *
  * `compute` leaves the state untouched, so a step can be dropped at any time before `update`.
  */
+
 import {
   frozenUnitsOf,
   type GradNorms,
@@ -26,6 +27,7 @@ import {
   updateUnit,
   type VectorSpace,
 } from "@paddock/model";
+import { failpoint, failpointSync } from "@paddock/service-kit/failpoints";
 import type { Membership, ShadowOf, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
@@ -126,6 +128,7 @@ export class StepRunner<V> {
   async compute(step: number, scale: number, batches: readonly RankBatch[]): Promise<StepReport> {
     const { spec, host, membership, state, vectors } = this.#o;
     this.#step = step;
+    await failpoint("worker.compute.begun");
     this.rest();
     if (this.#prepared) this.#dispose(this.#prepared);
     this.#prepared = undefined;
@@ -145,9 +148,10 @@ export class StepRunner<V> {
           this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
         prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
         emitGradient: (unit, rank, grads) =>
-          this.#timer.during("reduce", () =>
-            this.#reducer.emit(unit, rank, grads, scale / lossScale),
-          ),
+          this.#timer.during("reduce", async () => {
+            await failpoint("worker.backward.gradient");
+            await this.#reducer.emit(unit, rank, grads, scale / lossScale);
+          }),
         sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
         phase: (name) => {
           this.#timer.enter(name);
@@ -159,6 +163,7 @@ export class StepRunner<V> {
     host.phase(step, "reduce");
     const factor = 1 / (scale * spec.logicalRanks);
     const gradients = await this.#reducer.collect(factor, this.#shadow?.note);
+    await failpoint("worker.gradient.reduced");
     const shadowed = this.#exchangeShadow(step, factor);
     const normRoots = normNodes(vectors, this.layout, ({ name, elements }) => ({
       start: shardOf(elements, membership.worker, membership.workers).start,
@@ -202,6 +207,7 @@ export class StepRunner<V> {
         };
         const range = shardOf(unit.elements, of, workers);
         updateUnit(vectors, unit, range, shard, { spec, scalars, step, norms });
+        failpointSync("worker.update.half");
       }
     };
     updateShards(worker, state, prepared.gradients);

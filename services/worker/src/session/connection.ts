@@ -2,6 +2,7 @@
 import { PaddockError } from "@paddock/contract";
 import { type CoordinatorMessage, type WorkerMessage, WorkerService } from "@paddock/proto";
 import { createQueue, grpcClient } from "@paddock/service-kit";
+import { passingFailpoints } from "./failpoints.js";
 
 export interface LinkOptions {
   /** host:port of the coordinator. */
@@ -81,7 +82,7 @@ export function createLink(options: LinkOptions): Link {
       clearTimeout(timer);
       timer = setTimeout(() => void live(), afterMs);
     },
-    send: (message) => stream?.send(message),
+    send: passingFailpoints((message) => stream?.send(message)),
     close() {
       isClosed = true;
       clearTimeout(timer);

@@ -2,6 +2,7 @@
  * What one generation does in a worker, activity by activity: load, compute, apply, checkpoint, evaluate. In which order and whether at
  * all is not decided here but in `worker-state.ts`.
  */
+
 import { join } from "node:path";
 import { evenCuts, type RunSpec, ranksOfCut } from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
@@ -15,6 +16,7 @@ import {
   type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
@@ -23,6 +25,7 @@ import { loadLive } from "../segment/live-state.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
 import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
+import { audit } from "./audit.js";
 
 /** What a generation needs of its surroundings. */
 export interface GenerationDeps {
@@ -113,9 +116,12 @@ export class Generation {
     this.progress(startStep, "load");
     this.#watchWaits();
     await exchange.enter(membership.generation, membership.worker, membership.workers);
+    await failpoint("worker.load.begun");
     const { centers, drawn: initialise } = await this.#fill(own);
+    await failpoint("worker.load.read");
     const { state, shadow } = shards;
     await engine.call("enter", { spec, membership, state, shadow, initialise, centers });
+    await failpoint("worker.load.done");
     this.#isEntered = true;
     // Worker 0 may also make pictures of a run that is to be saved and nothing else.
     await this.#publish(startStep, evaluateFirst || checkpointFirst ? "anyone" : "everyone");
@@ -128,7 +134,9 @@ export class Generation {
     const started = performance.now();
     const batches = await pool.request(step, this.#ranks);
     const dataSeconds = secondsSince(started);
+    await failpoint("worker.batch.ready");
     const report = await engine.call("compute", { step, scale, batches });
+    audit(this.membership.generation, step, batches);
     pool.release(batches);
     this.#preparedAt = performance.now();
     return this.#outcomeOf(report, dataSeconds);
@@ -137,11 +145,13 @@ export class Generation {
   /** Applies a decision about the prepared step. Needs no peer and is never interrupted. */
   async update({ step, kind, gradNorm }: Decision): Promise<void> {
     const { engine } = this.#deps;
+    await failpoint("worker.decision.received");
     await this.#saving;
     const updating = performance.now();
     this.#commitSeconds = (updating - this.#preparedAt) / 1000;
     if (kind === DecisionKind.DECISION_KIND_COMMIT) await engine.call("update", { step, gradNorm });
     else await engine.call("skip", { step });
+    await failpoint("worker.update.done");
     this.#updateSeconds = secondsSince(updating);
   }
 
@@ -151,6 +161,7 @@ export class Generation {
     // Evaluation, and the pictures that worker 0 makes at the end, gather weights without the others.
     await this.#publish(step + 1, evaluate || stop ? "anyone" : "everyone");
     this.#updateSeconds += secondsSince(publishing);
+    await failpoint("worker.step.done");
   }
 
   /** Saves the state as it is now: the next step may be computed meanwhile, but not applied. */
@@ -165,6 +176,7 @@ export class Generation {
     const { membership, shards } = this;
     const { layout, state } = shards;
     this.progress(step, "checkpoint");
+    await failpoint("worker.checkpoint.begun");
     const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = this.#checkpointDirectory(step);
@@ -185,6 +197,7 @@ export class Generation {
   /** The teacher's accuracy on worker 0; undefined on the others. */
   async evaluate(step: number, full: boolean): Promise<EvaluationDone | undefined> {
     const started = performance.now();
+    await failpoint("worker.evaluation.begun");
     const result = await this.#deps.evaluator.evaluate({
       membership: this.membership,
       step,
@@ -204,10 +217,12 @@ export class Generation {
 
   /** Ends all waits for peers; resolves when nothing runs here any more. The shards stay, and may be read by peers. */
   async interrupt(reason: Error): Promise<void> {
+    await failpoint("worker.abort.received");
     this.#abort.abort(reason);
     await this.exchange.close();
     await Promise.all(this.#running);
     await this.settle();
+    await failpoint("worker.rested");
   }
 
   /** Makes the shards readable as they are now, if they have been loaded. */
@@ -312,7 +327,9 @@ export class Generation {
     const { generation, workers } = this.membership;
     if (workers === 1) return;
     const parts = await engine.call("encodeWeights", {});
+    await failpoint("worker.publish.begun");
     await exchange.publish({ generation, step, key: "weights" }, parts, readers);
+    await failpoint("worker.publish.done");
     // A peer may still read the weights of the step that this one follows (its evaluation, a late gather).
     await exchange.retire(step - 1);
   }

@@ -13,6 +13,7 @@ import {
   type Welcome,
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { EngineFacts, HostCalls } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
@@ -220,6 +221,7 @@ class WorkerLife {
 
   async #load(assignment: Assignment): Promise<void> {
     const { generation: number, live } = assignment;
+    await failpoint("worker.assignment.received");
     const served = await this.#served?.catch(() => undefined);
     // A run that cannot be served has been reported.
     if (!served) return;

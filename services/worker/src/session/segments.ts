@@ -1,5 +1,7 @@
 /** Takes this worker's segment jobs from its BullMQ queue and holds each until its steps are done. */
+
 import { PaddockError, type SegmentJob } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
@@ -27,11 +29,13 @@ export function consumeSegments(options: {
   const open = new Map<string, OpenJob>();
   const worker = new Worker<SegmentJob>(
     options.queue,
-    ({ data }) =>
-      new Promise<void>((resolve, reject) => {
+    async ({ data }) => {
+      await failpoint("worker.segment.taken");
+      await new Promise<void>((resolve, reject) => {
         open.set(nameOf(data.start, data.end), { resolve, reject });
         options.onSegment(data);
-      }),
+      });
+    },
     {
       connection,
       // A job ends with its last step, the next one may already be there.

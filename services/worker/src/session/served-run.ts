@@ -2,6 +2,7 @@
 import { parseRunSpec, type RunSpec } from "@paddock/contract";
 import { type BatchPool, openDataset, type SharedDataset, startBatchPool } from "@paddock/data";
 import type { Welcome } from "@paddock/proto";
+import { failpoint } from "@paddock/service-kit/failpoints";
 
 export interface ServedRun {
   readonly spec: RunSpec;
@@ -16,6 +17,7 @@ export async function serveRun(
   welcome: Welcome,
   onBadImage: (image: { readonly path: string; readonly reason: string }) => void,
 ): Promise<ServedRun> {
+  await failpoint("worker.welcome.received");
   const spec = parseRunSpec(JSON.parse(welcome.specJson));
   const train = await openDataset(spec.data, "train");
   const { threads } = spec.data;
