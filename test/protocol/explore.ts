@@ -43,40 +43,47 @@ export function explore(
   const first = initialWorld(bounds);
   const seen = new Set([fingerprint(first)]);
   const stack: Visit[] = [{ world: first, path: undefined, depth: 0 }];
-  let [transitions, depth, finished] = [0, 0, 0];
-  const result = (violation?: Found): Exploration => ({
-    states: seen.size,
-    transitions,
-    depth,
-    finished,
-    seconds: (performance.now() - started) / 1000,
-    isComplete: stack.length === 0 && !violation,
-    violation,
-  });
-  for (let visit = stack.pop(); visit; visit = stack.pop()) {
-    let path = visit.path;
-    try {
-      const next = transitionsOf(visit.world);
-      checkState(visit.world, bounds, next.length);
-      if (isOver(visit.world)) finished++;
-      for (const { name, take } of isOver(visit.world) ? [] : next) {
-        path = { name, before: visit.path };
-        const world = take();
-        transitions++;
-        const print = fingerprint(world);
-        if (seen.has(print)) continue;
-        seen.add(print);
-        if (seen.size % 50_000 === 0) o.onProgress?.(seen.size);
-        depth = Math.max(depth, visit.depth + 1);
-        stack.push({ world, path, depth: visit.depth + 1 });
-      }
-    } catch (thrown) {
-      const what = thrown instanceof Violation ? thrown.message : `thrown: ${String(thrown)}`;
-      return result({ what, trace: traceOf(path) });
+  const counts = { transitions: 0, depth: 0, finished: 0 };
+  let violation: Found | undefined;
+  for (let visit = stack.pop(); visit && !violation; visit = stack.pop()) {
+    const expanded = expand(visit, bounds);
+    violation = expanded.violation;
+    counts.finished += isOver(visit.world) ? 1 : 0;
+    counts.transitions += expanded.next.length;
+    for (const next of expanded.next) {
+      const print = fingerprint(next.world);
+      if (seen.has(print)) continue;
+      seen.add(print);
+      if (seen.size % 50_000 === 0) o.onProgress?.(seen.size);
+      counts.depth = Math.max(counts.depth, next.depth);
+      stack.push(next);
     }
-    if (seen.size >= o.maxStates) return result();
+    if (seen.size >= o.maxStates) break;
   }
-  return result();
+  const seconds = (performance.now() - started) / 1000;
+  const isComplete = stack.length === 0 && !violation;
+  return { states: seen.size, ...counts, seconds, isComplete, violation };
+}
+
+/** All that can follow, unless an invariant is broken here or on the way there. */
+function expand(
+  { world, path, depth }: Visit,
+  bounds: Bounds,
+): { readonly next: readonly Visit[]; readonly violation?: Found } {
+  const next: Visit[] = [];
+  let at = path;
+  try {
+    const choices = transitionsOf(world);
+    checkState(world, bounds, choices.length);
+    for (const { name, take } of isOver(world) ? [] : choices) {
+      at = { name, before: path };
+      next.push({ world: take(), path: at, depth: depth + 1 });
+    }
+    return { next };
+  } catch (thrown) {
+    const what = thrown instanceof Violation ? thrown.message : `thrown: ${String(thrown)}`;
+    return { next, violation: { what, trace: traceOf(at) } };
+  }
 }
 
 function checkState(world: World, { redundancy, faults }: Bounds, choices: number): void {
@@ -89,12 +96,12 @@ function checkState(world: World, { redundancy, faults }: Bounds, choices: numbe
     return;
   }
   demand(choices > 0, "something can happen as long as the run has not ended");
-  const crashes = world.crashes;
-  if (faults === world.faults) demand(rollbacks === 0, "without a fault nothing is taken back");
-  if (redundancy === "shadow" && crashes === 0) {
-    demand(rollbacks === 0, "with shadows and all processes alive nothing is taken back");
+  const used = faults - world.faults;
+  if (used === 0) demand(rollbacks === 0, "without a fault nothing is taken back");
+  if (world.excuses === 0) {
+    demand(rollbacks === 0, "broken streams and dead coordinators take nothing back");
   }
-  if (redundancy === "shadow" && faults - world.faults <= 1) {
+  if (redundancy === "shadow" && used <= 1) {
     demand(rollbacks === 0, "with shadows one fault takes nothing back");
   }
 }

@@ -19,7 +19,7 @@ export function fingerprint(world: World): string {
     world.faults,
     [...world.computed].sort(),
     world.rollbacks > 0,
-    world.crashes > 0,
+    world.excuses > 0,
   ]);
   return createHash("md5").update(text).digest("base64");
 }

@@ -154,7 +154,7 @@ function faults(world: World, own: readonly Transition[]): Transition[] {
   if (world.coordinator) {
     all.push({
       name: "coordinator dies",
-      take: () => crashed({ ...less, crashes: less.crashes + 1 }),
+      take: () => crashed(less),
     });
     all.push(...partialCrashes(world));
   }
@@ -164,7 +164,7 @@ function faults(world: World, own: readonly Transition[]): Transition[] {
       all.push({ name: `w${index} is cut off`, take: () => cut(less, index) });
     }
     if (isOwing(world, node)) {
-      const late = latest(less, node.session);
+      const late = latest({ ...less, excuses: less.excuses + 1 }, node.session);
       all.push(posted(`w${index} is late`, late, { kind: "tick" }));
     }
   });
@@ -174,7 +174,7 @@ function faults(world: World, own: readonly Transition[]): Transition[] {
 /** The coordinator dies between two effects of what it would do next. */
 function partialCrashes(world: World): Transition[] {
   const all: Transition[] = [];
-  const less = { ...world, faults: world.faults - 1, crashes: world.crashes + 1 };
+  const less = { ...world, faults: world.faults - 1 };
   less.nodes.forEach((node, index) => {
     const [message, ...rest] = node.toCoordinator;
     const event = message && node.session !== 0 ? eventOf(node.session, message) : undefined;
@@ -215,7 +215,7 @@ function latest(world: World, session: number): World {
 
 function killed(world: World, index: number): World {
   const node = world.nodes[index] as Node;
-  return withNode({ ...world, crashes: world.crashes + 1 }, index, {
+  return withNode({ ...world, excuses: world.excuses + 1 }, index, {
     ...idleNode,
     session: node.session,
     lostThere: node.session !== 0,

@@ -68,17 +68,10 @@ export function finishable(world: World, index: number): readonly Activity[] {
   const has = (kind: Activity["kind"]): boolean =>
     node.activities.some((activity) => activity.kind === kind);
   return node.activities.filter((activity) => {
-    switch (activity.kind) {
-      case "load":
-      case "write":
-        return true;
-      case "compute":
-        return isComputed(world, node, activity);
-      case "apply":
-        return !has("write");
-      case "interrupt":
-        return !has("apply") && !has("write");
-    }
+    if (activity.kind === "compute") return isComputed(world, node, activity);
+    if (activity.kind === "apply") return !has("write");
+    if (activity.kind === "interrupt") return !has("apply") && !has("write");
+    return true;
   });
 }
 

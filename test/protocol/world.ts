@@ -73,10 +73,9 @@ export interface World {
   readonly faults: number;
   /** "generation step worker": whose gradients of a step are on their way to all others. */
   readonly computed: readonly string[];
-  /** What happened so far that allows a rollback. */
-  readonly lostShards: number;
   readonly rollbacks: number;
-  readonly crashes: number;
+  /** Deaths and timeouts of workers so far: what may cost committed steps. A broken stream or a dead coordinator may not. */
+  readonly excuses: number;
   readonly nowMs: number;
 }
 
@@ -130,9 +129,8 @@ export function initialWorld(bounds: Bounds): World {
     files: [],
     faults: bounds.faults,
     computed: [],
-    lostShards: 0,
     rollbacks: 0,
-    crashes: 0,
+    excuses: 0,
     nowMs: 0,
   };
 }
