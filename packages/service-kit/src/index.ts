@@ -31,4 +31,32 @@ export {
   openRedis,
   type RedisRoute,
 } from "./redis/open-redis.js";
+export {
+  clockSkewMs,
+  createAuthority,
+  type Issue,
+  issueCertificate,
+  type KeyedCertificate,
+} from "./security/authority.js";
+export { type Bind, checkBind, isLoopback } from "./security/bind.js";
+export {
+  commonNameOf,
+  outOfDate,
+  type PeerIdentity,
+  type Role,
+  readIdentity,
+  roleOfNames,
+  roles,
+  type TlsOptions,
+} from "./security/identity.js";
+export {
+  checkJoinToken,
+  createJoinToken,
+  expiryOf,
+  hashJoinToken,
+  isSameHash,
+  joinTokenHeader,
+  readJoinToken,
+} from "./security/join-token.js";
+export { type Refusal, type RefusalLogger, type ReportRefusal, refusalLog } from "./security/refusals.js";
 export { listenForShutdown, type Shutdown } from "./shutdown.js";

@@ -6,6 +6,7 @@ export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";
+export type { WorkerSecurity } from "./session/connection.js";
 export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-worker.js";
 export { type ConvertOptions, convertWeights } from "./weights/convert-weights.js";
 export { describeWeights, type WeightsDescription } from "./weights/describe-weights.js";

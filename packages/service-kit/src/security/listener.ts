@@ -5,7 +5,15 @@ import { type AddressInfo, createServer, type Server, type Socket } from "node:n
 import { join } from "node:path";
 import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from "node:tls";
 import { formatAddress, listenError } from "../listen.js";
-import { commonNameOf, outOfDate, readIdentity, roleOfNames, type TlsOptions } from "./identity.js";
+import {
+  commonNameOf,
+  outOfDate,
+  type Role,
+  readIdentity,
+  roleOfNames,
+  roles as allRoles,
+  type TlsOptions,
+} from "./identity.js";
 import type { ReportRefusal } from "./refusals.js";
 
 export interface ListenerOptions {
@@ -15,6 +23,8 @@ export interface ListenerOptions {
   /** Absent: plain TCP. */
   readonly tls?: TlsOptions | undefined;
   readonly protocol: "h2" | "http/1.1";
+  /** With TLS: roles that may connect. Absent: any of ours; calls are checked later. */
+  readonly roles?: readonly Role[];
   readonly onConnection: (socket: Socket) => void;
   readonly report: ReportRefusal;
   readonly limits?: Partial<ConnectionLimits>;
@@ -100,7 +110,7 @@ function countConnections(
 
 /** TLS 1.3 with certificates on both sides. The verdict is ours, not the library's, so that it can be logged with its reason. */
 function tlsServer(tls: TlsOptions, options: ListenerOptions): TlsServer {
-  const { protocol, onConnection, report } = options;
+  const { protocol, onConnection, report, roles = allRoles } = options;
   const { ca, cert, key } = readIdentity(tls);
   const server = createTlsServer({
     ...{ ca, cert, key },
@@ -114,7 +124,7 @@ function tlsServer(tls: TlsOptions, options: ListenerOptions): TlsServer {
     secureOptions: constants.SSL_OP_NO_TICKET,
   });
   server.on("secureConnection", (socket) => {
-    const why = refusalOf(socket);
+    const why = refusalOf(socket, roles);
     if (why === undefined) {
       onConnection(socket);
       return;
@@ -134,7 +144,7 @@ function addressOf(socket: TLSSocket & { readonly _parent?: Socket }): string {
   return socket.remoteAddress ?? socket._parent?.remoteAddress ?? "unknown";
 }
 
-function refusalOf(socket: TLSSocket): string | undefined {
+function refusalOf(socket: TLSSocket, roles: readonly Role[]): string | undefined {
   const certificate = socket.getPeerX509Certificate();
   if (!certificate) return "it has no certificate";
   const late = outOfDate(certificate, Date.now());
@@ -142,7 +152,9 @@ function refusalOf(socket: TLSSocket): string | undefined {
   if (!socket.authorized) {
     return `its certificate is not of our authority (${String(socket.authorizationError)})`;
   }
-  return undefined;
+  const role = roleOfNames(certificate.subjectAltName);
+  if (role !== undefined && roles.includes(role)) return undefined;
+  return `expected a certificate of the role ${roles.join(" or ")}, received ${role ?? "one without a role"}`;
 }
 
 /** What an unverified certificate says of itself: for a log, not to be believed. */

@@ -2,7 +2,14 @@
 import { crc32c } from "@node-rs/crc32";
 import { invariant, PaddockError } from "@paddock/contract";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
-import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
+import {
+  checkBind,
+  grpcClient,
+  type RefusalLogger,
+  serve,
+  startGrpcServer,
+  type TlsOptions,
+} from "@paddock/service-kit";
 
 /** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
 const chunkValues = 256 * 1024;
@@ -21,8 +28,26 @@ export interface PeerServer {
   close(): Promise<void>;
 }
 
-/** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
-export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
+/** Who may read shards: with TLS workers only; without it whoever reaches `host`, which must be this machine unless allowed. */
+export interface PeerSecurity {
+  readonly tls?: TlsOptions | undefined;
+  readonly insecureBind?: boolean;
+  readonly logger?: RefusalLogger | undefined;
+}
+
+/**
+ * Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. Errors:
+ * `permission-denied` for an address that others reach, without TLS.
+ */
+export async function startPeerService(
+  host: string,
+  readShard: ReadShard,
+  { tls, insecureBind = false, logger }: PeerSecurity = {},
+): Promise<PeerServer> {
+  const what = "this worker's peer service";
+  const isEncrypted = tls !== undefined;
+  const warning = checkBind({ what, host, isEncrypted, isInsecureAllowed: insecureBind });
+  if (warning !== undefined) logger?.warn({ host }, warning);
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
     const values = await readShard(request);
     if (values?.length !== request.end - request.start) {
@@ -38,7 +63,7 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
     }
   };
   const services = [serve(PeerService, { streamShard })];
-  const server = await startGrpcServer({ host, port: 0, services });
+  const server = await startGrpcServer({ host, port: 0, services, tls, logger });
   return { address: server.address, close: () => server.close() };
 }
 
@@ -50,10 +75,15 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
 export async function fetchShard(
   address: string,
   request: ShardRequest,
-  settings: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  settings: {
+    readonly timeoutMs: number;
+    readonly signal?: AbortSignal;
+    /** Our certificate, where peers have one too. */
+    readonly tls?: TlsOptions | undefined;
+  },
 ): Promise<Float32Array> {
   invariant(0 <= request.start && request.start <= request.end, `the range of ${nameOf(request)}`);
-  const client = grpcClient(address, PeerService);
+  const client = grpcClient(address, PeerService, { tls: settings.tls, serverRole: "worker" });
   try {
     const values = new Float32Array(request.end - request.start);
     const bytes = new Uint8Array(values.buffer);

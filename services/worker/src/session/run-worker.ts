@@ -17,8 +17,8 @@ import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
 import type { Exchange } from "../exchange/exchange.js";
 import { openExchange } from "../exchange/open-exchange.js";
-import { startPeerService } from "../peer/peer-service.js";
-import { connectSession, type Session } from "./connection.js";
+import { type ReadShard, startPeerService } from "../peer/peer-service.js";
+import { collectivesRefusal, connectSession, type Session, type WorkerSecurity } from "./connection.js";
 import { Generation } from "./generation.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 
@@ -37,6 +37,8 @@ export interface WorkerOptions {
   readonly vectors?: "library";
   /** Address on which peers reach this worker. */
   readonly host: string;
+  /** Absent: neither certificates nor a token, on this machine only. */
+  readonly security?: WorkerSecurity | undefined;
   readonly logger: ReturnType<typeof createLogger>;
   /** Leaves the fleet when it fires: says goodbye and ends. */
   readonly signal: AbortSignal;
@@ -94,12 +96,13 @@ class WorkerLife {
   }
 
   async live(): Promise<WorkerEnd> {
-    const { coordinator, name, host, logger } = this.#o;
+    const { coordinator, name, host, logger, security } = this.#o;
     const facts = await this.#openEngine();
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
-    const peers = await startPeerService(host, (request) => this.#readShard(request));
+    const readShard: ReadShard = (request) => this.#readShard(request);
+    const peers = await startPeerService(host, readShard, { ...security, logger });
     try {
-      const session = connectSession(coordinator);
+      const session = connectSession(coordinator, security);
       this.#session = session;
       session.send({
         kind: "hello",
@@ -212,6 +215,7 @@ class WorkerLife {
       runId: message.runId,
       workers: assignment.workers,
       host: this.#o.host,
+      collectivesRefused: collectivesRefusal(this.#o.host, this.#o.security),
       onMeeting: (why) => {
         if (why === undefined) this.#o.logger.info("collectives: tensors go worker to worker");
         else this.#o.logger.warn({ why }, "no collectives: tensors go through Redis instead");
