@@ -1,7 +1,12 @@
 /** The worker process: parses its flags, lives, and ends with an exit code that says why. */
 import { parseArgs } from "node:util";
 import { PaddockError, RunSpec } from "@paddock/contract";
-import { checkJoinToken, createLogger, listenForShutdown, readJoinToken } from "@paddock/service-kit";
+import {
+  checkJoinToken,
+  createLogger,
+  listenForShutdown,
+  readJoinToken,
+} from "@paddock/service-kit";
 import type { WorkerSecurity } from "./session/connection.js";
 import { runWorker } from "./session/run-worker.js";
 
@@ -19,7 +24,7 @@ last checkpoint.
   --device       cpu or cuda:<n>                    (default: a GPU if the engine sees one, else cpu)
   --local-rank   which of this machine's workers this is: they take its GPUs in turn (default: 0)
   --host         address on which peers reach this worker (default: 127.0.0.1). Others than loopback need --tls-dir
-  --tls-dir      folder with ca.crt, worker.crt and worker.key (paddock certs init makes one)
+  --tls-dir      folder with ca.crt, worker.crt and worker.key (paddock certs init makes one; default: PADDOCK_TLS_DIR)
   --join-token-file  file with the token that lets it into the run (default: the variable PADDOCK_JOIN_TOKEN)
   --insecure-bind    listen on --host without TLS, in a network that you trust
 
@@ -79,12 +84,13 @@ async function securityOf(values: {
 }): Promise<WorkerSecurity> {
   const { "tls-dir": dir, "join-token-file": file, "insecure-bind": insecureBind } = values;
   const variable = process.env["PADDOCK_JOIN_TOKEN"];
+  const tlsDir = dir ?? process.env["PADDOCK_TLS_DIR"];
   const joinToken = file
     ? await readJoinToken(file)
     : variable && checkJoinToken(variable, "PADDOCK_JOIN_TOKEN");
   return {
     insecureBind,
-    ...(dir ? { tls: { dir, role: "worker" } as const } : {}),
+    ...(tlsDir ? { tls: { dir: tlsDir, role: "worker" } as const } : {}),
     ...(joinToken ? { joinToken } : {}),
   };
 }

@@ -17,7 +17,11 @@ export function unsecured(address: string, unreachable: ErrorCode): Secured {
     credentials: credentials.createInsecure(),
     options: {},
     explain: (error) =>
-      closedAtOnce(error, unreachable, `${address} closed the connection; if it wants TLS, pass --tls-dir`),
+      closedAtOnce(
+        error,
+        unreachable,
+        `${address} closed the connection; if it wants TLS, pass --tls-dir`,
+      ),
   };
 }
 
@@ -55,7 +59,8 @@ export function securedBy(o: {
 /** It could be connected to, and then was gone: either it refuses us, or it is just ending. */
 function closedAtOnce(error: unknown, code: ErrorCode, what: string): PaddockError | undefined {
   const text = error instanceof Error ? error.message : "";
-  if (!/Last error: (Failed to connect|read ECONNRESET|socket hang up)/.test(text)) return undefined;
+  if (!/Last error: (Failed to connect|read ECONNRESET|socket hang up)/.test(text))
+    return undefined;
   return new PaddockError(code, what, { cause: error });
 }
 

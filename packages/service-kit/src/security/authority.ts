@@ -72,7 +72,8 @@ export async function issueCertificate(
   const keys = await webcrypto.subtle.generateKey(algorithm, true, ["sign", "verify"]);
   const { ExtendedKeyUsage: extended, KeyUsageFlags: usage } = x509;
   // People's certificates cannot pose as a server.
-  const uses = issue.role === "client" ? [extended.clientAuth] : [extended.serverAuth, extended.clientAuth];
+  const uses =
+    issue.role === "client" ? [extended.clientAuth] : [extended.serverAuth, extended.clientAuth];
   const cert = await x509.X509CertificateGenerator.create({
     subject: [{ CN: [issue.name] }],
     issuer: ca.subject,
@@ -87,7 +88,10 @@ export async function issueCertificate(
       new x509.ExtendedKeyUsageExtension(uses),
       new x509.SubjectAlternativeNameExtension([
         { type: "url", value: roleUri(issue.role) },
-        ...issue.hosts.map((value) => ({ type: isIP(value) > 0 ? ("ip" as const) : ("dns" as const), value })),
+        ...issue.hosts.map((value) => ({
+          type: isIP(value) > 0 ? ("ip" as const) : ("dns" as const),
+          value,
+        })),
       ]),
       await x509.AuthorityKeyIdentifierExtension.create(ca),
       await x509.SubjectKeyIdentifierExtension.create(keys.publicKey),

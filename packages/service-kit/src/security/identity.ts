@@ -120,7 +120,9 @@ export function outOfDate(
 
 /** Whether one of the authorities in the bundle signed it. */
 function isIssued(own: X509Certificate, bundle: Buffer, file: string): boolean {
-  const pems = bundle.toString("latin1").match(/-----BEGIN CERTIFICATE-----[^-]+-----END[^-]+-----/g);
+  const pems = bundle
+    .toString("latin1")
+    .match(/-----BEGIN CERTIFICATE-----[^-]+-----END[^-]+-----/g);
   return (pems ?? []).some((pem) => {
     const authority = parse(pem, file);
     return own.checkIssued(authority) && own.verify(authority.publicKey);

@@ -3,15 +3,19 @@ import { constants, type X509Certificate } from "node:crypto";
 import { statSync } from "node:fs";
 import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
 import { join } from "node:path";
-import { createServer as createTlsServer, type Server as TlsServer, type TLSSocket } from "node:tls";
+import {
+  createServer as createTlsServer,
+  type TLSSocket,
+  type Server as TlsServer,
+} from "node:tls";
 import { formatAddress, listenError } from "../listen.js";
 import {
+  roles as allRoles,
   commonNameOf,
   outOfDate,
   type Role,
   readIdentity,
   roleOfNames,
-  roles as allRoles,
   type TlsOptions,
 } from "./identity.js";
 import type { ReportRefusal } from "./refusals.js";
@@ -54,7 +58,9 @@ const handshakeMs = 10_000;
 export async function listen(options: ListenerOptions): Promise<Listener> {
   const { host, port, tls, report } = options;
   const limits = { ...defaultLimits, ...options.limits };
-  const server = tls ? tlsServer(tls, options) : createServer({ noDelay: true }, options.onConnection);
+  const server = tls
+    ? tlsServer(tls, options)
+    : createServer({ noDelay: true }, options.onConnection);
   const open = countConnections(server, limits, report);
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => reject(listenError(host, port, error)));
@@ -88,7 +94,11 @@ function countConnections(
   const perPeer = new Map<string, number>();
   server.maxConnections = total;
   server.on("drop", (data) => {
-    report({ who: "unknown", from: String(data?.remoteAddress), why: `${total} connections are open` });
+    report({
+      who: "unknown",
+      from: String(data?.remoteAddress),
+      why: `${total} connections are open`,
+    });
   });
   server.prependListener("connection", (socket: Socket) => {
     const from = String(socket.remoteAddress);
@@ -129,7 +139,11 @@ function tlsServer(tls: TlsOptions, options: ListenerOptions): TlsServer {
       onConnection(socket);
       return;
     }
-    report({ who: whoIs(socket.getPeerX509Certificate()), from: String(socket.remoteAddress), why });
+    report({
+      who: whoIs(socket.getPeerX509Certificate()),
+      from: String(socket.remoteAddress),
+      why,
+    });
     socket.destroy();
   });
   server.on("tlsClientError", (error, socket) => {
@@ -183,7 +197,13 @@ function rereadOnChange(server: TlsServer, tls: TlsOptions, report: ReportRefusa
     seen = now;
     try {
       const { ca, cert, key } = readIdentity(tls);
-      server.setSecureContext({ ca, cert, key, minVersion: "TLSv1.3", secureOptions: constants.SSL_OP_NO_TICKET });
+      server.setSecureContext({
+        ca,
+        cert,
+        key,
+        minVersion: "TLSv1.3",
+        secureOptions: constants.SSL_OP_NO_TICKET,
+      });
     } catch (error) {
       report({ who: "our own new certificate", from: tls.dir, why: (error as Error).message });
     }

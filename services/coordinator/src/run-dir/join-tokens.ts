@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { PaddockError } from "@paddock/contract";
+import { invariant, PaddockError } from "@paddock/contract";
 import { expiryOf, hashJoinToken, isSameHash } from "@paddock/service-kit";
 import { diskError, writeDurably } from "./files.js";
 
@@ -16,7 +16,11 @@ export interface JoinTokens {
   /** Whether workers need one: somebody made tokens for this run. Looked up anew each time. */
   areUsed(): Promise<boolean>;
   /** Why the token does not let a worker into the run, or undefined when it does. */
-  refusalOf(token: string | undefined, runId: string, nowUnixMs: number): Promise<string | undefined>;
+  refusalOf(
+    token: string | undefined,
+    runId: string,
+    nowUnixMs: number,
+  ): Promise<string | undefined>;
 }
 
 const folderOf = (runDir: string): string => join(runDir, "join-tokens");
@@ -54,7 +58,9 @@ export function openJoinTokens(runDir: string, extra: readonly string[] = []): J
   const folder = folderOf(runDir);
   const hashes = async (): Promise<string[]> => {
     const names = await readdir(folder).catch(() => []);
-    return names.filter((name) => /^[0-9a-f]{64}\.json$/.test(name)).map((name) => name.slice(0, 64));
+    return names
+      .filter((name) => /^[0-9a-f]{64}\.json$/.test(name))
+      .map((name) => name.slice(0, 64));
   };
   const extraHashes = extra.map(hashJoinToken);
   return {
@@ -68,30 +74,43 @@ export function openJoinTokens(runDir: string, extra: readonly string[] = []): J
       if (extraHashes.some((known) => isSameHash(known, hash))) return undefined;
       const known = (await hashes()).find((stored) => isSameHash(stored, hash));
       if (known === undefined) return "its join token is unknown here";
-      const file = join(folder, `${known}.json`);
-      const { runId: boundTo, expiresUnixMs } = await readStored(file);
-      if (boundTo !== null && boundTo !== runId) return "its join token is for another run";
-      // The file may end a token earlier than the token says.
-      if (now >= expiresUnixMs) return "its join token has been ended";
-      // From now on it is for this run, wherever the directory may be copied to.
-      if (boundTo === null && runId !== "") await store(file, { runId, expiresUnixMs });
-      return undefined;
+      return refusalByRecord(join(folder, `${known}.json`), runId, now);
     },
   };
 }
 
+async function refusalByRecord(
+  file: string,
+  runId: string,
+  now: number,
+): Promise<string | undefined> {
+  const { runId: boundTo, expiresUnixMs } = await readStored(file);
+  if (boundTo !== null && boundTo !== runId) return "its join token is for another run";
+  // The file may end a token earlier than the token says.
+  if (now >= expiresUnixMs) return "its join token has been ended";
+  // From now on it is for this run, wherever the directory may be copied to.
+  if (boundTo === null && runId !== "") await store(file, { runId, expiresUnixMs });
+  return undefined;
+}
+
 async function readStored(file: string): Promise<StoredToken> {
+  const text = await readFile(file, "utf8").catch((error: unknown) => {
+    throw damaged(file, error);
+  });
   try {
-    const { runId, expiresUnixMs } = JSON.parse(await readFile(file, "utf8")) as StoredToken;
-    if ((runId === null || typeof runId === "string") && Number.isSafeInteger(expiresUnixMs)) {
-      return { runId, expiresUnixMs };
-    }
-    throw new Error("other fields");
+    const { runId, expiresUnixMs } = JSON.parse(text) as StoredToken;
+    const isRun = runId === null || typeof runId === "string";
+    invariant(isRun && Number.isSafeInteger(expiresUnixMs), "a run and a date");
+    return { runId, expiresUnixMs };
   } catch (error) {
-    throw new PaddockError(
-      "unauthenticated",
-      `expected a join token's record in ${file}, received ${(error as Error).message}; delete the file and make a new token`,
-      { cause: error },
-    );
+    throw damaged(file, error);
   }
+}
+
+function damaged(file: string, cause: unknown): PaddockError {
+  return new PaddockError(
+    "unauthenticated",
+    `expected a join token's record in ${file}, received something else; delete the file and make a new token`,
+    { cause },
+  );
 }

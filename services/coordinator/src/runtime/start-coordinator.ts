@@ -12,9 +12,9 @@ import {
   startGrpcServer,
   startHttpServer,
 } from "@paddock/service-kit";
+import { type CoordinatorSecurity, openAdmission } from "../api/admission.js";
 import { type RunControl, runService } from "../api/run-service.js";
 import { createSessions } from "../api/sessions.js";
-import { type CoordinatorSecurity, openAdmission } from "../api/admission.js";
 import { createRunMetrics } from "../metrics/run-metrics.js";
 import type { DurableState } from "../run/durable.js";
 import { initialState } from "../run/state.js";

@@ -1,6 +1,12 @@
 /** The session stream with the coordinator: messages out, messages in, one end. */
 import { type CoordinatorMessage, type WorkerMessage, WorkerService } from "@paddock/proto";
-import { createQueue, grpcClient, isLoopback, joinTokenHeader, type TlsOptions } from "@paddock/service-kit";
+import {
+  createQueue,
+  grpcClient,
+  isLoopback,
+  joinTokenHeader,
+  type TlsOptions,
+} from "@paddock/service-kit";
 
 /** How a worker shows who it is, and what it may do in the open. */
 export interface WorkerSecurity {
@@ -13,7 +19,10 @@ export interface WorkerSecurity {
 }
 
 /** Why collectives must not listen on `host`, or undefined: Gloo's connections have neither TLS nor a way to tell who connects. */
-export function collectivesRefusal(host: string, security: WorkerSecurity = {}): string | undefined {
+export function collectivesRefusal(
+  host: string,
+  security: WorkerSecurity = {},
+): string | undefined {
   if (isLoopback(host) || security.insecureBind === true) return undefined;
   return `collectives have no TLS and would listen on ${host}; in a network that you trust, add --insecure-bind`;
 }

@@ -18,7 +18,12 @@ import { writeVisuals } from "../evaluate/visuals.js";
 import type { Exchange } from "../exchange/exchange.js";
 import { openExchange } from "../exchange/open-exchange.js";
 import { type ReadShard, startPeerService } from "../peer/peer-service.js";
-import { collectivesRefusal, connectSession, type Session, type WorkerSecurity } from "./connection.js";
+import {
+  collectivesRefusal,
+  connectSession,
+  type Session,
+  type WorkerSecurity,
+} from "./connection.js";
 import { Generation } from "./generation.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 

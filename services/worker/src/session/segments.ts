@@ -1,5 +1,6 @@
 /** Takes this worker's segment jobs from its BullMQ queue, one at a time, and reports progress on them. */
 import type { SegmentJob } from "@paddock/contract";
+import { redisTarget } from "@paddock/service-kit";
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
@@ -19,7 +20,8 @@ export function consumeSegments(options: {
   readonly onStop: () => void;
   readonly onError: (error: Error) => void;
 }): SegmentConsumer {
-  const connection = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  const { url, tls } = redisTarget(options.redisUrl);
+  const connection = new Redis(url, { ...tls, maxRetriesPerRequest: null });
   // Its loss also shows in the exchange and in the lease, which decide what follows.
   connection.on("error", () => undefined);
   const worker = new Worker<SegmentJob>(
