@@ -8,8 +8,17 @@ export interface SpecText {
   lineOf(path: readonly string[]): number | undefined;
 }
 
+/** A spec of a hundred stages is far below. */
+const maxSpecCharacters = 2 ** 20;
+
 /** Parses `text`. JSON is YAML too. Errors: `invalid-spec` with file, line and column. */
 export function parseSpecText(text: string, file: string): SpecText {
+  if (text.length > maxSpecCharacters) {
+    throw new PaddockError(
+      "invalid-spec",
+      `${file}: expected at most ${maxSpecCharacters} characters, received ${text.length}`,
+    );
+  }
   const lines = new LineCounter();
   const document = parseDocument(text, { lineCounter: lines, prettyErrors: false });
   const [error] = document.errors;
