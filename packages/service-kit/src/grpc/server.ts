@@ -81,11 +81,15 @@ function addReflection(server: Server): void {
 
 async function close(server: Server, listener: Listener, graceMs: number): Promise<void> {
   listener.stop();
-  const drained = new Promise<void>((resolve) => {
+  let timer: NodeJS.Timeout | undefined;
+  await new Promise<void>((resolve) => {
     server.tryShutdown(() => resolve());
+    // Not every connection ends by itself: grpc-js waits for ever for one that never spoke HTTP/2.
+    timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, graceMs);
   });
-  const timer = setTimeout(() => server.forceShutdown(), graceMs);
-  await drained;
   clearTimeout(timer);
   await listener.close();
 }

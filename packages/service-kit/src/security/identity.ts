@@ -66,14 +66,15 @@ export function readIdentity({ dir, role }: TlsOptions): Identity {
     readPem(join(dir, name), role),
   ) as [Buffer, Buffer, Buffer];
   const file = join(dir, `${role}.crt`);
-  const own = parse(cert, file);
+  const own = parse(cert, file, role);
   const has = roleOfNames(own.subjectAltName);
   if (has !== role) {
     const names = own.subjectAltName ?? "none";
     throw refuse(file, `expected the role ${role} (${roleUri(role)}), received ${names}`, role);
   }
   checkDates(own, file, role);
-  if (!isIssued(own, ca, join(dir, "ca.crt"))) {
+  const authorities = bundle(ca).map((pem) => parse(pem, join(dir, "ca.crt"), role));
+  if (!authorities.some((authority) => isIssued(own, authority))) {
     throw refuse(file, "expected a certificate of the authority in ca.crt, received another", role);
   }
   try {
@@ -94,12 +95,12 @@ function readPem(file: string, role: Role): Buffer {
   }
 }
 
-function parse(pem: Buffer | string, file: string): X509Certificate {
+function parse(pem: Buffer | string, file: string, role: Role): X509Certificate {
   try {
     return new X509Certificate(pem);
   } catch (error) {
     const { message } = error as Error;
-    throw refuse(file, `expected a certificate in PEM, received ${message}`, undefined, error);
+    throw refuse(file, `expected a certificate in PEM, received ${message}`, role, error);
   }
 }
 
@@ -118,22 +119,20 @@ export function outOfDate(
   return undefined;
 }
 
-/** Whether one of the authorities in the bundle signed it. */
-function isIssued(own: X509Certificate, bundle: Buffer, file: string): boolean {
-  const pems = bundle
-    .toString("latin1")
-    .match(/-----BEGIN CERTIFICATE-----[^-]+-----END[^-]+-----/g);
-  return (pems ?? []).some((pem) => {
-    const authority = parse(pem, file);
-    return own.checkIssued(authority) && own.verify(authority.publicKey);
-  });
+/** The certificates of a file: two while one authority takes over from another. */
+function bundle(pem: Buffer): readonly string[] {
+  const block = /-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----/g;
+  return pem.toString("latin1").match(block) ?? [];
 }
 
-function refuse(file: string, what: string, role?: Role, cause?: unknown): PaddockError {
-  const which = role ?? "<role>";
+function isIssued(own: X509Certificate, authority: X509Certificate): boolean {
+  return own.checkIssued(authority) && own.verify(authority.publicKey);
+}
+
+function refuse(file: string, what: string, role: Role, cause?: unknown): PaddockError {
   return new PaddockError(
     "unauthenticated",
-    `${file}: ${what}; make one with: paddock certs issue ${which} --dir DIR`,
+    `${file}: ${what}; make one with: paddock certs issue ${role} --dir DIR`,
     { cause },
   );
 }

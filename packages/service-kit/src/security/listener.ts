@@ -147,6 +147,8 @@ function tlsServer(tls: TlsOptions, options: ListenerOptions): TlsServer {
     socket.destroy();
   });
   server.on("tlsClientError", (error, socket) => {
+    // Cut by ourselves, at the end.
+    if (!server.listening) return;
     report({ who: "unknown", from: addressOf(socket), why: handshakeFailure(error) });
   });
   rereadOnChange(server, tls, report);
@@ -180,6 +182,8 @@ function whoIs(certificate: X509Certificate | undefined): string {
 
 function handshakeFailure(error: Error & { readonly code?: string }): string {
   const why = error.code ?? error.message;
+  // What a caller does that trusts another authority than ours.
+  if (why === "ECONNRESET") return "it left during the TLS handshake; does it trust our authority?";
   return why === "ERR_SSL_HTTP_REQUEST" || /WRONG_VERSION_NUMBER|PACKET_LENGTH/.test(why)
     ? "it does not speak TLS"
     : `the TLS handshake failed (${why.slice(0, 80)})`;
