@@ -1,9 +1,12 @@
 /** Live state between workers: a shard's range, streamed in checked chunks, without a disk. */
+import { hostname } from "node:os";
 import { crc32c } from "@node-rs/crc32";
 import { invariant, PaddockError } from "@paddock/contract";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
 import {
   checkBind,
+  formatAddress,
+  type GrpcServer,
   grpcClient,
   type RefusalLogger,
   serve,
@@ -64,7 +67,12 @@ export async function startPeerService(
   };
   const services = [serve(PeerService, { streamShard })];
   const server = await startGrpcServer({ host, port: 0, services, tls, logger });
-  return { address: server.address, close: () => server.close() };
+  return { address: reachable(host, server), close: () => server.close() };
+}
+
+/** Peers cannot reach "all interfaces": they are told of the one that bears this machine's name. */
+function reachable(host: string, { address, port }: GrpcServer): string {
+  return /^(0\.0\.0\.0|::)$/.test(host) ? formatAddress(hostname(), port) : address;
 }
 
 /**
