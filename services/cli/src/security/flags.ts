@@ -30,7 +30,7 @@ export interface RedisFlags {
 }
 
 /** The folder of certificates, absolute: --tls-dir, else PADDOCK_TLS_DIR. */
-export function tlsDirOf({ tlsDir }: TlsFlags, io: Io): string | undefined {
+function tlsDirOf({ tlsDir }: TlsFlags, io: Io): string | undefined {
   const named = tlsDir ?? (io.environment["PADDOCK_TLS_DIR"] || undefined);
   return named === undefined ? undefined : resolve(io.cwd, named);
 }

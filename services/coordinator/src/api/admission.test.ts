@@ -193,6 +193,15 @@ test("names that are none end a session, and reach neither the run directory nor
   expect(await readdir(runDir, { recursive: true })).toEqual(before);
 });
 
+test("a submitted spec without measure is refused before it is parsed", async () => {
+  const { address } = await cluster.start();
+  const specJson = JSON.stringify({ ...exampleSpec(), name: "x".repeat(2 ** 20) });
+  await expect(cluster.administer(address).submit({ specJson })).rejects.toMatchObject({
+    code: "invalid-spec",
+    message: expect.stringContaining("at most 1048576 characters"),
+  });
+});
+
 test("a second session under a connected worker's name is refused and logged, and does not disturb the first", async () => {
   const { lines, logger } = recorder();
   const spec = exampleSpec({ fleet: { workers: 2 } });
