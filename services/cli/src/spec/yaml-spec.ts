@@ -31,7 +31,7 @@ export function parseSpecText(text: string, file: string): SpecText {
     );
   }
   return {
-    value: valueOf(document, file),
+    value: plainValue(document, file),
     lineOf(path) {
       const node = document.getIn(path, true);
       const offset = isNode(node) ? node.range?.[0] : undefined;
@@ -41,7 +41,7 @@ export function parseSpecText(text: string, file: string): SpecText {
 }
 
 /** Aliases of aliases can unfold to more than any memory holds: the library counts them. */
-function valueOf(document: Document, file: string): unknown {
+function plainValue(document: Document, file: string): unknown {
   try {
     return document.toJS();
   } catch (error) {
