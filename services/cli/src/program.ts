@@ -12,6 +12,12 @@ import { steerCommand } from "./commands/steer.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
 import { workerCommand } from "./commands/worker.js";
 import type { Io } from "./io.js";
+import {
+  addSecurityCommands,
+  withRedisFlags,
+  withSecurityFlags,
+  withTlsFlag,
+} from "./security/commands.js";
 
 /** The exit code of `paddock <argv>`: 0 done, 2 wrong use or spec, 3 environment, 4 run failed, 130 interrupted after a drain. */
 export async function runCli(argv: readonly string[], io: Io): Promise<number> {
@@ -47,6 +53,11 @@ Examples:
   paddock scale 8
   paddock scale 4 runs/vit-small --json
   paddock scale 4 --coordinator 10.0.0.5:7070`;
+
+const coordinatorExamples = `
+Examples:
+  paddock coordinator run.yaml --host 0.0.0.0 --port 7070 --tls-dir tls --redis-file redis.url
+  paddock coordinator run.yaml --host 10.0.0.5 --port 7070 --insecure-bind --join-token-file join.token`;
 
 const recipeExamples = `
 Examples:
@@ -96,7 +107,12 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
     .option("--config <file>", "a training config of DINOv2 or DINOv3 instead of a run spec")
     .option("--verbose", "with --config: print the whole effective recipe")
-    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option(
+      "--host <address>",
+      "address to listen on; others than loopback need --tls-dir",
+      "127.0.0.1",
+    )
+    .addHelpText("after", coordinatorExamples)
     .option("--resume", "continue the run in --run-dir")
     .action(async (spec, overrides, flags) =>
       done(await coordinatorCommand({ spec, overrides, ...flags }, io)),
@@ -116,7 +132,7 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--workers <W>", "worker processes: any number up to logicalRanks", positive)
     .action(async (runDir, flags) => done(await resumeCommand({ runDir, ...flags }, io)));
 
-  add("status", "where a run stands")
+  withTlsFlag(add("status", "where a run stands"))
     .argument("[run-dir]", "default: the newest in runs/")
     .option("--coordinator <host:port>", "ask this coordinator instead")
     .option("--json", "as one JSON object")
@@ -171,13 +187,16 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (file, flags) => done(await importCommand({ file, ...flags }, io)));
 
-  add(
-    "doctor",
-    "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
+  addSecurityCommands(program, io, done);
+
+  withRedisFlags(
+    add(
+      "doctor",
+      "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
+    ),
   )
     .option("--run-dir <dir>", "where runs will be written", "runs")
     .option("--data <dir>", "folder of the training images")
-    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
     .option("--port <P>", "port of the coordinator to try", port, 0)
     .option("--json", "as one JSON object")
     .action(async (flags) => done(await doctorCommand(flags, io)));
@@ -226,8 +245,7 @@ function withTarget(command: Command): Command {
 /** Flags of every command that runs a coordinator. */
 function withRunFlags(command: Command, named = true): Command {
   if (named) command.option("--run-dir <dir>", "run directory (default: runs/<name>-<time>)");
-  return command
-    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
+  return withSecurityFlags(withRedisFlags(command))
     .option("--port <P>", "port of the coordinator, 0 for any", port, 0)
     .option("--metrics-port <P>", "port of its /metrics, 0 for any", port, 0)
     .option("--json", "one JSON object per committed step and event on stdout");

@@ -8,6 +8,7 @@ export { redisMemoryBound } from "./exchange/redis-memory.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";
 export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-worker.js";
+export type { WorkerSecurity } from "./session/security.js";
 export { type ConvertOptions, convertWeights } from "./weights/convert-weights.js";
 export { describeWeights, type WeightsDescription } from "./weights/describe-weights.js";
 export { type ExportOptions, type ExportResult, exportWeights } from "./weights/export-weights.js";

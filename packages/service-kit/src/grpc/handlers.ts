@@ -4,12 +4,15 @@ import type {
   handleBidiStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
+  Metadata,
   ServerDuplexStream,
   ServerWritableStream,
   ServiceDefinition,
   UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import type { Method } from "@paddock/proto";
+import type { PeerIdentity } from "../security/identity.js";
+import { type AuthContext, peerIdentityOf } from "./access.js";
 import { toServiceError } from "./errors.js";
 
 /** What a handler knows beside its request. */
@@ -18,6 +21,10 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Remote address. */
   readonly peer: string;
+  /** Who the peer's certificate says it is; absent without TLS. */
+  readonly identity?: PeerIdentity | undefined;
+  /** A text of the call's metadata; undefined when there is none of that name. */
+  header(name: string): string | undefined;
 }
 
 /** The shape of a method's handler. What it throws reaches the client as status and code. */
@@ -95,12 +102,22 @@ function bidi(handler: Streaming): handleBidiStreamingCall<unknown, unknown> {
 interface AnyCall {
   on(event: "cancelled", listener: () => void): unknown;
   getPeer(): string;
+  getAuthContext(): AuthContext;
+  readonly metadata: Metadata;
 }
 
 function contextOf(call: AnyCall): CallContext {
   const controller = new AbortController();
   call.on("cancelled", () => controller.abort(new Error("the client ended the call")));
-  return { signal: controller.signal, peer: call.getPeer() };
+  return {
+    signal: controller.signal,
+    peer: call.getPeer(),
+    identity: peerIdentityOf(call.getAuthContext()),
+    header(name) {
+      const [value] = call.metadata.get(name);
+      return typeof value === "string" ? value : undefined;
+    },
+  };
 }
 
 /**

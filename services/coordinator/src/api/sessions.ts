@@ -14,6 +14,7 @@ import {
   type CallContext,
   createQueue,
   type MessageQueue,
+  type ReportRefusal,
   type ServedService,
   serve,
   withDeadline,
@@ -21,6 +22,7 @@ import {
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunEvent } from "../run/event.js";
 import type { WorkerId } from "../run/state.js";
+import { checkedMessage } from "./checked-message.js";
 
 export interface Sessions {
   readonly service: ServedService;
@@ -35,6 +37,10 @@ export interface Sessions {
 export interface SessionsOptions {
   /** What a new worker is told: resolves when there is a run, rejects when `signal` fires. */
   readonly welcome: (signal: AbortSignal) => Promise<Omit<Welcome, "version">>;
+  /** Rejects, with the reason, when who opened the stream may not join. */
+  readonly admit?: (context: CallContext) => Promise<void>;
+  /** Told who was turned away, and why. */
+  readonly onRefused?: ReportRefusal;
   /** Resolves when the event has been dealt with: a worker's messages are read no faster than that. */
   readonly post: (event: RunEvent) => Promise<void>;
 }
@@ -61,14 +67,9 @@ export function createSessions(options: SessionsOptions): Sessions {
     context: CallContext,
   ): AsyncGenerator<CoordinatorMessage> {
     const incoming = messages[Symbol.asyncIterator]();
-    const hello = await receiveHello(incoming, context.signal);
+    const refuse = refusing(context);
+    const hello = await admitted(incoming, context).catch(refuse);
     await failpoint("coordinator.hello.received");
-    if (names.has(hello.workerName)) {
-      throw new PaddockError(
-        "already-exists",
-        `expected a worker name that is not connected, received "${hello.workerName}"; give every worker its own --name`,
-      );
-    }
     names.add(hello.workerName);
     lastId += 1;
     const outgoing = createQueue<CoordinatorMessage>(maxWaiting);
@@ -80,7 +81,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       outgoing.push({ kind: "welcome", welcome: { version: protocolVersion, ...welcome } });
       await options.post({ kind: "joined", worker: infoOf(mine.id, hello) });
       await failpoint("coordinator.joined");
-      void read(incoming, mine);
+      void read(incoming, mine, refuse);
       yield* outgoing;
       if (mine.error) throw mine.error;
     } finally {
@@ -88,11 +89,38 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
   }
 
+  async function admitted(
+    incoming: AsyncIterator<WorkerMessage>,
+    context: CallContext,
+  ): Promise<Hello> {
+    await options.admit?.(context);
+    const hello = await receiveHello(incoming, context.signal);
+    if (!names.has(hello.workerName)) return hello;
+    throw new PaddockError(
+      "already-exists",
+      `expected a worker name that is not connected, received "${hello.workerName}"; give every worker its own --name`,
+    );
+  }
+
+  /** Reports and throws on. */
+  function refusing({ peer, identity }: CallContext): (thrown: unknown) => never {
+    return (thrown) => {
+      const error = PaddockError.from(thrown);
+      const who = identity ? `${identity.role} ${identity.name}` : "unknown";
+      options.onRefused?.({ who, from: peer, why: error.message, call: "WorkerService.Session" });
+      throw error;
+    };
+  }
+
   /** Never rejects: what goes wrong ends this session only. */
-  async function read(incoming: AsyncIterator<WorkerMessage>, mine: Session): Promise<void> {
+  async function read(
+    incoming: AsyncIterator<WorkerMessage>,
+    mine: Session,
+    refuse: (thrown: unknown) => never,
+  ): Promise<void> {
     try {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-        const event = eventOf(mine.id, next.value);
+        const event = eventOf(mine.id, checkedOr(refuse, next.value));
         if (event?.kind === "prepared") await failpoint("coordinator.prepared.received");
         if (event?.kind === "held") await failpoint("coordinator.held.received");
         if (event) await options.post(event);
@@ -136,19 +164,28 @@ export function createSessions(options: SessionsOptions): Sessions {
   };
 }
 
+function checkedOr(refuse: (thrown: unknown) => never, message: WorkerMessage): WorkerMessage {
+  try {
+    return checkedMessage(message);
+  } catch (error) {
+    return refuse(error);
+  }
+}
+
 async function receiveHello(
   incoming: AsyncIterator<WorkerMessage>,
   signal: AbortSignal,
 ): Promise<Hello> {
   const deadline = { timeoutMs: helloMs, what: "Hello", code: "invalid-argument", signal } as const;
   const { value, done } = await withDeadline(deadline, () => incoming.next());
-  if (done || value.kind !== "hello" || value.hello.workerName === "") {
+  if (done || value.kind !== "hello") {
     throw new PaddockError(
       "invalid-argument",
-      `expected Hello with a worker name as the first message, received ${done ? "the end" : value.kind}`,
+      `expected Hello as the first message, received ${done ? "the end" : value.kind}`,
     );
   }
   checkVersion(value.hello.version);
+  checkedMessage(value);
   return value.hello;
 }
 

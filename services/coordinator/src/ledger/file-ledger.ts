@@ -66,12 +66,15 @@ interface Parsed {
   readonly tornBytes: number;
 }
 
+/** The longest are specs and, with LARS, commits with two norms per parameter: some hundred kilobytes. */
+const maxLineCharacters = 8 * 2 ** 20;
+
 function parse(path: string, bytes: Buffer): Parsed {
   // A line without its newline was never acknowledged, whatever it holds.
   const goodBytes = bytes.lastIndexOf("\n") + 1;
   const lines = bytes.toString("utf8", 0, goodBytes).split("\n").slice(0, -1);
   const records = lines.map((line, index) => {
-    const record = fromLine(line);
+    const record = line.length > maxLineCharacters ? undefined : fromLine(line);
     if (!record) {
       throw new PaddockError(
         "ledger-corrupt",

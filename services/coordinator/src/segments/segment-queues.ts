@@ -5,7 +5,7 @@
  */
 
 import { PaddockError, type Range, type SegmentJob } from "@paddock/contract";
-import { hideSecret, type Logger, withDeadline } from "@paddock/service-kit";
+import { hideSecret, type Logger, redisTarget, withDeadline } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
@@ -39,7 +39,9 @@ const lastPriority = 2 ** 21 - 1;
 
 export function openSegmentQueues(runId: string, redisUrl: string, log: Logger): SegmentQueues {
   // BullMQ's own requirement: commands wait for the connection instead of failing.
-  const connection = new Redis(redisUrl, {
+  const { url, tls } = redisTarget(redisUrl);
+  const connection = new Redis(url, {
+    ...tls,
     maxRetriesPerRequest: null,
     retryStrategy: (attempt) => Math.min(100 * attempt, 2_000),
   });

@@ -15,7 +15,7 @@ import {
   type WorkerMessage,
   WorkerService,
 } from "@paddock/proto";
-import { createQueue, grpcClient } from "@paddock/service-kit";
+import { createQueue, type GrpcClientOptions, grpcClient } from "@paddock/service-kit";
 import { examplePrepared } from "./example.js";
 
 type Behaviour = "hang" | "die" | undefined;
@@ -24,6 +24,8 @@ export interface FakeWorkerOptions {
   readonly address: string;
   readonly name: string;
   readonly version?: Version;
+  /** Certificates and metadata of its connection. */
+  readonly connection?: GrpcClientOptions;
   /** Called before a step is prepared; "hang" does nothing from then on, "die" ends the connection. */
   readonly beforeStep?: (step: number, assignment: Assignment) => Behaviour | Promise<Behaviour>;
   /** What it says it holds from before. */
@@ -46,7 +48,7 @@ export interface FakeWorker {
 }
 
 export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
-  const client = grpcClient(options.address, WorkerService);
+  const client = grpcClient(options.address, WorkerService, options.connection ?? {});
   const outgoing = createQueue<WorkerMessage>(1_000);
   const cut = new AbortController();
   const assignments: Assignment[] = [];

@@ -20,6 +20,8 @@ import { meet } from "./rendezvous.js";
 export interface CollectiveExchangeOptions extends RedisExchangeOptions {
   /** Address of this machine at which the other workers reach it. */
   readonly host: string;
+  /** Why this worker takes no part, if it must not. */
+  readonly collectivesRefused?: string | undefined;
   /** Told once: undefined when all workers are connected, else why tensors go through Redis after all. */
   readonly onMeeting: (why: string | undefined) => void;
 }
@@ -70,7 +72,7 @@ class CollectiveExchange implements Exchange {
     this.#worker = worker;
     this.#workers = workers;
     this.#generation = generation;
-    const missing = whyNoGroups();
+    const missing = this.#o.collectivesRefused ?? whyNoGroups();
     if (missing === undefined && !this.#closed) {
       const { timeoutMs } = this.#o;
       const connectMs = timeoutMs * connectShare;

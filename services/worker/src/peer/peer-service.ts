@@ -1,9 +1,18 @@
 /** Live state between workers: a shard's range, streamed in checked chunks, without a disk. */
-
+import { hostname } from "node:os";
 import { crc32c } from "@node-rs/crc32";
 import { invariant, PaddockError } from "@paddock/contract";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
-import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
+import {
+  checkBind,
+  formatAddress,
+  type GrpcServer,
+  grpcClient,
+  type RefusalLogger,
+  serve,
+  startGrpcServer,
+  type TlsOptions,
+} from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 
 /** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
@@ -23,8 +32,26 @@ export interface PeerServer {
   close(): Promise<void>;
 }
 
-/** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
-export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
+/** Who may read shards: with TLS workers only; without it whoever reaches `host`, which must be this machine unless allowed. */
+export interface PeerSecurity {
+  readonly tls?: TlsOptions | undefined;
+  readonly insecureBind?: boolean;
+  readonly logger?: RefusalLogger | undefined;
+}
+
+/**
+ * Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. Errors:
+ * `permission-denied` for an address that others reach, without TLS.
+ */
+export async function startPeerService(
+  host: string,
+  readShard: ReadShard,
+  { tls, insecureBind = false, logger }: PeerSecurity = {},
+): Promise<PeerServer> {
+  const what = "this worker's peer service";
+  const isEncrypted = tls !== undefined;
+  const warning = checkBind({ what, host, isEncrypted, isInsecureAllowed: insecureBind });
+  if (warning !== undefined) logger?.warn({ host }, warning);
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
     await failpoint("peer.stream.begun");
     const values = await readShard(request);
@@ -43,8 +70,13 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
     }
   };
   const services = [serve(PeerService, { streamShard })];
-  const server = await startGrpcServer({ host, port: 0, services });
-  return { address: server.address, close: () => server.close() };
+  const server = await startGrpcServer({ host, port: 0, services, tls, logger });
+  return { address: reachable(host, server), close: () => server.close() };
+}
+
+/** Peers cannot reach "all interfaces": they are told of the one that bears this machine's name. */
+function reachable(host: string, { address, port }: GrpcServer): string {
+  return /^(0\.0\.0\.0|::)$/.test(host) ? formatAddress(hostname(), port) : address;
 }
 
 /**
@@ -55,10 +87,15 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
 export async function fetchShard(
   address: string,
   request: ShardRequest,
-  settings: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  settings: {
+    readonly timeoutMs: number;
+    readonly signal?: AbortSignal;
+    /** Our certificate, where peers have one too. */
+    readonly tls?: TlsOptions | undefined;
+  },
 ): Promise<Float32Array> {
   invariant(0 <= request.start && request.start <= request.end, `the range of ${nameOf(request)}`);
-  const client = grpcClient(address, PeerService);
+  const client = grpcClient(address, PeerService, { tls: settings.tls, serverRole: "worker" });
   try {
     const values = new Float32Array(request.end - request.start);
     const bytes = new Uint8Array(values.buffer);

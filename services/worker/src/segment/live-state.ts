@@ -5,6 +5,7 @@
 import { intersect, PaddockError, type RunSpec, shardOf } from "@paddock/contract";
 import { type Centers, initialCenters } from "@paddock/model";
 import type { LiveSource } from "@paddock/proto";
+import type { TlsOptions } from "@paddock/service-kit";
 import { fetchShard } from "../peer/peer-service.js";
 import { keptShards, type ShardRange, type Shards, viewOfShards } from "./shards.js";
 
@@ -19,6 +20,8 @@ export interface LiveLoad {
   /** Longest wait for one range. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
+  /** Our certificate, where peers have one too. */
+  readonly tls: TlsOptions | undefined;
   /** Called after each unit: this is progress. */
   readonly onProgress: () => void;
 }
@@ -66,7 +69,7 @@ async function readRange(load: LiveLoad, holder: number, range: ShardRange): Pro
 }
 
 async function fetchFrom(load: LiveLoad, holder: number, range: ShardRange): Promise<Float32Array> {
-  const { source, step, timeoutMs, signal } = load;
+  const { source, step, timeoutMs, signal, tls } = load;
   const peer = source.holders.find(({ worker }) => worker === holder);
   if (!peer) {
     throw new PaddockError(
@@ -75,7 +78,7 @@ async function fetchFrom(load: LiveLoad, holder: number, range: ShardRange): Pro
     );
   }
   const request = { generation: source.generation, step, ...range };
-  return await fetchShard(peer.peerAddress, request, { timeoutMs, signal });
+  return await fetchShard(peer.peerAddress, request, { timeoutMs, signal, tls });
 }
 
 /** The centres are the same on all workers, so any holder's will do. */

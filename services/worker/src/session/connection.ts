@@ -1,12 +1,14 @@
 /** The session stream with the coordinator, opened again when it breaks: messages out, messages in, one loss at a time. */
 import { PaddockError } from "@paddock/contract";
 import { type CoordinatorMessage, type WorkerMessage, WorkerService } from "@paddock/proto";
-import { createQueue, grpcClient } from "@paddock/service-kit";
+import { createQueue, grpcClient, joinTokenHeader } from "@paddock/service-kit";
 import { passingFailpoints } from "./failpoints.js";
+import type { WorkerSecurity } from "./security.js";
 
 export interface LinkOptions {
   /** host:port of the coordinator. */
   readonly address: string;
+  readonly security: WorkerSecurity | undefined;
   /** How long a coordinator that does not answer is looked for. */
   readonly reconnectSeconds: number;
   /** A stream is open: the first message may be sent. */
@@ -36,7 +38,7 @@ interface Stream {
 const maxQueuedMessages = 10_000;
 
 export function createLink(options: LinkOptions): Link {
-  const { address, reconnectSeconds } = options;
+  const { reconnectSeconds } = options;
   let stream: Stream | undefined;
   let timer: NodeJS.Timeout | undefined;
   let isClosed = false;
@@ -45,7 +47,7 @@ export function createLink(options: LinkOptions): Link {
 
   async function live(): Promise<void> {
     if (isClosed) return;
-    const mine = openStream(address);
+    const mine = openStream(options);
     stream = mine;
     options.onOpen();
     let error = new PaddockError(
@@ -91,8 +93,10 @@ export function createLink(options: LinkOptions): Link {
   };
 }
 
-function openStream(address: string): Stream {
-  const client = grpcClient(address, WorkerService);
+function openStream({ address, security }: LinkOptions): Stream {
+  const { tls, joinToken } = security ?? {};
+  const headers = joinToken === undefined ? {} : { [joinTokenHeader]: joinToken };
+  const client = grpcClient(address, WorkerService, { tls, headers });
   const outgoing = createQueue<WorkerMessage>(maxQueuedMessages);
   return {
     send: (message) => void outgoing.push(message),

@@ -16,6 +16,7 @@ import {
   type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
+import type { TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
@@ -36,6 +37,8 @@ export interface GenerationDeps {
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
+  /** Our certificate, where peers have one too. */
+  readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
   /** p99 of the main thread's event-loop delay in its current window, in milliseconds. */
   readonly eventLoopP99Ms: () => number;
@@ -274,6 +277,7 @@ export class Generation {
         own,
         timeoutMs: this.#deps.spec.exchange.timeoutSeconds * 1000,
         signal: this.#abort.signal,
+        tls: this.#deps.tls,
         onProgress: () => this.progress(startStep, "load"),
       });
       return { centers, drawn: [] };

@@ -19,12 +19,13 @@ import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
 import { openExchange } from "../exchange/open-exchange.js";
-import { startPeerService } from "../peer/peer-service.js";
+import { type ReadShard, startPeerService } from "../peer/peer-service.js";
 import { readHolding } from "../segment/live-state.js";
 import { createLink, type Link } from "./connection.js";
 import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
 import { hostCallsOf } from "./host-calls.js";
+import { collectivesRefusal, type WorkerSecurity } from "./security.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
@@ -45,6 +46,8 @@ export interface WorkerOptions {
   readonly vectors?: "library";
   /** Address on which peers reach this worker. */
   readonly host: string;
+  /** Absent: neither certificates nor a token, on this machine only. */
+  readonly security?: WorkerSecurity | undefined;
   /** How long it looks for a coordinator that does not answer, its state kept; 0: not at all. */
   readonly reconnectSeconds: number;
   readonly logger: ReturnType<typeof createLogger>;
@@ -90,6 +93,7 @@ class WorkerLife {
     this.#engine = startEngineThread(hostCallsOf(() => this.#current));
     this.#link = createLink({
       address: options.coordinator,
+      security: options.security,
       reconnectSeconds: options.reconnectSeconds,
       onOpen: () => this.#post({ kind: "connected" }),
       onMessage: (message) => this.#post({ kind: "message", message }),
@@ -105,10 +109,11 @@ class WorkerLife {
   }
 
   async live(): Promise<WorkerEnd> {
-    const { name, host, logger, signal } = this.#o;
+    const { name, host, logger, signal, security } = this.#o;
     const facts = await this.#openEngine();
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
-    const peers = await startPeerService(host, (request) => this.#readShard(request));
+    const readShard: ReadShard = (request) => this.#readShard(request);
+    const peers = await startPeerService(host, readShard, { ...security, logger });
     const ended = new Promise<WorkerEnd>((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
@@ -245,13 +250,14 @@ class WorkerLife {
   }
 
   #generationOf(assignment: Assignment, { spec, welcome, train, pool }: ServedRun): Generation {
-    const { logger, host } = this.#o;
+    const { logger, host, security } = this.#o;
     const { redisUrl, runId, runDir } = welcome;
     const exchange = openExchange(spec.exchange, {
       redisUrl,
       runId,
       workers: assignment.workers,
       host,
+      collectivesRefused: collectivesRefusal(host, security),
       onMeeting: (why) => {
         if (why === undefined) logger.info("collectives: tensors go worker to worker");
         else logger.warn({ why }, "no collectives: tensors go through Redis instead");
@@ -264,6 +270,7 @@ class WorkerLife {
       engine,
       exchange,
       pool,
+      tls: security?.tls,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (message) => this.#link.send(message),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),

@@ -1,6 +1,7 @@
 /** Takes this worker's segment jobs from its BullMQ queue and holds each until its steps are done. */
 
 import { PaddockError, type SegmentJob } from "@paddock/contract";
+import { redisTarget } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
@@ -23,7 +24,8 @@ export function consumeSegments(options: {
   readonly queue: string;
   readonly onSegment: (job: SegmentJob) => void;
 }): SegmentConsumer {
-  const connection = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  const { url, tls } = redisTarget(options.redisUrl);
+  const connection = new Redis(url, { ...tls, maxRetriesPerRequest: null });
   // Its loss also shows in the exchange and in the lease, which decide what follows.
   connection.on("error", () => undefined);
   const open = new Map<string, OpenJob>();
