@@ -10,6 +10,7 @@ import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
 import { steerCommand } from "./commands/steer.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
+import { whyCommand } from "./commands/why.js";
 import { workerCommand } from "./commands/worker.js";
 import type { Io } from "./io.js";
 import {
@@ -47,6 +48,14 @@ Examples:
   paddock train deploy/runs/fashion-mnist.yaml --workers 2 optimizer.clipNorm=1
   paddock train deploy/runs/four-stages.yaml
   paddock train --config vitl16_short.yaml --data images/train student.arch=vit_small train.batch_size_per_gpu=8`;
+
+const whyExamples = `
+Exit code 4: nothing will happen unless somebody does what "next" says.
+
+Examples:
+  paddock why
+  paddock why runs/vit-small --json
+  paddock why --coordinator 10.0.0.5:7070`;
 
 const scaleExamples = `
 Examples:
@@ -138,6 +147,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
 
+  withTarget(add("why", "why a run does not go on: whom it waits for, until when, what comes next"))
+    .argument("[run-dir]", "default: the newest in runs/")
+    .addHelpText("after", whyExamples)
+    .action(async (runDir, flags) => done(await whyCommand({ runDir, ...flags }, io)));
   withTarget(add("scale", "another number of workers, from the next step on"))
     .argument("<workers>", "from 1 to the logical ranks", positive)
     .argument("[run-dir]", "default: the newest in runs/")

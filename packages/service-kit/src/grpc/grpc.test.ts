@@ -37,6 +37,7 @@ const run: Run = {
   checkpointStep: -1,
   waitingFor: "",
   reason: "",
+  diagnosis: null,
   alert: "",
 };
 

@@ -5,9 +5,10 @@ import { type Run, RunService } from "@paddock/proto";
 import { grpcClient } from "@paddock/service-kit";
 import type { Io } from "../io.js";
 import { newestRunDir, readJson } from "../run/run-directory.js";
+import { clientTls, type TlsFlags } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
-export interface SteerFlags {
+export interface SteerFlags extends TlsFlags {
   readonly runDir?: string;
   readonly coordinator?: string;
   readonly json?: boolean;
@@ -21,7 +22,9 @@ const answerTimeoutMs = 10_000;
 
 /** Gives the order and says what the coordinator answers. Returns the exit code. */
 export async function steerCommand(order: Order, flags: SteerFlags, io: Io): Promise<number> {
-  const client = grpcClient(await addressOf(flags, io), RunService, { unreachable: "run-failed" });
+  const { address, tlsDir } = await targetOf(flags, io);
+  const tls = clientTls(flags, io, tlsDir);
+  const client = grpcClient(address, RunService, { unreachable: "run-failed", tls });
   const options = { timeoutMs: answerTimeoutMs };
   const request = { runId: "" };
   const give = async (): Promise<Run> => {
@@ -64,8 +67,11 @@ function answerTo(order: Order, run: Run): string {
 }
 
 /** The coordinator that is named, or that of the run. */
-async function addressOf({ coordinator, runDir }: SteerFlags, io: Io): Promise<string> {
-  if (coordinator !== undefined) return coordinator;
+async function targetOf(
+  { coordinator, runDir }: SteerFlags,
+  io: Io,
+): Promise<{ readonly address: string; readonly tlsDir?: string }> {
+  if (coordinator !== undefined) return { address: coordinator };
   const named = runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, runDir);
   const note = join(await resolveStage(named), "coordinator.json");
   const read = await readJson(note).catch((cause: unknown) => {
@@ -75,5 +81,5 @@ async function addressOf({ coordinator, runDir }: SteerFlags, io: Io): Promise<s
       { cause },
     );
   });
-  return (read as { address: string }).address;
+  return read as { address: string; tlsDir?: string };
 }
