@@ -34,7 +34,7 @@ export interface FaultRecord {
 }
 
 /** A process starts, loads its engine and reaches a point of a step in some seconds, on a busy machine. */
-const actSeconds = 30;
+const actSeconds = 20;
 /** Lease, restarts and the wait for workers: beyond that nobody is coming. */
 const recoverySeconds = 60;
 
@@ -51,7 +51,11 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
   if (!injected) return { ...before, result: "missed" };
   await fleet.until(actSeconds, () => injected.actedMs() !== undefined || fleet.isOver);
   const actedMs = injected.actedMs();
-  if (actedMs === undefined) return { ...before, result: fleet.isOver ? "ended" : "missed" };
+  if (actedMs === undefined) {
+    // It must not act while another one is looked at.
+    fleet.disarmAll();
+    return { ...before, result: fleet.isOver ? "ended" : "missed" };
+  }
   const frontier = frontierAt(fleet, actedMs);
   const isBack = (): boolean => commitAfter(fleet, actedMs, frontier) !== undefined;
   const isOver = (): boolean => injected.isOver?.() ?? true;
