@@ -14,7 +14,7 @@ import {
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
-import type { EngineFacts, HostCalls } from "../engine/calls.js";
+import type { EngineFacts } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
@@ -24,6 +24,7 @@ import { readHolding } from "../segment/live-state.js";
 import { createLink, type Link } from "./connection.js";
 import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
+import { hostCallsOf } from "./host-calls.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
@@ -86,7 +87,7 @@ class WorkerLife {
 
   constructor(options: WorkerOptions) {
     this.#o = options;
-    this.#engine = startEngineThread(this.#hostCalls());
+    this.#engine = startEngineThread(hostCallsOf(() => this.#current));
     this.#link = createLink({
       address: options.coordinator,
       reconnectSeconds: options.reconnectSeconds,
@@ -364,33 +365,6 @@ class WorkerLife {
     const { engine, threads, device, localRank, vectors } = this.#o;
     const options = { name: engine, threads, device, localRank };
     return this.#engine.call("open", vectors ? { ...options, vectors } : options);
-  }
-
-  /** What the engine thread asks of the outside, always on behalf of the generation that runs now. */
-  #hostCalls(): HostCalls {
-    const current = (): Generation => {
-      if (this.#current) return this.#current;
-      throw new PaddockError("stale-generation", "no generation is running");
-    };
-    return {
-      fetchUnit: async ({ step, part, expectedBytes, everyone }) => {
-        const { exchange, membership } = current();
-        const { generation, worker, workers } = membership;
-        const key = { generation, step, key: "weights" };
-        if (everyone) return await exchange.gather(key, part, expectedBytes);
-        return await Promise.all(
-          Array.from({ length: workers }, (_, peer) =>
-            peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
-          ),
-        );
-      },
-      allToAll: ({ step, key, outgoing, expectedBytes }) => {
-        const { exchange, membership } = current();
-        const { generation } = membership;
-        return exchange.allToAll({ generation, step, key }, outgoing, expectedBytes);
-      },
-      phase: ({ step, phase }) => this.#current?.progress(step, phase),
-    };
   }
 
   /** Only what is held at rest can be read, by its generation and step. */
