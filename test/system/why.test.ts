@@ -114,7 +114,7 @@ test("a worker that hangs is named with its step, phase, last progress, deadline
 
 /** Where it has stopped itself last: it says so before it does. */
 function pointOf(member: Member): string {
-  const points = [...member.log().matchAll(/"point":"([\w.]+)"/g)];
+  const points = [...member.log().matchAll(/"failpoint":"([\w.]+)"/g)];
   return points.at(-1)?.[1] ?? "";
 }
 

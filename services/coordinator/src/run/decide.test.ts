@@ -198,23 +198,55 @@ test("a file of a dead generation does not count for the checkpoint of a later o
   expect(world.state.active).toBe(before);
 });
 
-test("a manifest that fails ends the run; one of a lost generation only costs the checkpoint", () => {
-  for (const isLost of [false, true]) {
-    const world = startedWorld();
-    world.runTo(4);
+test("a checkpoint that fails costs itself and not the run; three in a row, or the last one, end it", () => {
+  const failing = (world: World) => {
     while (world.manifests.length === 0) {
       for (const { id } of world.workers) exchange(world, id);
     }
-    if (isLost) {
-      world.kill(1);
-      world.join();
-      rest(world);
-    }
-    const where = { generation: 1, step: 4 };
-    world.post({ kind: "manifest-failed", ...where, code: "checkpoint-corrupt", reason: "size" });
-    if (isLost) expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
-    else expect(world.state.outcome).toMatchObject({ kind: "failed", code: "checkpoint-corrupt" });
-  }
+    const [{ generation = 0, step = 0 } = {}] = world.manifests.splice(0);
+    const failure = { code: "disk-unavailable", reason: "ENOSPC" } as const;
+    world.post({ kind: "manifest-failed", generation, step, ...failure });
+  };
+  const world = startedWorld({ checkpoint: { everySteps: 2 } });
+  failing(world);
+  world.runTo(3);
+  expect(world.state.outcome).toBeNull();
+  expect(world.state.counters.failedCheckpoints).toBe(1);
+  failing(world);
+  failing(world);
+  expect(world.state.outcome).toMatchObject({ kind: "failed", code: "disk-unavailable" });
+
+  const mended = startedWorld({ checkpoint: { everySteps: 2 } });
+  failing(mended);
+  mended.settle();
+  expect(mended.state.outcome).toEqual({ kind: "finished" });
+  expect(mended.state.durable.checkpoints.map(({ step }) => step)).toEqual([4, 6, 8, 10]);
+
+  const last = startedWorld({ checkpoint: { everySteps: 100 } });
+  failing(last);
+  expect(last.state.outcome).toMatchObject({ kind: "failed", code: "disk-unavailable" });
+});
+
+test("a worker's file that could not be written is the same; one of a lost generation only costs the checkpoint", () => {
+  const world = startedWorld();
+  world.runTo(4);
+  const failed = { generation: 1, step: 4, code: "disk-unavailable", message: "ENOSPC" };
+  world.post({ kind: "checkpoint-failed", id: 1, failed });
+  expect(world.state.active?.pendingCheckpoints).toEqual([]);
+  world.post({ kind: "checkpoint-failed", id: 2, failed });
+  expect(world.state.counters).toMatchObject({ failedCheckpoints: 1, staleMessages: 1 });
+  world.settle();
+  expect(checkpointsOf(world)).toEqual([8, 10]);
+
+  const lost = startedWorld();
+  lost.runTo(4);
+  while (lost.manifests.length === 0) for (const { id } of lost.workers) exchange(lost, id);
+  lost.kill(1);
+  lost.join();
+  rest(lost);
+  const where = { generation: 1, step: 4, code: "disk-unavailable", reason: "ENOSPC" } as const;
+  lost.post({ kind: "manifest-failed", ...where });
+  expect(lost.state.active).toMatchObject({ generation: 2, startStep: 0 });
 });
 
 test("a failure that a retry can cure ends the generation, and a hopeless loop ends the run", () => {

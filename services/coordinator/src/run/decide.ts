@@ -4,6 +4,7 @@
  */
 import type { Progress } from "@paddock/proto";
 import {
+  checkpointFailed,
   manifestFailed,
   manifestWritten,
   receiveCheckpoint,
@@ -50,6 +51,9 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
     case "checkpoint-written":
       receiveCheckpoint(turn, event.id, event.written);
       break;
+    case "checkpoint-failed":
+      checkpointFailed(turn, event.id, event.failed);
+      break;
     case "manifest-written":
       manifestWritten(turn, event);
       break;
@@ -70,6 +74,9 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
       break;
     case "tick":
       checkTime(turn);
+      break;
+    case "stood-still":
+      forgive(turn, event.ms);
       break;
     case "drain":
       drain(turn, event.reason);
@@ -102,6 +109,15 @@ function receiveProgress(turn: Turn, id: WorkerId, progress: Progress): void {
   }
   const { step, phase, waitingOn } = progress;
   updateWorker(turn, id, { step, phase, waitingOn, lastProgressMs: turn.now });
+}
+
+function forgive(turn: Turn, ms: number): void {
+  log(turn, "warn", "the coordinator stood still: all leases are prolonged", { ms });
+  const workers = turn.state.workers.map((worker) => ({
+    ...worker,
+    lastProgressMs: Math.min(turn.now, worker.lastProgressMs + ms),
+  }));
+  update(turn, { workers });
 }
 
 /** Ends after the step in progress and its checkpoint; at once when no step would be lost by that. */

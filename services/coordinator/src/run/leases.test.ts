@@ -21,6 +21,17 @@ test("a worker that hangs loses its lease; one that waits for it, or prepared, d
   expect(world.state.workers.map(({ id }) => id)).toEqual([1, 2]);
 });
 
+test("a coordinator that stood still blames nobody for it", () => {
+  const world = startedWorld();
+  world.runTo(1);
+  world.nowMs += 100_000;
+  world.post({ kind: "stood-still", ms: 100_000 });
+  world.post({ kind: "tick" });
+  expect(world.state.workers).toHaveLength(2);
+  world.advance(31_000);
+  expect(world.state.workers.length).toBeLessThan(2);
+});
+
 test("who waits for another is not expelled before it; if they wait for each other, the first one goes", () => {
   const world = startedWorld(3);
   world.runTo(1);

@@ -114,6 +114,7 @@ export interface Counters {
   readonly exchangeBytes: number;
   readonly staleMessages: number;
   readonly badImages: number;
+  readonly failedCheckpoints: number;
   /** Times that the run began to show a sign of collapse. */
   readonly alerts: number;
 }
@@ -133,6 +134,8 @@ export interface RunState {
   /** Why the run is draining, or null. */
   readonly draining: string | null;
   readonly checkpointRequested: boolean;
+  /** Checkpoints in a row that could not be written. */
+  readonly failedCheckpoints: number;
   readonly outcome: Outcome | null;
   /** Generations in a row that ended without a decision, and why the last one did. */
   readonly barren: number;
@@ -184,6 +187,7 @@ export function initialState(durable: DurableState, now: number): RunState {
     paused: false,
     draining: null,
     checkpointRequested: false,
+    failedCheckpoints: 0,
     outcome: null,
     barren: 0,
     lastFailure: null,
@@ -194,6 +198,7 @@ export function initialState(durable: DurableState, now: number): RunState {
       exchangeBytes: 0,
       staleMessages: 0,
       badImages: 0,
+      failedCheckpoints: 0,
       alerts: 0,
     },
     recent: [],

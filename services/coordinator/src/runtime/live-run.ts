@@ -108,10 +108,14 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
 /** Returns the function that stops it. */
 function tick(runner: Runner, segments: SegmentQueues, leaseMs: number): () => void {
   let isBusy = false;
+  let lastMs = unixNow();
   const tickMs = Math.min(slowestTickMs, Math.ceil(leaseMs / ticksPerLease));
   const probing = setInterval(() => segments.probe(), probeMs);
   const refreshing = setInterval(() => segments.refresh(), refreshMs);
   const timer = setInterval(() => {
+    const stillMs = unixNow() - lastMs - tickMs;
+    lastMs = unixNow();
+    if (stillMs > leaseMs / 4) void runner.post({ kind: "stood-still", ms: stillMs });
     if (isBusy) return;
     isBusy = true;
     void runner.post({ kind: "tick" }).then(() => {

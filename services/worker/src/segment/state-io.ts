@@ -13,7 +13,7 @@ import {
 } from "@paddock/contract";
 import { type Centers, initialCenters } from "@paddock/model";
 import { type Checkpoint, openCheckpoint } from "../checkpoint/reader.js";
-import { type ShardEntry, writeShardFile } from "../checkpoint/writer.js";
+import type { ShardEntry, ShardFile } from "../checkpoint/writer.js";
 import type { Membership, ShardState } from "../engine/calls.js";
 import { loadBackbone } from "../weights/load-backbone.js";
 
@@ -28,8 +28,8 @@ interface Saved {
   readonly spec: RunSpec;
 }
 
-/** Writes this worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
-export function saveState(saved: Saved): Promise<{ name: string; bytes: number; sha256: string }> {
+/** What goes into this worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
+export function fileOf(saved: Saved): ShardFile {
   const { directory, step, membership, layout, state, centers, spec } = saved;
   const entries: ShardEntry[] = [];
   for (const { kind, units } of savedParts(spec, layout)) {
@@ -42,7 +42,8 @@ export function saveState(saved: Saved): Promise<{ name: string; bytes: number; 
   for (const [name, data] of Object.entries(centers ?? {})) {
     if (data) entries.push({ name: `centers/${name}`, data });
   }
-  return writeShardFile({ directory, step, ...membership, entries });
+  const { generation, worker, workers } = membership;
+  return { directory, step, generation, worker, workers, entries };
 }
 
 type Target = Pick<Saved, "directory" | "membership" | "layout" | "state" | "spec">;

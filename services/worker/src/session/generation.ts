@@ -4,7 +4,7 @@
  */
 
 import { join } from "node:path";
-import { evenCuts, type RunSpec, ranksOfCut } from "@paddock/contract";
+import { evenCuts, type PaddockError, type RunSpec, ranksOfCut } from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import {
@@ -18,6 +18,8 @@ import {
 } from "@paddock/proto";
 import type { TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
+import type { Saver } from "../checkpoint/saver.js";
+import type { WrittenFile } from "../checkpoint/writer.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
@@ -25,7 +27,7 @@ import type { Exchange, Readers } from "../exchange/exchange.js";
 import { loadLive } from "../segment/live-state.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
-import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
+import { fileOf, type Initial, loadInitial, loadState } from "../segment/state-io.js";
 import { audit } from "./audit.js";
 
 /** What a generation needs of its surroundings. */
@@ -37,6 +39,7 @@ export interface GenerationDeps {
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
+  readonly saver: Saver;
   /** Our certificate, where peers have one too. */
   readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
@@ -74,7 +77,7 @@ export class Generation {
   #preparedAt = 0;
   #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
   #isEntered = false;
-  /** The checkpoint in progress, which reads the state: an update waits for it. */
+  /** The copy for a checkpoint, which reads the state: an update waits for it. */
   #saving: Promise<unknown> = Promise.resolve();
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
@@ -167,15 +170,18 @@ export class Generation {
     await failpoint("worker.step.done");
   }
 
-  /** Saves the state as it is now: the next step may be computed meanwhile, but not applied. */
-  async checkpoint(step: number): Promise<void> {
-    const saving = this.#save(step);
-    this.#saving = saving.catch(() => undefined);
-    await saving;
+  /**
+   * Saves the state as it is now. Resolves when the state may change again; the file is written meanwhile, and after this generation has
+   * ended too: whoever writes it writes the same bytes.
+   */
+  checkpoint(step: number): Promise<void> {
+    const copied = this.#copyForSaving(step);
+    this.#saving = copied.catch(() => undefined);
+    return copied;
   }
 
-  async #save(step: number): Promise<void> {
-    const { engine, spec, send } = this.#deps;
+  async #copyForSaving(step: number): Promise<void> {
+    const { engine, spec, saver } = this.#deps;
     const { membership, shards } = this;
     const { layout, state } = shards;
     this.progress(step, "checkpoint");
@@ -183,18 +189,27 @@ export class Generation {
     const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = this.#checkpointDirectory(step);
-    const file = await saveState({ directory, step, membership, layout, state, centers, spec });
-    send({
-      kind: "checkpointWritten",
-      checkpointWritten: {
-        generation: membership.generation,
-        step,
-        file: file.name,
-        bytes: file.bytes,
-        sha256: file.sha256,
-        worker: membership.worker,
-      },
-    });
+    const { copied, written } = saver.save(
+      fileOf({ directory, step, membership, layout, state, centers, spec }),
+    );
+    written.then(
+      (file) => this.#reportWritten(step, file),
+      (error: PaddockError) => this.#reportUnwritten(step, error),
+    );
+    // What could not be copied costs the checkpoint, like what could not be written.
+    await copied.catch(() => undefined);
+  }
+
+  #reportWritten(step: number, { name: file, bytes, sha256 }: WrittenFile): void {
+    const { generation, worker } = this.membership;
+    const checkpointWritten = { generation, step, file, bytes, sha256, worker };
+    this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
+  }
+
+  #reportUnwritten(step: number, { code, message }: PaddockError): void {
+    const { generation } = this.membership;
+    const checkpointFailed = { generation, step, code, message };
+    this.#deps.send({ kind: "checkpointFailed", checkpointFailed });
   }
 
   /** The teacher's accuracy on worker 0; undefined on the others. */
