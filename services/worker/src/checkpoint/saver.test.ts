@@ -2,15 +2,19 @@ import { createHash } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { MessageChannel } from "node:worker_threads";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { type Saver, startSaver } from "./saver.js";
+import { type Saver, saverOn } from "./saver.js";
+import { serveSaves } from "./serve-saves.js";
 import { type ShardFile, writeShardFile } from "./writer.js";
 
 let folder = "";
 let saver: Saver;
 beforeAll(async () => {
   folder = await mkdtemp(join(tmpdir(), "paddock-saver-"));
-  saver = startSaver();
+  const { port1, port2 } = new MessageChannel();
+  serveSaves(port2);
+  saver = saverOn(port1, async () => port1.close());
 });
 afterAll(async () => {
   await saver.close();

@@ -37,8 +37,27 @@ interface Waiting {
   readonly failed: (error: PaddockError) => void;
 }
 
+/** What of a thread is used: a MessagePort will do. */
+export interface SaverPort {
+  postMessage(message: unknown): void;
+  on(event: "message", listener: (message: never) => void): unknown;
+}
+
+/** Starts the thread. */
 export function startSaver(): Saver {
   const thread = new Worker(new URL("./saver-thread.js", import.meta.url));
+  // It does not keep the process alive: a worker that ends has nothing more to save.
+  thread.unref();
+  const saver = saverOn(thread, async () => void (await thread.terminate()));
+  thread.on("error", saver.died);
+  return saver;
+}
+
+/** @param terminate ends the other side */
+export function saverOn(
+  thread: SaverPort,
+  terminate: () => Promise<void>,
+): Saver & { died(error: Error): void } {
   const waiting = new Map<number, Waiting>();
   let lastId = 0;
   const failAll = (error: PaddockError): void => {
@@ -55,16 +74,11 @@ export function startSaver(): Saver {
     if (reply.kind === "written") who?.written(reply.file);
     else who?.failed(new PaddockError(codeOf(reply.code), reply.message));
   });
-  thread.on("error", (error) =>
-    failAll(
-      new PaddockError("internal", `the checkpoint thread died: ${error.message}`, {
-        cause: error,
-      }),
-    ),
-  );
-  // It does not keep the process alive: a worker that ends has nothing more to save.
-  thread.unref();
   return {
+    died(error) {
+      const what = `the checkpoint thread died: ${error.message}`;
+      failAll(new PaddockError("internal", what, { cause: error }));
+    },
     save(shard) {
       lastId += 1;
       const id = lastId;
@@ -79,7 +93,7 @@ export function startSaver(): Saver {
     },
     async close() {
       failAll(new PaddockError("stale-generation", "the worker is closing"));
-      await thread.terminate();
+      await terminate();
     },
   };
 }
