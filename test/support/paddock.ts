@@ -8,7 +8,7 @@ import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
 
 /** The command's file, from here or from where this is compiled to. */
-const cli = ["../../", "../../../"]
+export const cliFile = ["../../", "../../../"]
   .map((up) => fileURLToPath(new URL(`${up}services/cli/bin/paddock.mjs`, import.meta.url)))
   .find(existsSync) as string;
 
@@ -40,7 +40,7 @@ export function scratch(): Scratch {
 
 /** Starts `paddock ...` in its own process group, so that `killGroup` reaches every process of the run. */
 export function startPaddock(args: readonly string[]): Started {
-  const child = spawn(process.execPath, [cli, ...args], {
+  const child = spawn(process.execPath, [cliFile, ...args], {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
   });

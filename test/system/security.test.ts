@@ -72,7 +72,10 @@ async function coordinate(
 }
 
 const work = (address: string, name: string, flags: readonly string[] = []) =>
-  begin(["worker", "--coordinator", address, "--name", name, "--engine", "wasm", ...flags]);
+  begin([
+    ...["worker", "--coordinator", address, "--name", name, "--engine", "wasm"],
+    ...["--reconnect-seconds", "0", ...flags],
+  ]);
 
 test("with TLS: no certificate, a foreign one, another role, an expired one and a taken name are refused and logged; then the run finishes", async () => {
   const coordinator = await coordinate("secure", ["--tls-dir", tls], 2);

@@ -139,6 +139,8 @@ export type LedgerRecord =
       readonly generation: number;
       readonly skipped: boolean;
       readonly scaler: ScalerState;
+      /** What the update needs: with it the decision can be told again to a worker that missed it. Absent in older ledgers. */
+      readonly norms?: GradNorms;
       readonly unixMs: number;
     }
   | {

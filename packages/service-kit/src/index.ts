@@ -3,6 +3,7 @@ export type { Logger } from "pino";
 export type { Registry } from "prom-client";
 export { type Deadline, sleep, withDeadline } from "./deadline.js";
 export { type EventLoopMonitor, monitorEventLoop } from "./event-loop.js";
+export { type FailpointName, failpoints, type PointFacts } from "./failpoint-names.js";
 export {
   type Call,
   type CallSettings,

@@ -157,8 +157,8 @@ export interface Hello {
   readonly threads: number;
   /** host:port of this worker's PeerService. */
   readonly peerAddress: string;
-  /** What it holds from before this stream; absent: nothing. */
-  readonly holding: Holding | null;
+  /** What it holds from before this stream. */
+  readonly holdings: readonly Holding[];
 }
 export declare const Hello: Generated<Hello>;
 
@@ -174,14 +174,16 @@ export interface Holding {
   readonly prepared: boolean;
   /** Index of another worker of that generation whose shards are held too; -1: none. */
   readonly shadow: number;
+  /** Holdings of another run are worth nothing. */
+  readonly runId: string;
 }
 export declare const Holding: Generated<Holding>;
 
 /** Answer to ABORT, and to a Decision about a held step: nothing of `generation` runs here any more, and this is what is held. */
 export interface Held {
   readonly generation: number;
-  /** Absent: nothing. */
-  readonly holding: Holding | null;
+  /** Two when the generation's first step is prepared and not decided: its shards, and those of the generation from which they were made. */
+  readonly holdings: readonly Holding[];
 }
 export declare const Held: Generated<Held>;
 
@@ -198,6 +200,8 @@ export interface Progress {
   readonly step: number;
   /** "load" | "data" | "gather" | "teacher" | "loss" | "student" | "backward" | "reduce" | "update" | "checkpoint" | "evaluate" */
   readonly phase: string;
+  /** Indices of the workers whose tensors it waits for, once that takes a while: their leases are looked at before its own. */
+  readonly waitingOn: readonly number[];
 }
 export declare const Progress: Generated<Progress>;
 
@@ -378,6 +382,10 @@ export interface Assignment {
   readonly live: LiveSource | null;
   /** Index of the worker of this generation whose shards are kept here too (fleet.redundancy = shadow); -1: none. */
   readonly shadow: number;
+  /** Worker w executes the logical ranks [rank_cuts[w], rank_cuts[w + 1]); empty: equally many each. */
+  readonly rankCuts: readonly number[];
+  /** Save start_step before anything else: the checkpoint that was due is missing. */
+  readonly checkpointFirst: boolean;
 }
 export declare const Assignment: Generated<Assignment>;
 

@@ -1820,6 +1820,7 @@ export const paddock = $root.paddock = (() => {
         v1.Hello = (function() {
 
             const Hello = function (properties) {
+                this.holdings = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -1834,7 +1835,7 @@ export const paddock = $root.paddock = (() => {
             Hello.prototype.device = "";
             Hello.prototype.threads = 0;
             Hello.prototype.peerAddress = "";
-            Hello.prototype.holding = null;
+            Hello.prototype.holdings = $util.emptyArray;
 
             Hello.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -1859,8 +1860,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(56).uint32(message.threads);
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress") && message.peerAddress !== "")
                     writer.uint32(66).string(message.peerAddress);
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(74).fork(), _depth + 1).ldelim();
+                if (message.holdings != null && message.holdings.length)
+                    for (let i = 0; i < message.holdings.length; ++i)
+                        $root.paddock.v1.Holding.encode(message.holdings[i], writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1966,7 +1968,9 @@ export const paddock = $root.paddock = (() => {
                     case 9: {
                             if (wireType !== 2)
                                 break;
-                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            if (!(message.holdings && message.holdings.length))
+                                message.holdings = [];
+                            message.holdings.push($root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -2022,10 +2026,15 @@ export const paddock = $root.paddock = (() => {
                 if (object.peerAddress != null)
                     if (typeof object.peerAddress !== "string" || object.peerAddress.length)
                         message.peerAddress = $String(object.peerAddress);
-                if (object.holding != null) {
-                    if (!$util.isObject(object.holding))
-                        throw $TypeError(".paddock.v1.Hello.holding: object expected");
-                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                if (object.holdings) {
+                    if (!$Array.isArray(object.holdings))
+                        throw $TypeError(".paddock.v1.Hello.holdings: array expected");
+                    message.holdings = $Array(object.holdings.length);
+                    for (let i = 0; i < object.holdings.length; ++i) {
+                        if (!$util.isObject(object.holdings[i]))
+                            throw $TypeError(".paddock.v1.Hello.holdings: object expected");
+                        message.holdings[i] = $root.paddock.v1.Holding.fromObject(object.holdings[i], _depth + 1);
+                    }
                 }
                 return message;
             };
@@ -2038,6 +2047,8 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
+                if (options.arrays || options.defaults)
+                    object.holdings = [];
                 if (options.defaults) {
                     object.version = null;
                     object.workerName = "";
@@ -2047,7 +2058,6 @@ export const paddock = $root.paddock = (() => {
                     object.device = "";
                     object.threads = 0;
                     object.peerAddress = "";
-                    object.holding = null;
                 }
                 if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
                     object.version = $root.paddock.v1.Version.toObject(message.version, options, _depth + 1);
@@ -2065,8 +2075,11 @@ export const paddock = $root.paddock = (() => {
                     object.threads = message.threads;
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress"))
                     object.peerAddress = message.peerAddress;
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
+                if (message.holdings && message.holdings.length) {
+                    object.holdings = $Array(message.holdings.length);
+                    for (let j = 0; j < message.holdings.length; ++j)
+                        object.holdings[j] = $root.paddock.v1.Holding.toObject(message.holdings[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -2092,6 +2105,7 @@ export const paddock = $root.paddock = (() => {
             Holding.prototype.step = 0;
             Holding.prototype.prepared = false;
             Holding.prototype.shadow = 0;
+            Holding.prototype.runId = "";
 
             Holding.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2112,6 +2126,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(40).bool(message.prepared);
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
                     writer.uint32(48).int32(message.shadow);
+                if (message.runId != null && $Object.hasOwnProperty.call(message, "runId") && message.runId !== "")
+                    writer.uint32(58).string(message.runId);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2199,6 +2215,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.shadow;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.runId = value;
+                            else
+                                delete message.runId;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2258,6 +2283,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.shadow != null)
                     if ($Number(object.shadow) !== 0)
                         message.shadow = object.shadow | 0;
+                if (object.runId != null)
+                    if (typeof object.runId !== "string" || object.runId.length)
+                        message.runId = $String(object.runId);
                 return message;
             };
 
@@ -2284,6 +2312,7 @@ export const paddock = $root.paddock = (() => {
                         object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.prepared = false;
                     object.shadow = 0;
+                    object.runId = "";
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -2307,6 +2336,8 @@ export const paddock = $root.paddock = (() => {
                     object.prepared = message.prepared;
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
                     object.shadow = message.shadow;
+                if (message.runId != null && $Object.hasOwnProperty.call(message, "runId"))
+                    object.runId = message.runId;
                 return object;
             };
 
@@ -2320,6 +2351,7 @@ export const paddock = $root.paddock = (() => {
         v1.Held = (function() {
 
             const Held = function (properties) {
+                this.holdings = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2327,7 +2359,7 @@ export const paddock = $root.paddock = (() => {
             };
 
             Held.prototype.generation = 0;
-            Held.prototype.holding = null;
+            Held.prototype.holdings = $util.emptyArray;
 
             Held.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2338,8 +2370,9 @@ export const paddock = $root.paddock = (() => {
                     throw $Error("max depth exceeded");
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
                     writer.uint32(8).uint64(message.generation);
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.holdings != null && message.holdings.length)
+                    for (let i = 0; i < message.holdings.length; ++i)
+                        $root.paddock.v1.Holding.encode(message.holdings[i], writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2385,7 +2418,9 @@ export const paddock = $root.paddock = (() => {
                     case 2: {
                             if (wireType !== 2)
                                 break;
-                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            if (!(message.holdings && message.holdings.length))
+                                message.holdings = [];
+                            message.holdings.push($root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -2425,10 +2460,15 @@ export const paddock = $root.paddock = (() => {
                             message.generation = object.generation;
                         else if (typeof object.generation === "object")
                             message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
-                if (object.holding != null) {
-                    if (!$util.isObject(object.holding))
-                        throw $TypeError(".paddock.v1.Held.holding: object expected");
-                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                if (object.holdings) {
+                    if (!$Array.isArray(object.holdings))
+                        throw $TypeError(".paddock.v1.Held.holdings: array expected");
+                    message.holdings = $Array(object.holdings.length);
+                    for (let i = 0; i < object.holdings.length; ++i) {
+                        if (!$util.isObject(object.holdings[i]))
+                            throw $TypeError(".paddock.v1.Held.holdings: object expected");
+                        message.holdings[i] = $root.paddock.v1.Holding.fromObject(object.holdings[i], _depth + 1);
+                    }
                 }
                 return message;
             };
@@ -2441,14 +2481,14 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults) {
+                if (options.arrays || options.defaults)
+                    object.holdings = [];
+                if (options.defaults)
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
                         object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
-                    object.holding = null;
-                }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
                         object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
@@ -2456,8 +2496,11 @@ export const paddock = $root.paddock = (() => {
                         object.generation = options.longs === $String ? $String(message.generation) : message.generation;
                     else
                         object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
+                if (message.holdings && message.holdings.length) {
+                    object.holdings = $Array(message.holdings.length);
+                    for (let j = 0; j < message.holdings.length; ++j)
+                        object.holdings[j] = $root.paddock.v1.Holding.toObject(message.holdings[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -2588,6 +2631,7 @@ export const paddock = $root.paddock = (() => {
         v1.Progress = (function() {
 
             const Progress = function (properties) {
+                this.waitingOn = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2597,6 +2641,7 @@ export const paddock = $root.paddock = (() => {
             Progress.prototype.generation = 0;
             Progress.prototype.step = 0;
             Progress.prototype.phase = "";
+            Progress.prototype.waitingOn = $util.emptyArray;
 
             Progress.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2611,6 +2656,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(16).uint64(message.step);
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase") && message.phase !== "")
                     writer.uint32(26).string(message.phase);
+                if (message.waitingOn != null && message.waitingOn.length)
+                    writer.uint32(34).uint32s(message.waitingOn);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2671,6 +2718,20 @@ export const paddock = $root.paddock = (() => {
                                 delete message.phase;
                             continue;
                         }
+                    case 4: {
+                            if (wireType === 2) {
+                                if (!(message.waitingOn && message.waitingOn.length))
+                                    message.waitingOn = [];
+                                reader.uint32s(message.waitingOn);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.waitingOn && message.waitingOn.length))
+                                message.waitingOn = [];
+                            message.waitingOn.push(reader.uint32());
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2721,6 +2782,13 @@ export const paddock = $root.paddock = (() => {
                 if (object.phase != null)
                     if (typeof object.phase !== "string" || object.phase.length)
                         message.phase = $String(object.phase);
+                if (object.waitingOn) {
+                    if (!$Array.isArray(object.waitingOn))
+                        throw $TypeError(".paddock.v1.Progress.waitingOn: array expected");
+                    message.waitingOn = $Array(object.waitingOn.length);
+                    for (let i = 0; i < object.waitingOn.length; ++i)
+                        message.waitingOn[i] = object.waitingOn[i] >>> 0;
+                }
                 return message;
             };
 
@@ -2732,6 +2800,8 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
+                if (options.arrays || options.defaults)
+                    object.waitingOn = [];
                 if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -2761,6 +2831,11 @@ export const paddock = $root.paddock = (() => {
                         object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase"))
                     object.phase = message.phase;
+                if (message.waitingOn && message.waitingOn.length) {
+                    object.waitingOn = $Array(message.waitingOn.length);
+                    for (let j = 0; j < message.waitingOn.length; ++j)
+                        object.waitingOn[j] = message.waitingOn[j];
+                }
                 return object;
             };
 
@@ -5579,6 +5654,7 @@ export const paddock = $root.paddock = (() => {
 
             const Assignment = function (properties) {
                 this.peers = [];
+                this.rankCuts = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -5598,6 +5674,8 @@ export const paddock = $root.paddock = (() => {
             Assignment.prototype.manifestSha256 = "";
             Assignment.prototype.live = null;
             Assignment.prototype.shadow = 0;
+            Assignment.prototype.rankCuts = $util.emptyArray;
+            Assignment.prototype.checkpointFirst = false;
 
             Assignment.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5633,6 +5711,10 @@ export const paddock = $root.paddock = (() => {
                     $root.paddock.v1.LiveSource.encode(message.live, writer.uint32(98).fork(), _depth + 1).ldelim();
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
                     writer.uint32(104).int32(message.shadow);
+                if (message.rankCuts != null && message.rankCuts.length)
+                    writer.uint32(114).uint32s(message.rankCuts);
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst") && message.checkpointFirst !== false)
+                    writer.uint32(120).bool(message.checkpointFirst);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5779,6 +5861,29 @@ export const paddock = $root.paddock = (() => {
                                 delete message.shadow;
                             continue;
                         }
+                    case 14: {
+                            if (wireType === 2) {
+                                if (!(message.rankCuts && message.rankCuts.length))
+                                    message.rankCuts = [];
+                                reader.uint32s(message.rankCuts);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.rankCuts && message.rankCuts.length))
+                                message.rankCuts = [];
+                            message.rankCuts.push(reader.uint32());
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.checkpointFirst = value;
+                            else
+                                delete message.checkpointFirst;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5868,6 +5973,16 @@ export const paddock = $root.paddock = (() => {
                 if (object.shadow != null)
                     if ($Number(object.shadow) !== 0)
                         message.shadow = object.shadow | 0;
+                if (object.rankCuts) {
+                    if (!$Array.isArray(object.rankCuts))
+                        throw $TypeError(".paddock.v1.Assignment.rankCuts: array expected");
+                    message.rankCuts = $Array(object.rankCuts.length);
+                    for (let i = 0; i < object.rankCuts.length; ++i)
+                        message.rankCuts[i] = object.rankCuts[i] >>> 0;
+                }
+                if (object.checkpointFirst != null)
+                    if (object.checkpointFirst)
+                        message.checkpointFirst = $Boolean(object.checkpointFirst);
                 return message;
             };
 
@@ -5879,8 +5994,10 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.arrays || options.defaults)
+                if (options.arrays || options.defaults) {
                     object.peers = [];
+                    object.rankCuts = [];
+                }
                 if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -5902,6 +6019,7 @@ export const paddock = $root.paddock = (() => {
                     object.manifestSha256 = "";
                     object.live = null;
                     object.shadow = 0;
+                    object.checkpointFirst = false;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -5942,6 +6060,13 @@ export const paddock = $root.paddock = (() => {
                     object.live = $root.paddock.v1.LiveSource.toObject(message.live, options, _depth + 1);
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
                     object.shadow = message.shadow;
+                if (message.rankCuts && message.rankCuts.length) {
+                    object.rankCuts = $Array(message.rankCuts.length);
+                    for (let j = 0; j < message.rankCuts.length; ++j)
+                        object.rankCuts[j] = message.rankCuts[j];
+                }
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst"))
+                    object.checkpointFirst = message.checkpointFirst;
                 return object;
             };
 

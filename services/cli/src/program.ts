@@ -8,6 +8,7 @@ import { importCommand } from "./commands/import.js";
 import { recipeCommand } from "./commands/recipe.js";
 import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
+import { steerCommand } from "./commands/steer.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
 import { workerCommand } from "./commands/worker.js";
 import type { Io } from "./io.js";
@@ -51,6 +52,12 @@ const coordinatorExamples = `
 Examples:
   paddock coordinator run.yaml --host 0.0.0.0 --port 7070 --tls-dir tls --redis-file redis.url
   paddock coordinator run.yaml --host 10.0.0.5 --port 7070 --insecure-bind --join-token-file join.token`;
+
+const scaleExamples = `
+Examples:
+  paddock scale 8
+  paddock scale 4 runs/vit-small --json
+  paddock scale 4 --coordinator 10.0.0.5:7070`;
 
 const recipeExamples = `
 Examples:
@@ -131,6 +138,25 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
 
+  withTarget(add("scale", "another number of workers, from the next step on"))
+    .argument("<workers>", "from 1 to the logical ranks", positive)
+    .argument("[run-dir]", "default: the newest in runs/")
+    .addHelpText("after", scaleExamples)
+    .action(async (workers, runDir, flags) =>
+      done(await steerCommand({ kind: "scale", workers }, { runDir, ...flags }, io)),
+    );
+  for (const [kind, description] of [
+    ["pause", "commit nothing until unpause; the workers keep their state"],
+    ["unpause", "go on after a pause"],
+    ["cancel", "finish the step in progress, write a checkpoint, end"],
+  ] as const) {
+    withTarget(add(kind, description))
+      .argument("[run-dir]", "default: the newest in runs/")
+      .action(async (runDir, flags) =>
+        done(await steerCommand({ kind }, { runDir, ...flags }, io)),
+      );
+  }
+
   add("eval", "measure a trained model")
     .command("knn")
     .description("weighted k-NN accuracy of the teacher in a run's last checkpoint")
@@ -207,6 +233,13 @@ function withOfficialFlags(command: Command): Command {
       ]),
     )
     .option("--allow-unknown", "official configs: ignore keys that no official config has");
+}
+
+/** How a command finds the run that it speaks to. */
+function withTarget(command: Command): Command {
+  return withTlsFlag(command)
+    .option("--coordinator <host:port>", "speak to this coordinator instead")
+    .option("--json", "as one JSON object");
 }
 
 /** Flags of every command that runs a coordinator. */

@@ -3,7 +3,8 @@
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
 export { writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
-export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
+export { createRedisExchange } from "./exchange/redis-exchange.js";
+export { redisMemoryBound } from "./exchange/redis-memory.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";
 export type { WorkerSecurity } from "./session/connection.js";

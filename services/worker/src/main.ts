@@ -11,11 +11,12 @@ import type { WorkerSecurity } from "./session/connection.js";
 import { runWorker } from "./session/run-worker.js";
 
 const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--device DEVICE]
-                      [--local-rank N] [--host ADDRESS] [--tls-dir DIR] [--join-token-file FILE] [--insecure-bind]
+                      [--local-rank N] [--host ADDRESS] [--reconnect-seconds S]
+                      [--tls-dir DIR] [--join-token-file FILE] [--insecure-bind]
 
 One worker process: owns one device, executes some of the run's logical ranks, holds its shard of the state.
-It takes its work from the coordinator and ends with it. SIGINT or SIGTERM: it leaves the fleet, the others go on from the
-last checkpoint.
+It takes its work from the coordinator and ends with the run. If the coordinator is away, it keeps its state and looks for it.
+SIGINT or SIGTERM: it hands its state over to the others after the step in progress, then ends. A second one: it ends at once.
 
   --coordinator  address of the coordinator's gRPC server
   --name         unique name in the fleet           (default: worker-<pid>)
@@ -27,6 +28,7 @@ last checkpoint.
   --tls-dir      folder with ca.crt, worker.crt and worker.key (paddock certs init makes one; default: PADDOCK_TLS_DIR)
   --join-token-file  file with the token that lets it into the run (default: the variable PADDOCK_JOIN_TOKEN)
   --insecure-bind    listen on --host without TLS, in a network that you trust
+  --reconnect-seconds  how long a coordinator that does not answer is looked for (default: 300; 0: not at all)
 
 Examples:
   paddock worker --coordinator 127.0.0.1:7070 --name gpu-1 --engine torch --device cuda:1
@@ -45,6 +47,7 @@ async function main(): Promise<number> {
       "tls-dir": { type: "string" },
       "join-token-file": { type: "string" },
       "insecure-bind": { type: "boolean", default: false },
+      "reconnect-seconds": { type: "string", default: "300" },
       help: { type: "boolean", default: false },
     },
   });
@@ -70,6 +73,7 @@ async function main(): Promise<number> {
     ...(process.env["PADDOCK_VECTORS"] === "library" ? { vectors: "library" } : {}),
     host: values.host,
     security: await securityOf(values),
+    reconnectSeconds: secondsOf(values["reconnect-seconds"]),
     logger,
     signal: shutdown.signal,
   });
@@ -93,6 +97,15 @@ async function securityOf(values: {
     ...(tlsDir ? { tls: { dir: tlsDir, role: "worker" } as const } : {}),
     ...(joinToken ? { joinToken } : {}),
   };
+}
+
+function secondsOf(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
+  throw new PaddockError(
+    "invalid-argument",
+    `--reconnect-seconds: expected a number of seconds from 0 on, received "${text}"`,
+  );
 }
 
 main().then(

@@ -160,7 +160,10 @@ test("a bidirectional stream carries messages both ways until the client ends it
   for await (const message of connect(address, WorkerService).session(outgoing)) {
     if (message.kind === "drain") reasons.push(message.drain.reason);
     if (reasons.length < 3) {
-      outgoing.push({ kind: "progress", progress: { generation: 1, step: 2, phase: "data" } });
+      outgoing.push({
+        kind: "progress",
+        progress: { generation: 1, step: 2, phase: "data", waitingOn: [] },
+      });
     } else outgoing.end();
   }
   expect(reasons).toEqual(["got goodbye", "got progress", "got progress"]);

@@ -120,17 +120,36 @@ function contextOf(call: AnyCall): CallContext {
   };
 }
 
-/** The client's messages until it ends or goes away; both end the iteration without an error. */
+/**
+ * The client's messages until it ends or goes away; both end the iteration without an error. Not the stream's own iterator: that one
+ * destroys the call when the handler fails, before messages and status on their way to the client have left.
+ */
 async function* requestsOf(
   call: ServerDuplexStream<unknown, unknown>,
   signal: AbortSignal,
 ): AsyncIterable<unknown> {
-  try {
-    // Leaving the loop must not destroy the call: responses may follow.
-    for await (const request of call.iterator({ destroyOnReturn: false })) yield request;
-  } catch (error) {
-    if (!signal.aborted && !call.destroyed) throw error;
+  while (!signal.aborted && !call.destroyed && !call.readableEnded) {
+    const request: unknown = call.read();
+    if (request !== null) yield request;
+    else await somethingToRead(call, signal);
   }
+}
+
+/** Resolves when there is a message, or none will come any more. */
+function somethingToRead(
+  call: ServerDuplexStream<unknown, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  return new Promise((resolve) => {
+    const events = ["readable", "end", "close", "error"] as const;
+    const done = (): void => {
+      for (const event of events) call.off(event, done);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    for (const event of events) call.once(event, done);
+    signal.addEventListener("abort", done);
+  });
 }
 
 /** Never rejects: an error of the iterable becomes the call's status. */

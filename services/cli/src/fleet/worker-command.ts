@@ -37,6 +37,8 @@ export function workerCommand(o: {
       workerEntry(),
       ...["--coordinator", o.coordinator, "--name", name],
       ...["--local-rank", String(o.slot)],
+      // They end with the process that started them: it is the coordinator, and never comes back as such.
+      ...["--reconnect-seconds", "0"],
       ...["--engine", o.engine.name, "--threads", String(o.engine.threads)],
       ...(o.tlsDir === undefined ? [] : ["--tls-dir", o.tlsDir]),
     ],

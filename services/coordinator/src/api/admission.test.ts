@@ -184,7 +184,7 @@ test("names that are none end a session, and reach neither the run directory nor
   for (const messages of [
     [{ kind: "hello", hello: { ...exampleHello, workerName: evil } }],
     [hello, { kind: "checkpointWritten", checkpointWritten: written }],
-    [hello, { kind: "progress", progress: { generation: 1, step: 1, phase: evil } }],
+    [hello, { kind: "progress", progress: { generation: 1, step: 1, phase: evil, waitingOn: [] } }],
   ] as const) {
     expect(await endOf(address, messages)).toMatchObject({ code: "invalid-argument" });
   }

@@ -1,4 +1,5 @@
 /** The workers' side of the API: one stream per worker, messages in as events, effects out as messages. */
+
 import { type ErrorCode, PaddockError } from "@paddock/contract";
 import {
   type CoordinatorMessage,
@@ -18,6 +19,7 @@ import {
   serve,
   withDeadline,
 } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunEvent } from "../run/event.js";
 import type { WorkerId } from "../run/state.js";
 import { checkedMessage } from "./checked-message.js";
@@ -77,6 +79,7 @@ export function createSessions(options: SessionsOptions): Sessions {
       const welcome = await options.welcome(context.signal);
       outgoing.push({ kind: "welcome", welcome: { version: protocolVersion, ...welcome } });
       await options.post({ kind: "joined", worker: infoOf(mine.id, hello) });
+      await failpoint("coordinator.joined");
       void read(incoming, mine, refuse);
       yield* outgoing;
       if (mine.error) throw mine.error;
@@ -91,6 +94,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   ): Promise<Hello> {
     await options.admit?.(context);
     const hello = await receiveHello(incoming, context.signal);
+    await failpoint("coordinator.hello.received");
     if (!names.has(hello.workerName)) return hello;
     throw new PaddockError(
       "already-exists",
@@ -117,6 +121,8 @@ export function createSessions(options: SessionsOptions): Sessions {
     try {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
         const event = eventOf(mine.id, checkedOr(refuse, next.value));
+        if (event?.kind === "prepared") await failpoint("coordinator.prepared.received");
+        if (event?.kind === "held") await failpoint("coordinator.held.received");
         if (event) await options.post(event);
       }
     } catch (error) {
@@ -193,8 +199,8 @@ function checkVersion(version: Version | null): void {
 }
 
 function infoOf(id: WorkerId, hello: Hello) {
-  const { workerName: name, host, pid, engine, device, peerAddress } = hello;
-  return { id, name, host, pid, engine, device, peerAddress };
+  const { workerName: name, host, pid, engine, device, peerAddress, holdings } = hello;
+  return { id, name, host, pid, engine, device, peerAddress, holdings };
 }
 
 /** Undefined for kinds that only a newer minor version has. */
@@ -212,9 +218,11 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
       return { kind: "gone", id, reason: `said goodbye: ${message.goodbye.reason || "no reason"}` };
     case "failed":
       return { kind: "failed", id, failure: message.failed };
-    case "checkpointFailed":
     case "held":
+      return { kind: "held", id, held: message.held };
     case "leave":
+      return { kind: "leaving", id, reason: message.leave.reason };
+    case "checkpointFailed":
     case "hello":
     case undefined:
       return undefined;

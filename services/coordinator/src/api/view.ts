@@ -1,6 +1,6 @@
 /** A run as the API shows it. Pure. */
 import { type Run, RunPhase, type WorkerStatus } from "@paddock/proto";
-import { owes } from "../run/membership.js";
+import { owes } from "../run/leases.js";
 import type { ActiveGeneration, RunState, WorkerState } from "../run/state.js";
 
 /** @param now unix milliseconds */

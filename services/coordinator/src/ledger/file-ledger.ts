@@ -1,7 +1,9 @@
 /** The ledger as `ledger.jsonl`: one writer, every append fsynced, every line with its checksum. */
+
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunRecord } from "../run/durable.js";
 import { diskError, syncFolder } from "../run-dir/files.js";
 import type { Ledger } from "./ledger.js";
@@ -42,7 +44,10 @@ function writer(
   return {
     async append(record) {
       try {
-        await file.appendFile(toLine(record));
+        const line = toLine(record);
+        const half = (): Promise<void> => file.appendFile(line.slice(0, line.length >> 1));
+        await failpoint("coordinator.ledger.appending", { half });
+        await file.appendFile(line);
         await file.datasync();
       } catch (error) {
         throw diskError(error, `append to ${path}`);

@@ -1,8 +1,10 @@
 /** `checkpoints/<step>/`: manifests are written here, and old checkpoints deleted. Workers write the shards. */
+
 import { createHash } from "node:crypto";
 import { lstat, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Manifest, type ManifestFile, PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { diskError, syncFolder, writeDurably } from "./files.js";
 
 export interface Checkpoints {
@@ -40,6 +42,7 @@ export async function openCheckpoints(runDir: string): Promise<Checkpoints> {
       const kept = new Set(steps.map(String));
       const names = await readdir(root);
       for (const name of names.filter((known) => /^\d+$/.test(known) && !kept.has(known))) {
+        await failpoint("coordinator.checkpoint.deleting");
         await rm(join(root, name), { recursive: true, force: true });
       }
     },

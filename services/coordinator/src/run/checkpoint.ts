@@ -3,14 +3,8 @@ import type { ErrorCode, Manifest } from "@paddock/contract";
 import type { CheckpointWritten, EvaluationDone } from "@paddock/proto";
 import { decideIfPrepared } from "./commit.js";
 import { endIfDone, fail } from "./ending.js";
-import { keptCheckpoints, regroup, startIfPossible } from "./membership.js";
-import {
-  globalBatch,
-  type PendingCheckpoint,
-  type RunState,
-  targetWorkers,
-  type WorkerId,
-} from "./state.js";
+import { keptCheckpoints, regroupIfDue, startIfPossible } from "./membership.js";
+import { globalBatch, type PendingCheckpoint, type RunState, type WorkerId } from "./state.js";
 import { append, log, refuseStale, type Turn, update, updateActive, updateWorker } from "./turn.js";
 
 /** A worker's file is on disk. The last one completes the checkpoint. */
@@ -56,7 +50,7 @@ export function manifestWritten(turn: Turn, written: Written & { readonly sha256
   log(turn, "info", "checkpoint durable", { step: written.step, seconds: checkpointSeconds });
   startIfPossible(turn);
   endIfDone(turn);
-  if (turn.state.active?.regroupAt === written.step) regroupOrGoOn(turn);
+  regroupOrGoOn(turn);
 }
 
 /** No checkpoint: the run fails, unless it has already gone back to an older one. */
@@ -111,17 +105,12 @@ export function receiveEvaluation(turn: Turn, id: WorkerId, evaluation: Evaluati
   });
   log(turn, "info", "teacher evaluated", { step, knn, bank, queries, seconds });
   endIfDone(turn);
+  regroupOrGoOn(turn);
 }
 
-/** The checkpoint for which decisions were held back is there; its reason may have left again. */
+/** What decisions were held back for may be there now, or not be wanted any more. */
 function regroupOrGoOn(turn: Turn): void {
-  const { active } = turn.state;
-  if (!active) return;
-  if (targetWorkers(turn.state) !== active.members.length) {
-    regroup(turn);
-    return;
-  }
-  updateActive(turn, { regroupAt: null });
+  regroupIfDue(turn);
   decideIfPrepared(turn);
 }
 

@@ -5,14 +5,16 @@ import { segmentAt } from "../plan/plan-run.js";
 import { watchForCollapse } from "./alert.js";
 import { needsScaling } from "./durable.js";
 import { fail } from "./ending.js";
-import { segmentsEffect } from "./membership.js";
+import { letLeaversGo } from "./holdings.js";
+import { regroupIfDue, segmentsEffect } from "./membership.js";
 import {
   type ActiveGeneration,
+  candidates,
   checkpointDue,
   evaluationDue,
+  membersChange,
   type PendingCheckpoint,
   type RunState,
-  targetWorkers,
   type WorkerId,
 } from "./state.js";
 import { type StepResult, stepResult } from "./step-result.js";
@@ -50,6 +52,7 @@ export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): v
   updateWorker(turn, id, {
     step: prepared.step,
     phase: "prepared",
+    waitingOn: [],
     lastProgressMs: turn.now,
     stateBytes: prepared.stateBytes,
     peakGatheredBytes: prepared.peakGatheredBytes,
@@ -71,12 +74,16 @@ export function decideIfPrepared(turn: Turn): void {
   if (prepared.length < active.members.length) return;
   const { spec, next: step, scaler } = durable;
   const result = stepResult(layout, spec.logicalRanks, prepared);
+  const done = stepRecord(turn, active, result);
+  // Before the commit: a crash between the two leaves a record too many, which is dropped, and not one too few.
+  turn.effects.push({ kind: "write-step", record: done });
   append(turn, {
     kind: "commit",
     step,
     generation: active.generation,
     skipped: !result.finite,
     scaler: nextScaler(spec, scaler, result.finite),
+    norms: result.updateNorms,
     unixMs: turn.now,
   });
   if (turn.state.durable.skipsInRow >= maxSkipsInRow) {
@@ -89,7 +96,6 @@ export function decideIfPrepared(turn: Turn): void {
     return;
   }
   announce(turn, active, result);
-  const done = stepRecord(turn, active, result, scaler.scale);
   record(turn, active, done);
   count(turn, {
     steps: 1,
@@ -98,6 +104,8 @@ export function decideIfPrepared(turn: Turn): void {
     exchangeBytes: result.exchangeBytes,
   });
   if (done.monitor) watchForCollapse(turn, active, { step: done.step, monitor: done.monitor });
+  if (active.commits === 0) letLeaversGo(turn);
+  regroupIfDue(turn);
 }
 
 /**
@@ -126,11 +134,13 @@ function flagsOf(state: RunState, active: ActiveGeneration): Flags {
   const { spec, next } = durable;
   const isLast = next === spec.steps;
   const stop = isLast || draining !== null;
-  const regroup = !stop && targetWorkers(state) !== active.members.length;
+  const regroup = !stop && membersChange(state, active);
+  // Without anybody who stays, the state would be gone with the last one.
+  const isLastChance = regroup && candidates(state).length === 0;
   return {
     stop,
     regroup,
-    checkpoint: stop || regroup || checkpointRequested || checkpointDue(spec, next),
+    checkpoint: stop || isLastChance || checkpointRequested || checkpointDue(spec, next),
     evaluate: evaluationDue(spec, next) && (isLast || !stop),
   };
 }
@@ -189,7 +199,6 @@ function orderSegments(turn: Turn, active: ActiveGeneration): void {
 }
 
 function record(turn: Turn, active: ActiveGeneration, step: StepRecord): void {
-  turn.effects.push({ kind: "write-step", record: step });
   const { recent } = turn.state;
   update(turn, {
     lastStep: step,
@@ -205,14 +214,8 @@ function record(turn: Turn, active: ActiveGeneration, step: StepRecord): void {
   }
 }
 
-function stepRecord(
-  turn: Turn,
-  active: ActiveGeneration,
-  result: StepResult,
-  lossScale: number,
-): StepRecord {
-  const { spec, next } = turn.state.durable;
-  const step = next - 1;
+function stepRecord(turn: Turn, active: ActiveGeneration, result: StepResult): StepRecord {
+  const { spec, next: step, scaler } = turn.state.durable;
   const scalars = scalarsAt(spec, step);
   const { total, ...losses } = result.losses;
   return {
@@ -226,7 +229,7 @@ function stepRecord(
     weightDecay: scalars.weightDecay,
     momentum: scalars.momentum,
     teacherTemp: scalars.teacherTemperature,
-    lossScale,
+    lossScale: scaler.scale,
     skipped: !result.finite,
     images: result.images,
     seconds: result.seconds,

@@ -14,6 +14,7 @@ import { restartStep } from "./durable.js";
 import { fail, interrupt } from "./ending.js";
 import type { Effect, RunEvent } from "./event.js";
 import { checkTime, join, leave, startIfPossible, workerFailed } from "./membership.js";
+import { receiveHeld, receiveLeave } from "./rest.js";
 import type { RunState, WorkerId } from "./state.js";
 import { log, refuseStale, send, type Turn, update, updateWorker } from "./turn.js";
 
@@ -61,6 +62,12 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
     case "failed":
       workerFailed(turn, event.id, event.failure);
       break;
+    case "held":
+      receiveHeld(turn, event.id, event.held);
+      break;
+    case "leaving":
+      receiveLeave(turn, event.id, event.reason);
+      break;
     case "tick":
       checkTime(turn);
       break;
@@ -93,8 +100,8 @@ function receiveProgress(turn: Turn, id: WorkerId, progress: Progress): void {
     refuseStale(turn);
     return;
   }
-  const { step, phase } = progress;
-  updateWorker(turn, id, { step, phase, lastProgressMs: turn.now });
+  const { step, phase, waitingOn } = progress;
+  updateWorker(turn, id, { step, phase, waitingOn, lastProgressMs: turn.now });
 }
 
 /** Ends after the step in progress and its checkpoint; at once when no step would be lost by that. */
@@ -104,6 +111,7 @@ function drain(turn: Turn, reason: string): void {
   log(turn, "info", "draining", { reason });
   update(turn, { draining: reason, paused: false });
   if (!active) {
+    // With the state still there, a generation saves it; else nothing more can be saved.
     startIfPossible(turn);
     return;
   }

@@ -1,5 +1,6 @@
 /** What of a run survives everything: the fold of its ledger. */
 import {
+  type GradNorms,
   invariant,
   type LedgerRecord,
   parseRunSpec,
@@ -33,6 +34,13 @@ export interface RunStart {
   readonly scaler: ScalerState;
 }
 
+export interface LastDecision {
+  readonly generation: number;
+  readonly step: number;
+  readonly skipped: boolean;
+  readonly norms: GradNorms;
+}
+
 interface Evaluation {
   /** Committed steps of the teacher that was evaluated. */
   readonly step: number;
@@ -58,6 +66,10 @@ export interface DurableState {
   readonly scaler: ScalerState;
   /** Steps in a row, up to `next`, whose update was skipped. */
   readonly skipsInRow: number;
+  /** The generation whose decision made `next`: what its workers hold is the state at `next`. null: none, or taken back. */
+  readonly committedBy: number | null;
+  /** The decision that made `next`, to be told again to those who missed it; null: there is none. */
+  readonly lastDecision: LastDecision | null;
   /** Durable checkpoints at or before `next`, oldest first. Old ones may be gone from the disk. */
   readonly checkpoints: readonly DurableCheckpoint[];
   /** Evaluations at or before `next`, in order of step. */
@@ -100,11 +112,15 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
         next: record.step + 1,
         scaler: record.scaler,
         skipsInRow: record.skipped ? state.skipsInRow + 1 : 0,
+        committedBy: record.generation,
+        lastDecision: decisionOf(record),
       };
     case "checkpoint": {
       const { step, generation, manifest, scaler } = record;
-      const others = state.checkpoints.filter((known) => known.step < step);
-      return { ...state, checkpoints: [...others, { step, generation, manifest, scaler }] };
+      // An older one can become durable after a newer one.
+      const others = state.checkpoints.filter((known) => known.step !== step);
+      const checkpoints = [...others, { step, generation, manifest, scaler }];
+      return { ...state, checkpoints: checkpoints.sort((a, b) => a.step - b.step) };
     }
     case "evaluation": {
       const { step, knn, bank, queries } = record;
@@ -132,22 +148,32 @@ function foldRun(state: DurableState | undefined, record: Of<"run">): DurableSta
     next: start.step,
     scaler: start.scaler,
     skipsInRow: 0,
+    committedBy: null,
+    lastDecision: null,
     checkpoints: [],
     evaluations: [],
     finished: false,
   };
 }
 
-/** A generation starts at `record.step`: later commits and evaluations of older ones are void. */
+function decisionOf({ generation, step, skipped, norms }: Of<"commit">): LastDecision | null {
+  return norms ? { generation, step, skipped, norms } : null;
+}
+
+/** A generation starts at `record.step`. Behind `next`: later commits and evaluations of older ones are void. */
 function foldGeneration(state: DurableState, record: Of<"generation">): DurableState {
+  const { generation, workers } = record;
+  if (record.step === state.next) return { ...state, generation, workers };
   const checkpoint = state.checkpoints.findLast((known) => known.step === record.step);
   return {
     ...state,
-    generation: record.generation,
-    workers: record.workers,
+    generation,
+    workers,
     next: record.step,
     scaler: checkpoint?.scaler ?? state.start.scaler,
     skipsInRow: 0,
+    committedBy: null,
+    lastDecision: null,
     checkpoints: state.checkpoints.filter((known) => known.step <= record.step),
     evaluations: state.evaluations.filter((known) => known.step <= record.step),
   };

@@ -5,6 +5,7 @@ import type {
   CoordinatorMessage,
   EvaluationDone,
   Failed,
+  Held,
   Prepared,
   Progress,
 } from "@paddock/proto";
@@ -38,6 +39,9 @@ export type RunEvent =
     }
   | { readonly kind: "evaluation-done"; readonly id: WorkerId; readonly evaluation: EvaluationDone }
   | { readonly kind: "failed"; readonly id: WorkerId; readonly failure: Failed }
+  /** It rests, and says what it holds. */
+  | { readonly kind: "held"; readonly id: WorkerId; readonly held: Held }
+  | { readonly kind: "leaving"; readonly id: WorkerId; readonly reason: string }
   /** Time passes: leases and waits are looked at. */
   | { readonly kind: "tick" }
   | { readonly kind: "drain"; readonly reason: string }

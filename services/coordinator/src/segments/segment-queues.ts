@@ -3,8 +3,10 @@
  * should be and works towards it in the background: training never waits for it, and when Redis loses everything the
  * jobs are made again. Jobs carry numbers, never tensors.
  */
+
 import { PaddockError, type Range, type SegmentJob } from "@paddock/contract";
 import { hideSecret, type Logger, redisTarget, withDeadline } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { segmentQueueName } from "../run/membership.js";
@@ -89,6 +91,7 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
       for (const { start, end } of segments) {
         await add(queueOf(name), { runId, generation, worker, workers, start, end });
       }
+      await failpoint("coordinator.segments.made");
     }
   }
 

@@ -10,5 +10,5 @@ export const exampleHello: Hello = {
   device: "none",
   threads: 1,
   peerAddress: "127.0.0.1:1",
-  holding: null,
+  holdings: [],
 };

@@ -1,8 +1,10 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
+
 import { createHash } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { invariant, PaddockError, type Range } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
@@ -49,7 +51,9 @@ export async function writeShardFile(shard: ShardFile): Promise<WrittenFile> {
     await mkdir(directory, { recursive: true });
     await removeLeftovers(directory, generation);
     const { bytes, sha256 } = await writeSynced(temporary, shard);
+    await failpoint("worker.checkpoint.synced");
     await rename(temporary, join(directory, name));
+    await failpoint("worker.checkpoint.renamed");
     await syncDirectory(directory);
     return { name, bytes, sha256 };
   } catch (error) {
@@ -84,7 +88,8 @@ async function writeSynced(
       }
     };
     await write(headerOf(shard));
-    for (const { data } of shard.entries) {
+    for (const [i, { data }] of shard.entries.entries()) {
+      if (i === shard.entries.length >> 1) await failpoint("worker.checkpoint.half");
       await write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
     await file.sync();

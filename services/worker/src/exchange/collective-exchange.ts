@@ -44,6 +44,9 @@ class CollectiveExchange implements Exchange {
   readonly #redis: Exchange;
   #group: Group | undefined;
   #worker = 0;
+  #workers = 0;
+  /** Operations under way. */
+  #operations = 0;
   #generation = 0;
   #receivedBytes = 0;
   #closed = false;
@@ -67,6 +70,7 @@ class CollectiveExchange implements Exchange {
   async enter(generation: number, worker: number, workers: number): Promise<void> {
     await this.#redis.enter(generation, worker, workers);
     this.#worker = worker;
+    this.#workers = workers;
     this.#generation = generation;
     const missing = this.#o.collectivesRefused ?? whyNoGroups();
     if (missing === undefined && !this.#closed) {
@@ -149,7 +153,18 @@ class CollectiveExchange implements Exchange {
 
   async #together(key: ExchangeKey, work: Promise<void>): Promise<void> {
     invariant(key.generation === this.#generation, `generation ${key.generation} was entered`);
-    await work.catch(rethrow);
+    this.#operations++;
+    try {
+      await work.catch(rethrow);
+    } finally {
+      this.#operations--;
+    }
+  }
+
+  /** An operation of all workers does not say whom it lacks: it may be any of them. */
+  waitingOn(): readonly number[] {
+    if (this.#operations === 0) return this.#redis.waitingOn();
+    return [...Array(this.#workers).keys()].filter((peer) => peer !== this.#worker);
   }
 
   #counted(incoming: Uint8Array[]): Uint8Array[] {

@@ -13,6 +13,7 @@ import {
   startGrpcServer,
   type TlsOptions,
 } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 
 /** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
 const chunkValues = 256 * 1024;
@@ -52,17 +53,20 @@ export async function startPeerService(
   const warning = checkBind({ what, host, isEncrypted, isInsecureAllowed: insecureBind });
   if (warning !== undefined) logger?.warn({ host }, warning);
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
+    await failpoint("peer.stream.begun");
     const values = await readShard(request);
     if (values?.length !== request.end - request.start) {
       throw new PaddockError(
         "stale-generation",
-        `expected to hold ${nameOf(request)} in generation ${request.generation}, but this worker does not; it serves another generation or another shard, ask for a new assignment`,
+        `expected to hold ${nameOf(request)} of generation ${request.generation} at step ${request.step}, but this worker does not; it holds another generation, step or shard, ask for a new assignment`,
       );
     }
     for (let start = 0; start < values.length; start += chunkValues) {
       const piece = values.slice(start, start + chunkValues);
       const data = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
-      yield { offset: request.start + start, data, crc32c: crc32c(data) };
+      const stated = crc32c(data);
+      await failpoint("peer.chunk.sending", { bytes: data });
+      yield { offset: request.start + start, data, crc32c: stated };
     }
   };
   const services = [serve(PeerService, { streamShard })];
@@ -104,6 +108,7 @@ export async function fetchShard(
     if (at !== bytes.byteLength) {
       throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
     }
+    await failpoint("peer.range.received");
     return values;
   } finally {
     client.close();
