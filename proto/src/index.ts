@@ -1,11 +1,13 @@
 /** The wire contract: message types, service definitions for grpc-js, the protocol's version. */
 export {
   type Assignment,
+  type Blocker,
   type CheckpointFailed,
   type CheckpointWritten,
   type CoordinatorMessage,
   type Decision,
   DecisionKind,
+  type Diagnosis,
   type Drain,
   type EvaluationDone,
   type Failed,

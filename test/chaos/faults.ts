@@ -11,9 +11,9 @@ import { mostWorkers } from "./spec.js";
 export function pointFault(fault: PointFault, rng: Rng): Fault {
   return {
     name: `${fault.point} ${fault.action}`,
-    inject(fleet) {
+    async inject(fleet) {
       const known = fleet.hits.length;
-      const target = armPoint(fleet, fault, rng);
+      const target = await armPoint(fleet, fault, rng);
       if (!target) return undefined;
       return {
         actedMs: () =>

@@ -27,7 +27,6 @@ const wholeSeconds = 20;
 export async function runUnderFaults(o: {
   readonly folder: string;
   readonly run: ChaosRun;
-  readonly present?: number;
   readonly undisturbed: Outcome;
   readonly next: (fleet: Fleet) => Fault | undefined;
   readonly onRecord: (record: FaultRecord) => void;
@@ -36,7 +35,7 @@ export async function runUnderFaults(o: {
   readonly keep: boolean;
 }): Promise<FaultyRun> {
   const startedMs = Date.now();
-  const fleet = await Fleet.start(o.folder, o.run, o.present);
+  const fleet = await Fleet.start(o.folder, o.run);
   const records: FaultRecord[] = [];
   const die = (): void => fleet.killAll();
   process.once("exit", die);

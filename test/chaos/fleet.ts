@@ -4,8 +4,8 @@
  */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { RunService } from "@paddock/proto";
-import { grpcClient } from "@paddock/service-kit";
+import { type Run, RunService } from "@paddock/proto";
+import { type GrpcClient, grpcClient } from "@paddock/service-kit";
 import { cliFile } from "../support/paddock.js";
 import { freePort } from "../support/redis.js";
 import { LedgerReader, type LedgerView } from "./ledger.js";
@@ -154,15 +154,22 @@ export class Fleet {
 
   /** Another number of wanted workers; false when the coordinator cannot be asked now. */
   async scale(workers: number): Promise<boolean> {
-    const client = grpcClient(`127.0.0.1:${this.coordinatorPort}`, RunService);
-    try {
-      await client.scale({ runId: "", workers }, { timeoutMs: 1000 });
-      return true;
-    } catch {
-      return false;
-    } finally {
-      client.close();
-    }
+    const run = await this.#ask((client) =>
+      client.scale({ runId: "", workers }, { timeoutMs: 1000 }),
+    );
+    return run !== undefined;
+  }
+
+  /** The slot of the member that evaluates; undefined when the coordinator cannot be asked now. */
+  async evaluator(): Promise<number | undefined> {
+    const run = await this.#ask((client) => client.get({ runId: "" }, { timeoutMs: 1000 }));
+    const name = run?.workers.find(({ worker }) => worker === 0)?.workerName;
+    const slot = /^worker-(\d+)\./.exec(name ?? "")?.[1];
+    return slot === undefined ? undefined : Number(slot);
+  }
+
+  disarmAll(): void {
+    for (const role of this.#roles) role.disarm();
   }
 
   /** Waits until `check` holds; false after `seconds`. */
@@ -196,6 +203,21 @@ export class Fleet {
   get coordinatorEnd(): string {
     const { code, signal } = this.#coordinatorEnd ?? { code: null, signal: null };
     return String(code ?? signal ?? "running");
+  }
+
+  async #ask(what: (client: GrpcClient<typeof RunService>) => Promise<Run>) {
+    const client = grpcClient(`127.0.0.1:${this.coordinatorPort}`, RunService);
+    try {
+      return await what(client);
+    } catch {
+      return undefined;
+    } finally {
+      client.close();
+    }
+  }
+
+  get #roles(): Role[] {
+    return [this.coordinator, ...[...this.slots.values()].map(({ role }) => role)];
   }
 
   #coordinatorCommand(): string[] {
@@ -265,8 +287,7 @@ export class Fleet {
       this.#hits.push(hit);
       if (hit.action === "log") continue;
       if (hit.action === "freeze") void this.#hasFrozen(hit);
-      const roles = [this.coordinator, ...[...this.slots.values()].map(({ role }) => role)];
-      roles.find(({ lastPid }) => lastPid === hit.pid)?.disarm();
+      this.#roles.find(({ lastPid }) => lastPid === hit.pid)?.disarm();
     }
   }
 }

@@ -1,6 +1,6 @@
 /** One fault thrown at a running fleet, watched until the fleet commits again. */
 import type { Fleet } from "./fleet.js";
-import { lostCommits } from "./ledger.js";
+import { type LedgerView, lostCommits } from "./ledger.js";
 
 /** A fault that is under way. */
 export interface Injected {
@@ -34,9 +34,12 @@ export interface FaultRecord {
 }
 
 /** A process starts, loads its engine and reaches a point of a step in some seconds, on a busy machine. */
-const actSeconds = 30;
+const actSeconds = 20;
 /** Lease, restarts and the wait for workers: beyond that nobody is coming. */
 const recoverySeconds = 60;
+
+/** The ledger is looked at every 20 ms, by a process that is not always on time. */
+const mostLookMs = 200;
 
 export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecord> {
   const before = {
@@ -51,16 +54,24 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
   if (!injected) return { ...before, result: "missed" };
   await fleet.until(actSeconds, () => injected.actedMs() !== undefined || fleet.isOver);
   const actedMs = injected.actedMs();
-  if (actedMs === undefined) return { ...before, result: fleet.isOver ? "ended" : "missed" };
+  if (actedMs === undefined) {
+    // It must not act while another one is looked at.
+    fleet.disarmAll();
+    return { ...before, result: fleet.isOver ? "ended" : "missed" };
+  }
   const frontier = frontierAt(fleet, actedMs);
   const isBack = (): boolean => commitAfter(fleet, actedMs, frontier) !== undefined;
   const isOver = (): boolean => injected.isOver?.() ?? true;
   const lostBefore = lostCommits(fleet.ledger.records);
   const done = await fleet.until(recoverySeconds, () => fleet.isOver || (isBack() && isOver()));
   const commitMs = commitAfter(fleet, actedMs, frontier);
-  const generationMs = fleet.ledger.records.find(
-    ({ kind, unixMs }) => kind === "generation" && unixMs > actedMs,
-  )?.unixMs;
+  const { ledger } = fleet;
+  const generationMs =
+    ledger.seenMs[
+      ledger.records.findIndex(
+        ({ kind }, i) => kind === "generation" && isAfter(ledger, i, actedMs),
+      )
+    ];
   const isBefore = generationMs !== undefined && generationMs < (commitMs ?? Infinity);
   return {
     name: fault.name,
@@ -74,16 +85,23 @@ export async function throwFault(fleet: Fleet, fault: Fault): Promise<FaultRecor
 }
 
 /** Committed steps at that time. */
-function frontierAt(fleet: Fleet, unixMs: number): number {
-  const commit = fleet.ledger.records.findLast(
-    (record) => record.kind === "commit" && record.unixMs <= unixMs,
+function frontierAt({ ledger }: Fleet, unixMs: number): number {
+  const commit = ledger.records.findLast(
+    (record, i) => record.kind === "commit" && !isAfter(ledger, i, unixMs),
   );
   return commit?.kind === "commit" ? commit.step + 1 : 0;
 }
 
 /** When a step that had not been committed by then was committed. */
-function commitAfter(fleet: Fleet, unixMs: number, frontier: number): number | undefined {
-  return fleet.ledger.records.find(
-    (record) => record.kind === "commit" && record.unixMs > unixMs && record.step >= frontier,
-  )?.unixMs;
+function commitAfter({ ledger }: Fleet, unixMs: number, frontier: number): number | undefined {
+  const at = ledger.records.findIndex(
+    (record, i) =>
+      record.kind === "commit" && record.step >= frontier && isAfter(ledger, i, unixMs),
+  );
+  return ledger.seenMs[at];
+}
+
+/** Seen much later than that, or decided later: what was written just before is seen a little later too. */
+function isAfter({ records, seenMs }: LedgerView, i: number, unixMs: number): boolean {
+  return (records[i]?.unixMs ?? 0) > unixMs || (seenMs[i] ?? 0) > unixMs + mostLookMs;
 }

@@ -5,6 +5,8 @@ import type { LedgerRecord } from "@paddock/contract";
 
 export interface LedgerView {
   readonly records: readonly LedgerRecord[];
+  /** When each of them was first seen, in unix milliseconds: a record says when it was decided, which may be long before. */
+  readonly seenMs: readonly number[];
   /** The generation of the last record. */
   readonly generation: number;
   /** Committed steps. */
@@ -16,6 +18,7 @@ export interface LedgerView {
 export class LedgerReader {
   readonly #path: string;
   #records: LedgerRecord[] = [];
+  #seenMs: number[] = [];
   #bytes = 0;
 
   constructor(runDir: string) {
@@ -30,19 +33,20 @@ export class LedgerReader {
       const whole = text.subarray(0, text.lastIndexOf("\n") + 1);
       const lines = whole.toString("utf8").split("\n").slice(0, -1);
       this.#records = [...this.#records, ...lines.map((line) => JSON.parse(line) as LedgerRecord)];
+      this.#seenMs = [...this.#seenMs, ...lines.map(() => Date.now())];
       this.#bytes += whole.length;
     }
-    return viewOf(this.#records);
+    return viewOf(this.#records, this.#seenMs);
   }
 }
 
-function viewOf(records: readonly LedgerRecord[]): LedgerView {
+function viewOf(records: readonly LedgerRecord[], seenMs: readonly number[]): LedgerView {
   let [generation, next] = [0, 0];
   for (const record of records) {
     if (record.kind === "generation") [generation, next] = [record.generation, record.step];
     if (record.kind === "commit") next = record.step + 1;
   }
-  return { records, generation, next, finished: records.at(-1)?.kind === "finished" };
+  return { records, seenMs, generation, next, finished: records.at(-1)?.kind === "finished" };
 }
 
 /** By step: the generation whose commit counts. A generation that starts at an earlier step voids the commits after it. */

@@ -10,8 +10,9 @@
  *
  * Exit codes: 0 the promise held, 1 it did not (folders and how to see it again are printed), 2 wrong use.
  */
+import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import type { FaultyRun } from "./faulty-run.js";
@@ -21,7 +22,7 @@ import { allPointFaults } from "./points.js";
 import { throwRandomFaults } from "./random-faults.js";
 import { matrixTable, recordHead, recordLine, runLine, summaryTable } from "./report.js";
 import { compareWorkerCounts, runSchedule, undisturbedWorkers } from "./schedules.js";
-import type { ChaosRun } from "./spec.js";
+import { type ChaosRun, engineName } from "./spec.js";
 
 const { values } = parseArgs({
   options: {
@@ -134,6 +135,10 @@ async function wholeMatrix(folder: string, seed: number): Promise<void> {
     faults: cells.length,
     broken: cells.filter((cell) => cell.broken !== undefined),
   }));
+  print(`${machine()}; ${run.workers} workers, redundancy ${run.redundancy}, seed ${seed}`);
+  print(
+    "Each cell: whether state and samples at the end were those of the undisturbed run, and the most seconds from the fault to the next commit.",
+  );
   print(matrixTable(repeats));
   const cells = repeats.flat();
   const held = cells.filter((cell) => cell.broken === undefined).length;
@@ -185,6 +190,12 @@ function note(ended: FaultyRun, again: string): void {
 function brief({ records, outcome, broken: why }: FaultyRun) {
   const { samples, ...rest } = outcome ?? { samples: [] };
   return { records, ...rest, samples: samples.length, broken: why ?? null };
+}
+
+function machine(): string {
+  const commit = spawnSync("git", ["rev-parse", "--short", "HEAD"], { encoding: "utf8" });
+  const where = `${cpus()[0]?.model.trim()}, ${availableParallelism()} cores, Node ${process.version}`;
+  return `${where}, engine ${engineName()}, commit ${commit.stdout?.trim() || "unknown"}`;
 }
 
 function runOf(steps: number): ChaosRun {

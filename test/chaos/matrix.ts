@@ -59,7 +59,7 @@ export async function runMatrix(o: MatrixOptions): Promise<MatrixCell[]> {
       cell.tries++;
       if (!hasActed && !run.broken && cell.tries < mostTries) return false;
       const missed = hasActed ? undefined : `it did not act in ${cell.tries} runs`;
-      const lost = o.run.redundancy === "shadow" ? lossOf(cell.fault, record) : undefined;
+      const lost = lossOf(cell.fault, o.run, record);
       cells.push({ ...cell.fault, record, broken: run.broken ?? missed ?? lost });
       return true;
     });
@@ -72,11 +72,21 @@ export async function runMatrix(o: MatrixOptions): Promise<MatrixCell[]> {
 /** From here on a fault would find the run over. */
 const stepsForTheEnd = 6;
 
-/** With a second copy of every shard no single fault may void a commit. Where a process was killed to get to the point, there were two. */
-function lossOf({ point }: PointFault, record: FaultRecord | undefined): string | undefined {
-  const isSingle = factsOf(point).at !== "loss";
+/**
+ * With a second copy of every shard no single fault may void a commit. Points that are passed when somebody goes have one copy less: there
+ * it holds from three workers on; at those of a loss somebody was killed to get there.
+ */
+function lossOf(
+  { point }: PointFault,
+  { redundancy, workers }: ChaosRun,
+  record: FaultRecord | undefined,
+): string | undefined {
+  const { at } = factsOf(point);
+  const isAlone = at === "step" || at === "checkpoint" || at === "evaluation";
+  const isCovered = isAlone || (workers > 2 && at !== "loss");
   const lost = record?.lostCommits ?? 0;
-  return isSingle && lost > 0 ? `${lost} commits were computed again` : undefined;
+  if (redundancy === "none" || !isCovered || lost === 0) return undefined;
+  return `${lost} commits were computed again`;
 }
 
 function atTheEnd(fault: Fault, { steps }: ChaosRun): Fault {

@@ -1,7 +1,7 @@
 /** What can be done at each failpoint, and how a running fleet is brought to pass it. */
 import type { Rng } from "@paddock/contract";
 import { type FailpointName, failpoints, type PointFacts } from "@paddock/service-kit";
-import { type Fleet, freezeMs } from "./fleet.js";
+import { type Fleet, freezeMs, type WorkerSlot } from "./fleet.js";
 import type { Role } from "./role.js";
 
 export const pointActions = [
@@ -81,25 +81,42 @@ export function allPointFaults(): PointFault[] {
 }
 
 /** Arms a living process with the fault, and does what makes the fleet pass the point. Returns whom it armed. */
-export function armPoint(fleet: Fleet, { point, action }: PointFault, rng: Rng): Role | undefined {
+export async function armPoint(
+  fleet: Fleet,
+  { point, action }: PointFault,
+  rng: Rng,
+): Promise<Role | undefined> {
   const { role, at } = factsOf(point);
-  const slots = fleet.living;
-  const [first, second] = shuffled(slots, rng);
-  const target = role === "coordinator" ? fleet.coordinator : first?.role;
-  if (!target || !first) return undefined;
+  const [first, second] = shuffled(fleet.living, rng);
+  if (!first) return undefined;
+  const worker = (await workerFor(fleet, point, second)) ?? first;
+  const target = role === "coordinator" ? fleet.coordinator : worker.role;
   // Assignments are sent to one worker after the other: the second is one that finds half of them sent.
-  const isPerWorker = point === "coordinator.assignment.sending";
-  const passes = at === "step" ? 2 * slots.length : isPerWorker ? slots.length : 1;
-  target.arm(
-    `${point}=${actionText(fleet, action, point, first)}`.replace("#", `@${1 + rng.below(passes)}`),
-  );
+  const isPerWorker = at === "step" || point === "coordinator.assignment.sending";
+  const passes = isPerWorker ? (at === "step" ? 2 : 1) * fleet.living.length : 1;
+  const text = actionText(fleet, action, point, worker).replace("#", `@${1 + rng.below(passes)}`);
+  target.arm(`${point}=${text}`);
   // Points of a step come by themselves. The others need somebody who ends: in order, so that the fault stays the only one, unless
   // the point is that of a loss.
   const victim = at === "start" || at === "leave" || role === "coordinator" ? first : second;
   if (at === "loss") (victim ?? first).role.signal("SIGKILL");
-  if (at === "start" || at === "generation" || at === "leave")
+  if (at === "start" || at === "generation" || at === "leave") {
     (victim ?? first).role.signal("SIGTERM");
+  }
   return target;
+}
+
+/** The worker that passes the point, where not any does: the one that evaluates; the one that stays when another one leaves. */
+async function workerFor(
+  fleet: Fleet,
+  point: FailpointName,
+  other: WorkerSlot | undefined,
+): Promise<WorkerSlot | undefined> {
+  if (factsOf(point).at === "evaluation") {
+    const slot = await fleet.evaluator();
+    return slot === undefined ? undefined : fleet.slots.get(slot);
+  }
+  return point === "peer.stream.begun" || point === "peer.chunk.sending" ? other : undefined;
 }
 
 /** With "#" where the pass is to be named. */

@@ -39,13 +39,13 @@ const changes = 8;
 
 export async function runSchedule(o: Schedules, number: number): Promise<FaultyRun> {
   const rng = rngOf(o.seed, 1000 + number);
-  const run: ChaosRun = { ...o.run, workers: mostWorkers };
+  // The first step waits for as many as the spec says; then as many as come are welcome.
+  const run: ChaosRun = { ...o.run, workers: 1 + rng.below(mostWorkers) };
   let done = 0;
   return await runUnderFaults({
     ...o,
     folder: join(o.folder, `schedule-${number}`),
     run,
-    present: 1 + rng.below(mostWorkers),
     next: () => (done++ < changes ? changeAt((done * run.steps) / (changes + 2), rng) : undefined),
     onRecord: () => undefined,
   });
@@ -58,7 +58,7 @@ function changeAt(step: number, rng: Rng): Fault {
     name: kind,
     async inject(fleet) {
       await fleet.until(120, () => fleet.ledger.next >= step || fleet.isOver);
-      if (fleet.isOver) return undefined;
+      if (fleet.isOver || !(await fleet.scale(mostWorkers))) return undefined;
       const actedMs = Date.now();
       await change(fleet, kind, rng);
       return { actedMs: () => actedMs };

@@ -97,7 +97,6 @@ export function crashed(world: World): World {
       ...node,
       session: 0,
       toCoordinator: [],
-      toWorker: [],
       lostThere: false,
       lostHere: node.isOpen,
     })),

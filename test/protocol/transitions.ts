@@ -54,7 +54,9 @@ function ofNode(world: World, node: Node, index: number): Transition[] {
     const noticed = withNode(world, index, { isOpen: false, lostHere: false, toWorker: [] });
     const event = { kind: "disconnected", reason: "lost" } as const;
     all.push({ name: `${name} notices`, take: () => tellWorker(noticed, index, event) });
-  } else if (node.toWorker.length > 0) all.push(heard(world, node, index));
+  }
+  // Also when the stream is broken: what had arrived is read, or not.
+  if (node.toWorker.length > 0) all.push(heard(world, node, index));
   const mayConnect = node.wantsStream && !node.isOpen && node.session === 0 && !node.lostThere;
   if (mayConnect && world.coordinator && node.mind) {
     const open = withNode(world, index, { isOpen: true, wantsStream: false, toWorker: [] });
@@ -222,12 +224,11 @@ function killed(world: World, index: number): World {
   });
 }
 
-/** What is under way in both directions is lost; each side notices in its own time. */
+/** What the worker has sent and was not received is lost; each side notices in its own time. */
 function cut(world: World, index: number): World {
   const node = world.nodes[index] as Node;
   return withNode(world, index, {
     toCoordinator: [],
-    toWorker: [],
     lostHere: true,
     lostThere: node.session !== 0,
   });

@@ -14,7 +14,11 @@ export interface Fleet {
   readonly coordinator: string;
   /** Starts the coordinator, or another one that goes on with the run. Resolves with its exit code at its end. */
   startCoordinator(resume?: boolean): Member;
-  startWorker(name: string, flags?: readonly string[]): Member;
+  startWorker(
+    name: string,
+    flags?: readonly string[],
+    environment?: Readonly<Record<string, string>>,
+  ): Member;
   /** Everything that was appended so far. */
   ledger(): LedgerRecord[];
   committed(step: number, seconds?: number): Promise<void>;
@@ -41,10 +45,11 @@ export async function startFleet(o: {
   const redis = await startTestRedis(o.directory);
   const address = `127.0.0.1:${await freePort()}`;
   const members: Member[] = [];
-  const start = (name: string, args: readonly string[]): Member => {
+  const start = (name: string, args: readonly string[], own = {}): Member => {
     const member = startMember(join(o.directory, `${o.name}-${name}.log`), name, args, {
       ...env,
       ...o.environment,
+      ...own,
     });
     members.push(member);
     return member;
@@ -65,8 +70,8 @@ export async function startFleet(o: {
         ...["--port", address.split(":")[1] as string],
         ...(resume ? ["--resume"] : []),
       ]),
-    startWorker: (name, flags = []) =>
-      start(name, [workerFile, "--coordinator", address, "--name", name, ...flags]),
+    startWorker: (name, flags = [], environment = {}) =>
+      start(name, [workerFile, "--coordinator", address, "--name", name, ...flags], environment),
     ledger,
     committed: (step, seconds = 60) =>
       until(

@@ -90,8 +90,40 @@ export interface Run {
   readonly reason: string;
   /** The sign of collapse that holds now, with advice; empty: none. */
   readonly alert: string;
+  /** Why it does not go on at this moment. */
+  readonly diagnosis: Diagnosis | null;
 }
 export declare const Run: Generated<Run>;
+
+/** What a run waits for, who is to blame, and what comes next. */
+export interface Diagnosis {
+  /** For people, one sentence. */
+  readonly reason: string;
+  /** Whom it waits for: those who wait for others themselves are left out. */
+  readonly blockers: readonly Blocker[];
+  /** What the coordinator will do, and when, in unix milliseconds; 0: as soon as the wait is over. */
+  readonly nextAction: string;
+  readonly nextActionUnixMs: number;
+  /** Nothing will happen by itself: somebody has to do what next_action says. */
+  readonly needsHelp: boolean;
+}
+export declare const Diagnosis: Generated<Diagnosis>;
+
+export interface Blocker {
+  /** "worker", "redis", "coordinator", "user" */
+  readonly kind: string;
+  /** Name of the worker. */
+  readonly name: string;
+  /** What it owes: "the gradient of step 7", "its file of checkpoint 8", "to come to rest". */
+  readonly owes: string;
+  /** Step and phase of its last progress, and when that was. */
+  readonly step: number;
+  readonly phase: string;
+  readonly lastProgressUnixMs: number;
+  /** End of its lease; 0: none. */
+  readonly deadlineUnixMs: number;
+}
+export declare const Blocker: Generated<Blocker>;
 
 export interface Version {
   readonly major: number;

@@ -920,6 +920,7 @@ export const paddock = $root.paddock = (() => {
             Run.prototype.waitingFor = "";
             Run.prototype.reason = "";
             Run.prototype.alert = "";
+            Run.prototype.diagnosis = null;
 
             Run.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -959,6 +960,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(114).string(message.reason);
                 if (message.alert != null && $Object.hasOwnProperty.call(message, "alert") && message.alert !== "")
                     writer.uint32(122).string(message.alert);
+                if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
+                    $root.paddock.v1.Diagnosis.encode(message.diagnosis, writer.uint32(130).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1126,6 +1129,12 @@ export const paddock = $root.paddock = (() => {
                                 delete message.alert;
                             continue;
                         }
+                    case 16: {
+                            if (wireType !== 2)
+                                break;
+                            message.diagnosis = $root.paddock.v1.Diagnosis.decode(reader, reader.size(), $undefined, _depth + 1, message.diagnosis);
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1268,6 +1277,11 @@ export const paddock = $root.paddock = (() => {
                 if (object.alert != null)
                     if (typeof object.alert !== "string" || object.alert.length)
                         message.alert = $String(object.alert);
+                if (object.diagnosis != null) {
+                    if (!$util.isObject(object.diagnosis))
+                        throw $TypeError(".paddock.v1.Run.diagnosis: object expected");
+                    message.diagnosis = $root.paddock.v1.Diagnosis.fromObject(object.diagnosis, _depth + 1);
+                }
                 return message;
             };
 
@@ -1312,6 +1326,7 @@ export const paddock = $root.paddock = (() => {
                     object.waitingFor = "";
                     object.reason = "";
                     object.alert = "";
+                    object.diagnosis = null;
                 }
                 if (message.runId != null && $Object.hasOwnProperty.call(message, "runId"))
                     object.runId = message.runId;
@@ -1366,6 +1381,8 @@ export const paddock = $root.paddock = (() => {
                     object.reason = message.reason;
                 if (message.alert != null && $Object.hasOwnProperty.call(message, "alert"))
                     object.alert = message.alert;
+                if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
+                    object.diagnosis = $root.paddock.v1.Diagnosis.toObject(message.diagnosis, options, _depth + 1);
                 return object;
             };
 
@@ -1374,6 +1391,498 @@ export const paddock = $root.paddock = (() => {
             };
 
             return Run;
+        })();
+
+        v1.Diagnosis = (function() {
+
+            const Diagnosis = function (properties) {
+                this.blockers = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Diagnosis.prototype.reason = "";
+            Diagnosis.prototype.blockers = $util.emptyArray;
+            Diagnosis.prototype.nextAction = "";
+            Diagnosis.prototype.nextActionUnixMs = 0;
+            Diagnosis.prototype.needsHelp = false;
+
+            Diagnosis.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== "")
+                    writer.uint32(10).string(message.reason);
+                if (message.blockers != null && message.blockers.length)
+                    for (let i = 0; i < message.blockers.length; ++i)
+                        $root.paddock.v1.Blocker.encode(message.blockers[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.nextAction != null && $Object.hasOwnProperty.call(message, "nextAction") && message.nextAction !== "")
+                    writer.uint32(26).string(message.nextAction);
+                if (message.nextActionUnixMs != null && $Object.hasOwnProperty.call(message, "nextActionUnixMs") && (typeof message.nextActionUnixMs === "object" ? message.nextActionUnixMs.low || message.nextActionUnixMs.high : message.nextActionUnixMs !== 0))
+                    writer.uint32(32).uint64(message.nextActionUnixMs);
+                if (message.needsHelp != null && $Object.hasOwnProperty.call(message, "needsHelp") && message.needsHelp !== false)
+                    writer.uint32(40).bool(message.needsHelp);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Diagnosis.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Diagnosis();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reason = value;
+                            else
+                                delete message.reason;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.blockers && message.blockers.length))
+                                message.blockers = [];
+                            message.blockers.push($root.paddock.v1.Blocker.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nextAction = value;
+                            else
+                                delete message.nextAction;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.nextActionUnixMs = value;
+                            else
+                                delete message.nextActionUnixMs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.needsHelp = value;
+                            else
+                                delete message.needsHelp;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Diagnosis.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Diagnosis)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Diagnosis: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Diagnosis();
+                if (object.reason != null)
+                    if (typeof object.reason !== "string" || object.reason.length)
+                        message.reason = $String(object.reason);
+                if (object.blockers) {
+                    if (!$Array.isArray(object.blockers))
+                        throw $TypeError(".paddock.v1.Diagnosis.blockers: array expected");
+                    message.blockers = $Array(object.blockers.length);
+                    for (let i = 0; i < object.blockers.length; ++i) {
+                        if (!$util.isObject(object.blockers[i]))
+                            throw $TypeError(".paddock.v1.Diagnosis.blockers: object expected");
+                        message.blockers[i] = $root.paddock.v1.Blocker.fromObject(object.blockers[i], _depth + 1);
+                    }
+                }
+                if (object.nextAction != null)
+                    if (typeof object.nextAction !== "string" || object.nextAction.length)
+                        message.nextAction = $String(object.nextAction);
+                if (object.nextActionUnixMs != null)
+                    if (typeof object.nextActionUnixMs === "object" ? object.nextActionUnixMs.low || object.nextActionUnixMs.high : $Number(object.nextActionUnixMs) !== 0)
+                        if ($util.Long)
+                            message.nextActionUnixMs = $util.Long.fromValue(object.nextActionUnixMs, true);
+                        else if (typeof object.nextActionUnixMs === "string")
+                            message.nextActionUnixMs = $parseInt(object.nextActionUnixMs, 10);
+                        else if (typeof object.nextActionUnixMs === "number")
+                            message.nextActionUnixMs = object.nextActionUnixMs;
+                        else if (typeof object.nextActionUnixMs === "object")
+                            message.nextActionUnixMs = new $util.LongBits(object.nextActionUnixMs.low >>> 0, object.nextActionUnixMs.high >>> 0).toNumber(true);
+                if (object.needsHelp != null)
+                    if (object.needsHelp)
+                        message.needsHelp = $Boolean(object.needsHelp);
+                return message;
+            };
+
+            Diagnosis.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.blockers = [];
+                if (options.defaults) {
+                    object.reason = "";
+                    object.nextAction = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.nextActionUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.nextActionUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.needsHelp = false;
+                }
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = message.reason;
+                if (message.blockers && message.blockers.length) {
+                    object.blockers = $Array(message.blockers.length);
+                    for (let j = 0; j < message.blockers.length; ++j)
+                        object.blockers[j] = $root.paddock.v1.Blocker.toObject(message.blockers[j], options, _depth + 1);
+                }
+                if (message.nextAction != null && $Object.hasOwnProperty.call(message, "nextAction"))
+                    object.nextAction = message.nextAction;
+                if (message.nextActionUnixMs != null && $Object.hasOwnProperty.call(message, "nextActionUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.nextActionUnixMs = typeof message.nextActionUnixMs === "number" ? $BigInt(message.nextActionUnixMs) : $util.Long.fromBits(message.nextActionUnixMs.low >>> 0, message.nextActionUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.nextActionUnixMs === "number")
+                        object.nextActionUnixMs = options.longs === $String ? $String(message.nextActionUnixMs) : message.nextActionUnixMs;
+                    else
+                        object.nextActionUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.nextActionUnixMs) : options.longs === $Number ? new $util.LongBits(message.nextActionUnixMs.low >>> 0, message.nextActionUnixMs.high >>> 0).toNumber(true) : message.nextActionUnixMs;
+                if (message.needsHelp != null && $Object.hasOwnProperty.call(message, "needsHelp"))
+                    object.needsHelp = message.needsHelp;
+                return object;
+            };
+
+            Diagnosis.prototype.toJSON = function() {
+                return Diagnosis.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Diagnosis;
+        })();
+
+        v1.Blocker = (function() {
+
+            const Blocker = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Blocker.prototype.kind = "";
+            Blocker.prototype.name = "";
+            Blocker.prototype.owes = "";
+            Blocker.prototype.step = 0;
+            Blocker.prototype.phase = "";
+            Blocker.prototype.lastProgressUnixMs = 0;
+            Blocker.prototype.deadlineUnixMs = 0;
+
+            Blocker.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(10).string(message.kind);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(18).string(message.name);
+                if (message.owes != null && $Object.hasOwnProperty.call(message, "owes") && message.owes !== "")
+                    writer.uint32(26).string(message.owes);
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step") && (typeof message.step === "object" ? message.step.low || message.step.high : message.step !== 0))
+                    writer.uint32(32).uint64(message.step);
+                if (message.phase != null && $Object.hasOwnProperty.call(message, "phase") && message.phase !== "")
+                    writer.uint32(42).string(message.phase);
+                if (message.lastProgressUnixMs != null && $Object.hasOwnProperty.call(message, "lastProgressUnixMs") && (typeof message.lastProgressUnixMs === "object" ? message.lastProgressUnixMs.low || message.lastProgressUnixMs.high : message.lastProgressUnixMs !== 0))
+                    writer.uint32(48).uint64(message.lastProgressUnixMs);
+                if (message.deadlineUnixMs != null && $Object.hasOwnProperty.call(message, "deadlineUnixMs") && (typeof message.deadlineUnixMs === "object" ? message.deadlineUnixMs.low || message.deadlineUnixMs.high : message.deadlineUnixMs !== 0))
+                    writer.uint32(56).uint64(message.deadlineUnixMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Blocker.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Blocker();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owes = value;
+                            else
+                                delete message.owes;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.step = value;
+                            else
+                                delete message.step;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.phase = value;
+                            else
+                                delete message.phase;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.lastProgressUnixMs = value;
+                            else
+                                delete message.lastProgressUnixMs;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.deadlineUnixMs = value;
+                            else
+                                delete message.deadlineUnixMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Blocker.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Blocker)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Blocker: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Blocker();
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                if (object.name != null)
+                    if (typeof object.name !== "string" || object.name.length)
+                        message.name = $String(object.name);
+                if (object.owes != null)
+                    if (typeof object.owes !== "string" || object.owes.length)
+                        message.owes = $String(object.owes);
+                if (object.step != null)
+                    if (typeof object.step === "object" ? object.step.low || object.step.high : $Number(object.step) !== 0)
+                        if ($util.Long)
+                            message.step = $util.Long.fromValue(object.step, true);
+                        else if (typeof object.step === "string")
+                            message.step = $parseInt(object.step, 10);
+                        else if (typeof object.step === "number")
+                            message.step = object.step;
+                        else if (typeof object.step === "object")
+                            message.step = new $util.LongBits(object.step.low >>> 0, object.step.high >>> 0).toNumber(true);
+                if (object.phase != null)
+                    if (typeof object.phase !== "string" || object.phase.length)
+                        message.phase = $String(object.phase);
+                if (object.lastProgressUnixMs != null)
+                    if (typeof object.lastProgressUnixMs === "object" ? object.lastProgressUnixMs.low || object.lastProgressUnixMs.high : $Number(object.lastProgressUnixMs) !== 0)
+                        if ($util.Long)
+                            message.lastProgressUnixMs = $util.Long.fromValue(object.lastProgressUnixMs, true);
+                        else if (typeof object.lastProgressUnixMs === "string")
+                            message.lastProgressUnixMs = $parseInt(object.lastProgressUnixMs, 10);
+                        else if (typeof object.lastProgressUnixMs === "number")
+                            message.lastProgressUnixMs = object.lastProgressUnixMs;
+                        else if (typeof object.lastProgressUnixMs === "object")
+                            message.lastProgressUnixMs = new $util.LongBits(object.lastProgressUnixMs.low >>> 0, object.lastProgressUnixMs.high >>> 0).toNumber(true);
+                if (object.deadlineUnixMs != null)
+                    if (typeof object.deadlineUnixMs === "object" ? object.deadlineUnixMs.low || object.deadlineUnixMs.high : $Number(object.deadlineUnixMs) !== 0)
+                        if ($util.Long)
+                            message.deadlineUnixMs = $util.Long.fromValue(object.deadlineUnixMs, true);
+                        else if (typeof object.deadlineUnixMs === "string")
+                            message.deadlineUnixMs = $parseInt(object.deadlineUnixMs, 10);
+                        else if (typeof object.deadlineUnixMs === "number")
+                            message.deadlineUnixMs = object.deadlineUnixMs;
+                        else if (typeof object.deadlineUnixMs === "object")
+                            message.deadlineUnixMs = new $util.LongBits(object.deadlineUnixMs.low >>> 0, object.deadlineUnixMs.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            Blocker.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = "";
+                    object.name = "";
+                    object.owes = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.step = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.phase = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.lastProgressUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.lastProgressUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.deadlineUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.deadlineUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    object.name = message.name;
+                if (message.owes != null && $Object.hasOwnProperty.call(message, "owes"))
+                    object.owes = message.owes;
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.step = typeof message.step === "number" ? $BigInt(message.step) : $util.Long.fromBits(message.step.low >>> 0, message.step.high >>> 0, true).toBigInt();
+                    else if (typeof message.step === "number")
+                        object.step = options.longs === $String ? $String(message.step) : message.step;
+                    else
+                        object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
+                if (message.phase != null && $Object.hasOwnProperty.call(message, "phase"))
+                    object.phase = message.phase;
+                if (message.lastProgressUnixMs != null && $Object.hasOwnProperty.call(message, "lastProgressUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.lastProgressUnixMs = typeof message.lastProgressUnixMs === "number" ? $BigInt(message.lastProgressUnixMs) : $util.Long.fromBits(message.lastProgressUnixMs.low >>> 0, message.lastProgressUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.lastProgressUnixMs === "number")
+                        object.lastProgressUnixMs = options.longs === $String ? $String(message.lastProgressUnixMs) : message.lastProgressUnixMs;
+                    else
+                        object.lastProgressUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.lastProgressUnixMs) : options.longs === $Number ? new $util.LongBits(message.lastProgressUnixMs.low >>> 0, message.lastProgressUnixMs.high >>> 0).toNumber(true) : message.lastProgressUnixMs;
+                if (message.deadlineUnixMs != null && $Object.hasOwnProperty.call(message, "deadlineUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.deadlineUnixMs = typeof message.deadlineUnixMs === "number" ? $BigInt(message.deadlineUnixMs) : $util.Long.fromBits(message.deadlineUnixMs.low >>> 0, message.deadlineUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.deadlineUnixMs === "number")
+                        object.deadlineUnixMs = options.longs === $String ? $String(message.deadlineUnixMs) : message.deadlineUnixMs;
+                    else
+                        object.deadlineUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.deadlineUnixMs) : options.longs === $Number ? new $util.LongBits(message.deadlineUnixMs.low >>> 0, message.deadlineUnixMs.high >>> 0).toNumber(true) : message.deadlineUnixMs;
+                return object;
+            };
+
+            Blocker.prototype.toJSON = function() {
+                return Blocker.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Blocker;
         })();
 
         v1.Version = (function() {
@@ -7339,4 +7848,4 @@ export {
   $root as default
 };
 
-export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;
+export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Diagnosis, Blocker, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;

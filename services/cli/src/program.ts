@@ -10,6 +10,7 @@ import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
 import { steerCommand } from "./commands/steer.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
+import { whyCommand } from "./commands/why.js";
 import { workerCommand } from "./commands/worker.js";
 import type { Io } from "./io.js";
 import {
@@ -48,16 +49,24 @@ Examples:
   paddock train deploy/runs/four-stages.yaml
   paddock train --config vitl16_short.yaml --data images/train student.arch=vit_small train.batch_size_per_gpu=8`;
 
-const coordinatorExamples = `
+const whyExamples = `
+Exit code 4: nothing will happen unless somebody does what "next" says.
+
 Examples:
-  paddock coordinator run.yaml --host 0.0.0.0 --port 7070 --tls-dir tls --redis-file redis.url
-  paddock coordinator run.yaml --host 10.0.0.5 --port 7070 --insecure-bind --join-token-file join.token`;
+  paddock why
+  paddock why runs/vit-small --json
+  paddock why --coordinator 10.0.0.5:7070`;
 
 const scaleExamples = `
 Examples:
   paddock scale 8
   paddock scale 4 runs/vit-small --json
   paddock scale 4 --coordinator 10.0.0.5:7070`;
+
+const coordinatorExamples = `
+Examples:
+  paddock coordinator run.yaml --host 0.0.0.0 --port 7070 --tls-dir tls --redis-file redis.url
+  paddock coordinator run.yaml --host 10.0.0.5 --port 7070 --insecure-bind --join-token-file join.token`;
 
 const recipeExamples = `
 Examples:
@@ -138,6 +147,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
 
+  withTarget(add("why", "why a run does not go on: whom it waits for, until when, what comes next"))
+    .argument("[run-dir]", "default: the newest in runs/")
+    .addHelpText("after", whyExamples)
+    .action(async (runDir, flags) => done(await whyCommand({ runDir, ...flags }, io)));
   withTarget(add("scale", "another number of workers, from the next step on"))
     .argument("<workers>", "from 1 to the logical ranks", positive)
     .argument("[run-dir]", "default: the newest in runs/")
@@ -237,7 +250,7 @@ function withOfficialFlags(command: Command): Command {
 
 /** How a command finds the run that it speaks to. */
 function withTarget(command: Command): Command {
-  return withTlsFlag(command)
+  return command
     .option("--coordinator <host:port>", "speak to this coordinator instead")
     .option("--json", "as one JSON object");
 }

@@ -7,8 +7,8 @@ import {
   listenForShutdown,
   readJoinToken,
 } from "@paddock/service-kit";
-import type { WorkerSecurity } from "./session/connection.js";
 import { runWorker } from "./session/run-worker.js";
+import type { WorkerSecurity } from "./session/security.js";
 
 const usage = `Usage: paddock worker --coordinator HOST:PORT [--name NAME] [--engine auto|torch|tensorflow|wasm] [--threads N] [--device DEVICE]
                       [--local-rank N] [--host ADDRESS] [--reconnect-seconds S]
@@ -44,10 +44,10 @@ async function main(): Promise<number> {
       device: { type: "string" },
       "local-rank": { type: "string", default: "0" },
       host: { type: "string", default: "127.0.0.1" },
+      "reconnect-seconds": { type: "string", default: "300" },
       "tls-dir": { type: "string" },
       "join-token-file": { type: "string" },
       "insecure-bind": { type: "boolean", default: false },
-      "reconnect-seconds": { type: "string", default: "300" },
       help: { type: "boolean", default: false },
     },
   });
@@ -72,13 +72,22 @@ async function main(): Promise<number> {
     // For tests: state in libtorch's memory on a CPU, the way it is on a GPU.
     ...(process.env["PADDOCK_VECTORS"] === "library" ? { vectors: "library" } : {}),
     host: values.host,
-    security: await securityOf(values),
     reconnectSeconds: secondsOf(values["reconnect-seconds"]),
+    security: await securityOf(values),
     logger,
     signal: shutdown.signal,
   });
   logger.info(end, "shut down");
   return 0;
+}
+
+function secondsOf(text: string): number {
+  const seconds = Number(text);
+  if (text.trim() !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
+  throw new PaddockError(
+    "invalid-argument",
+    `--reconnect-seconds: expected a number of seconds from 0 on, received "${text}"`,
+  );
 }
 
 async function securityOf(values: {
@@ -97,15 +106,6 @@ async function securityOf(values: {
     ...(tlsDir ? { tls: { dir: tlsDir, role: "worker" } as const } : {}),
     ...(joinToken ? { joinToken } : {}),
   };
-}
-
-function secondsOf(text: string): number {
-  const seconds = Number(text);
-  if (text.trim() !== "" && seconds >= 0 && Number.isFinite(seconds)) return seconds;
-  throw new PaddockError(
-    "invalid-argument",
-    `--reconnect-seconds: expected a number of seconds from 0 on, received "${text}"`,
-  );
 }
 
 main().then(

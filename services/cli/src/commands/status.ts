@@ -10,7 +10,7 @@ import type { Io } from "../io.js";
 import { alertsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
-import { type CoordinatorNote, clientTls, notedTls, type TlsFlags } from "../security/flags.js";
+import { clientTls, type TlsFlags } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
 export interface StatusFlags extends TlsFlags {
@@ -49,8 +49,8 @@ async function ask(address: string, tls: TlsOptions | undefined): Promise<Run> {
 async function askOwner(runDir: string, flags: TlsFlags, io: Io): Promise<Run | undefined> {
   const note = join(runDir, "coordinator.json");
   if (!existsSync(note)) return undefined;
-  const left = (await readJson(note)) as CoordinatorNote;
-  return ask(left.address, notedTls(left, flags, io)).catch((error: unknown) => {
+  const left = (await readJson(note)) as { address: string; tlsDir?: string };
+  return ask(left.address, clientTls(flags, io, left)).catch((error: unknown) => {
     const { code } = PaddockError.from(error);
     // It is there, and does not want us: the files would hide that.
     if (code === "unauthenticated" || code === "permission-denied") throw error;

@@ -2,10 +2,10 @@
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { type Run, RunService } from "@paddock/proto";
-import { grpcClient, type TlsOptions } from "@paddock/service-kit";
+import { grpcClient } from "@paddock/service-kit";
 import type { Io } from "../io.js";
 import { newestRunDir, readJson } from "../run/run-directory.js";
-import { type CoordinatorNote, clientTls, notedTls, type TlsFlags } from "../security/flags.js";
+import { clientTls, type TlsFlags } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
 export interface SteerFlags extends TlsFlags {
@@ -22,7 +22,8 @@ const answerTimeoutMs = 10_000;
 
 /** Gives the order and says what the coordinator answers. Returns the exit code. */
 export async function steerCommand(order: Order, flags: SteerFlags, io: Io): Promise<number> {
-  const { address, tls } = await targetOf(flags, io);
+  const { address, noted } = await targetOf(flags, io);
+  const tls = clientTls(flags, io, noted);
   const client = grpcClient(address, RunService, { unreachable: "run-failed", tls });
   const options = { timeoutMs: answerTimeoutMs };
   const request = { runId: "" };
@@ -65,15 +66,12 @@ function answerTo(order: Order, run: Run): string {
   }
 }
 
-interface Target {
-  readonly address: string;
-  readonly tls: TlsOptions | undefined;
-}
-
 /** The coordinator that is named, or that of the run. */
-async function targetOf(flags: SteerFlags, io: Io): Promise<Target> {
-  const { coordinator, runDir } = flags;
-  if (coordinator !== undefined) return { address: coordinator, tls: clientTls(flags, io) };
+async function targetOf(
+  { coordinator, runDir }: SteerFlags,
+  io: Io,
+): Promise<{ readonly address: string; readonly noted?: { readonly tlsDir?: string } }> {
+  if (coordinator !== undefined) return { address: coordinator };
   const named = runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, runDir);
   const note = join(await resolveStage(named), "coordinator.json");
   const read = await readJson(note).catch((cause: unknown) => {
@@ -83,6 +81,6 @@ async function targetOf(flags: SteerFlags, io: Io): Promise<Target> {
       { cause },
     );
   });
-  const left = read as CoordinatorNote;
-  return { address: left.address, tls: notedTls(left, flags, io) };
+  const noted = read as { address: string; tlsDir?: string };
+  return { address: noted.address, noted };
 }

@@ -35,23 +35,18 @@ function tlsDirOf({ tlsDir }: TlsFlags, io: Io): string | undefined {
   return named === undefined ? undefined : resolve(io.cwd, named);
 }
 
-/** Our certificate as a client of a coordinator that was named; undefined: plain TCP. */
-export function clientTls(flags: TlsFlags, io: Io): TlsOptions | undefined {
-  const dir = tlsDirOf(flags, io);
+/**
+ * Our certificate as a client.
+ * @param noted what a coordinator left in its run directory, if it is found by that: one without certificates wants none
+ */
+export function clientTls(
+  flags: TlsFlags,
+  io: Io,
+  noted?: { readonly tlsDir?: string },
+): TlsOptions | undefined {
+  if (noted && noted.tlsDir === undefined) return undefined;
+  const dir = tlsDirOf(flags, io) ?? noted?.tlsDir;
   return dir === undefined ? undefined : { dir, role: "client" };
-}
-
-/** What a coordinator leaves in its run directory for those who look for it. */
-export interface CoordinatorNote {
-  readonly address: string;
-  /** The folder of its certificates; absent: it has none. */
-  readonly tlsDir?: string;
-}
-
-/** Our certificate as a client of the coordinator that left the note. */
-export function notedTls({ tlsDir }: CoordinatorNote, flags: TlsFlags, io: Io) {
-  if (tlsDir === undefined) return undefined;
-  return clientTls(flags, io) ?? ({ dir: tlsDir, role: "client" } as const);
 }
 
 /** Longer than any run of which the process lives as long. */

@@ -185,7 +185,7 @@ test("names that are none end a session, and reach neither the run directory nor
     [{ kind: "hello", hello: { ...exampleHello, workerName: evil } }],
     [hello, { kind: "checkpointWritten", checkpointWritten: written }],
     [hello, { kind: "progress", progress: { generation: 1, step: 1, phase: evil, waitingOn: [] } }],
-  ] as const) {
+  ] satisfies WorkerMessage[][]) {
     expect(await endOf(address, messages)).toMatchObject({ code: "invalid-argument" });
   }
   expect(lines.map(({ message }) => message)).toEqual(["refused", "refused", "refused"]);

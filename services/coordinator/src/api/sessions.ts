@@ -69,6 +69,7 @@ export function createSessions(options: SessionsOptions): Sessions {
     const incoming = messages[Symbol.asyncIterator]();
     const refuse = refusing(context);
     const hello = await admitted(incoming, context).catch(refuse);
+    await failpoint("coordinator.hello.received");
     names.add(hello.workerName);
     lastId += 1;
     const outgoing = createQueue<CoordinatorMessage>(maxWaiting);
@@ -94,7 +95,6 @@ export function createSessions(options: SessionsOptions): Sessions {
   ): Promise<Hello> {
     await options.admit?.(context);
     const hello = await receiveHello(incoming, context.signal);
-    await failpoint("coordinator.hello.received");
     if (!names.has(hello.workerName)) return hello;
     throw new PaddockError(
       "already-exists",

@@ -16,6 +16,10 @@ export interface SegmentQueues {
   want(generation: number, workers: number, segments: readonly Range[]): void;
   /** Looks after the jobs: those that Redis has lost are made again. Cheap; call it every few seconds. */
   refresh(): void;
+  /** Looks whether Redis answers. Cheap; call it every second. */
+  probe(): void;
+  /** Since when Redis does not answer, in unix milliseconds; null: it does. */
+  readonly awaySinceMs: number | null;
   /** Resolves when what was wanted has been done; never while Redis is away. */
   settled(): Promise<void>;
   /** Redis's `used_memory` in bytes, or undefined while Redis is away. */
@@ -52,6 +56,8 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
   let wanted: Wanted = { generation: 0, workers: 0, segments: [] };
   let working = Promise.resolve();
   let isAway = false;
+  let awaySinceMs: number | null = null;
+  let isProbing = false;
 
   connection.on("error", (error: Error) => {
     if (!isAway) {
@@ -120,6 +126,23 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     });
   }
 
+  /** A Redis that is stopped keeps its connections: only an answer shows that it lives. */
+  function probe(): void {
+    if (isProbing) return;
+    isProbing = true;
+    const deadline = { timeoutMs: infoMs, what: "Redis", code: "redis-unavailable" } as const;
+    void withDeadline(deadline, () => connection.ping()).then(
+      () => {
+        awaySinceMs = null;
+        isProbing = false;
+      },
+      () => {
+        awaySinceMs ??= Date.now() - infoMs;
+        isProbing = false;
+      },
+    );
+  }
+
   function refresh(): void {
     added.clear();
     work();
@@ -133,6 +156,10 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     },
     refresh() {
       if (connection.status === "ready") refresh();
+    },
+    probe,
+    get awaySinceMs() {
+      return awaySinceMs;
     },
     settled: () => working,
     async usedMemoryBytes() {

@@ -68,6 +68,7 @@ async function startHolder(shards: Shards, mayRead = true): Promise<string> {
 const settings = {
   step,
   timeoutMs: 5000,
+  tls: undefined,
   signal: new AbortController().signal,
   onProgress: () => undefined,
 };

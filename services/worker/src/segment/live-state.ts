@@ -21,7 +21,7 @@ export interface LiveLoad {
   readonly timeoutMs: number;
   readonly signal: AbortSignal;
   /** Our certificate, where peers have one too. */
-  readonly tls?: TlsOptions | undefined;
+  readonly tls: TlsOptions | undefined;
   /** Called after each unit: this is progress. */
   readonly onProgress: () => void;
 }

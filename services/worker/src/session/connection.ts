@@ -1,40 +1,16 @@
 /** The session stream with the coordinator, opened again when it breaks: messages out, messages in, one loss at a time. */
 import { PaddockError } from "@paddock/contract";
 import { type CoordinatorMessage, type WorkerMessage, WorkerService } from "@paddock/proto";
-import {
-  createQueue,
-  grpcClient,
-  isLoopback,
-  joinTokenHeader,
-  type TlsOptions,
-} from "@paddock/service-kit";
+import { createQueue, grpcClient, joinTokenHeader } from "@paddock/service-kit";
 import { passingFailpoints } from "./failpoints.js";
-
-/** How a worker shows who it is, and what it may do in the open. */
-export interface WorkerSecurity {
-  /** Certificates on both sides, to the coordinator and between workers. Read again for every connection. */
-  readonly tls?: TlsOptions | undefined;
-  /** Lets it into the run where the coordinator asks for one. */
-  readonly joinToken?: string | undefined;
-  /** Listen without TLS where other machines reach it. */
-  readonly insecureBind?: boolean;
-}
-
-/** Why collectives must not listen on `host`, or undefined: Gloo's connections have neither TLS nor a way to tell who connects. */
-export function collectivesRefusal(
-  host: string,
-  security: WorkerSecurity = {},
-): string | undefined {
-  if (isLoopback(host) || security.insecureBind === true) return undefined;
-  return `collectives have no TLS and would listen on ${host}; in a network that you trust, add --insecure-bind`;
-}
+import type { WorkerSecurity } from "./security.js";
 
 export interface LinkOptions {
   /** host:port of the coordinator. */
   readonly address: string;
+  readonly security: WorkerSecurity | undefined;
   /** How long a coordinator that does not answer is looked for. */
   readonly reconnectSeconds: number;
-  readonly security: WorkerSecurity;
   /** A stream is open: the first message may be sent. */
   readonly onOpen: () => void;
   readonly onMessage: (message: CoordinatorMessage) => void;
@@ -62,7 +38,7 @@ interface Stream {
 const maxQueuedMessages = 10_000;
 
 export function createLink(options: LinkOptions): Link {
-  const { address, reconnectSeconds } = options;
+  const { reconnectSeconds } = options;
   let stream: Stream | undefined;
   let timer: NodeJS.Timeout | undefined;
   let isClosed = false;
@@ -77,7 +53,8 @@ export function createLink(options: LinkOptions): Link {
     );
     let mine: Stream | undefined;
     try {
-      mine = openStream(address, options.security);
+      // Throws when certificate files do not fit.
+      mine = openStream(options);
       stream = mine;
       options.onOpen();
       for await (const message of mine.messages) {
@@ -118,7 +95,8 @@ export function createLink(options: LinkOptions): Link {
   };
 }
 
-function openStream(address: string, { tls, joinToken }: WorkerSecurity): Stream {
+function openStream({ address, security }: LinkOptions): Stream {
+  const { tls, joinToken } = security ?? {};
   const headers = joinToken === undefined ? {} : { [joinTokenHeader]: joinToken };
   const client = grpcClient(address, WorkerService, { tls, headers });
   const outgoing = createQueue<WorkerMessage>(maxQueuedMessages);

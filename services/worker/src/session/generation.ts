@@ -37,13 +37,13 @@ export interface GenerationDeps {
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
+  /** Our certificate, where peers have one too. */
+  readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
   /** p99 of the main thread's event-loop delay in its current window, in milliseconds. */
   readonly eventLoopP99Ms: () => number;
   /** Images replaced so far. */
   readonly badImages: () => number;
-  /** Our certificate, for the peers' shards. */
-  readonly tls?: TlsOptions | undefined;
 }
 
 /** Between two looks at the waits for peers. */
@@ -271,13 +271,13 @@ export class Generation {
     const { startStep, loadCheckpoint, live } = this.#assignment;
     if (live) {
       const centers = await loadLive({
-        tls: this.#deps.tls,
         shards,
         source: live,
         step: startStep,
         own,
         timeoutMs: this.#deps.spec.exchange.timeoutSeconds * 1000,
         signal: this.#abort.signal,
+        tls: this.#deps.tls,
         onProgress: () => this.progress(startStep, "load"),
       });
       return { centers, drawn: [] };

@@ -21,10 +21,11 @@ import { writeVisuals } from "../evaluate/visuals.js";
 import { openExchange } from "../exchange/open-exchange.js";
 import { type ReadShard, startPeerService } from "../peer/peer-service.js";
 import { readHolding } from "../segment/live-state.js";
-import { collectivesRefusal, createLink, type Link, type WorkerSecurity } from "./connection.js";
+import { createLink, type Link } from "./connection.js";
 import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
 import { hostCallsOf } from "./host-calls.js";
+import { collectivesRefusal, type WorkerSecurity } from "./security.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
@@ -92,8 +93,8 @@ class WorkerLife {
     this.#engine = startEngineThread(hostCallsOf(() => this.#current));
     this.#link = createLink({
       address: options.coordinator,
+      security: options.security,
       reconnectSeconds: options.reconnectSeconds,
-      security: options.security ?? {},
       onOpen: () => this.#post({ kind: "connected" }),
       onMessage: (message) => this.#post({ kind: "message", message }),
       onLost: (reason) => {
@@ -269,9 +270,9 @@ class WorkerLife {
       engine,
       exchange,
       pool,
+      tls: security?.tls,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (message) => this.#link.send(message),
-      tls: security?.tls,
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
       badImages: () => this.#badImages,
     });
