@@ -25,15 +25,24 @@ beforeAll(async () => {
     expect((await paddock(["certs", "init", "--dir", dir])).code).toBe(0);
 });
 afterAll(async () => {
-  for (const { process: child } of started) child.kill("SIGKILL");
+  for (const one of started) endGroup(one);
   await Promise.all(started.map(({ done }) => done));
   folder.remove();
 });
 
+/** The command and the worker that it started: they have a process group of their own. */
+function endGroup({ process: { pid } }: Started): void {
+  try {
+    process.kill(-(pid as number), "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
+
 function begin(args: readonly string[]): Started {
-  const process = startPaddock(args);
-  started.push(process);
-  return process;
+  const one = startPaddock(args);
+  started.push(one);
+  return one;
 }
 
 interface Coordinator extends Started {
@@ -244,7 +253,7 @@ test("with TLS live state moves between workers, and the run is steered by who h
   expect(cancelled.code, cancelled.stderr).toBe(0);
   expect((await coordinator.done).code).toBe(130);
   // They would look for a coordinator that may come back for the rest of the run.
-  for (const { process: child } of [first, second]) child.kill("SIGKILL");
+  for (const one of [first, second]) endGroup(one);
   await Promise.all([first.done, second.done]);
   // Nothing was computed again: the state came from the other worker's memory.
   expect(generations()).toHaveLength(2);
