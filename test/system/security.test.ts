@@ -25,15 +25,24 @@ beforeAll(async () => {
     expect((await paddock(["certs", "init", "--dir", dir])).code).toBe(0);
 });
 afterAll(async () => {
-  for (const { process: child } of started) child.kill("SIGKILL");
+  for (const one of started) endGroup(one);
   await Promise.all(started.map(({ done }) => done));
   folder.remove();
 });
 
+/** The command and the worker that it started: they have a process group of their own. */
+function endGroup({ process: { pid } }: Started): void {
+  try {
+    process.kill(-(pid as number), "SIGKILL");
+  } catch {
+    // It has ended.
+  }
+}
+
 function begin(args: readonly string[]): Started {
-  const process = startPaddock(args);
-  started.push(process);
-  return process;
+  const one = startPaddock(args);
+  started.push(one);
+  return one;
 }
 
 interface Coordinator extends Started {
@@ -47,10 +56,11 @@ async function coordinate(
   name: string,
   flags: readonly string[],
   workers = 1,
+  steps = 6,
 ): Promise<Coordinator> {
   const runDir = at(name);
   const spec = writeTinyRun(folder.path, {
-    steps: 6,
+    steps,
     fleet: { workers },
     engine: { name: "wasm" },
   });
@@ -71,14 +81,17 @@ async function coordinate(
   return { ...process, address, metrics: metricsAddress, refusals };
 }
 
+/** So that a worker that is refused in a way that could pass ends at once. */
+const atOnce = ["--reconnect-seconds", "0"];
+
 const work = (address: string, name: string, flags: readonly string[] = []) =>
-  begin(["worker", "--coordinator", address, "--name", name, "--engine", "wasm", ...flags]);
+  begin([...["worker", "--coordinator", address, "--name", name, "--engine", "wasm"], ...flags]);
 
 test("with TLS: no certificate, a foreign one, another role, an expired one and a taken name are refused and logged; then the run finishes", async () => {
   const coordinator = await coordinate("secure", ["--tls-dir", tls], 2);
   const { address, refusals } = coordinator;
   const refused = async (name: string, flags: readonly string[], said: RegExp): Promise<void> => {
-    const { code, stderr } = await work(address, name, flags).done;
+    const { code, stderr } = await work(address, name, [...flags, ...atOnce]).done;
     expect(stderr).toMatch(said);
     expect(code).not.toBe(0);
   };
@@ -196,7 +209,7 @@ test("join tokens: none, a wrong and an expired one are refused; the right one, 
     ["wrong", ["--join-token-file", wrong], /its join token is unknown here/],
     ["late", ["--join-token-file", expired], /its join token expired at/],
   ] as const) {
-    const { code, stderr } = await work(coordinator.address, name, flags).done;
+    const { code, stderr } = await work(coordinator.address, name, [...flags, ...atOnce]).done;
     expect(stderr).toMatch(said);
     expect(code).toBe(3);
     expect(coordinator.refusals().at(-1)?.why).toMatch(said);
@@ -217,6 +230,35 @@ test("`train` with certificates runs its own workers with them", async () => {
   const { code, stderr } = await begin([...run, "exchange.kind=collective"]).done;
   expect(code, stderr).toBe(0);
   expect(readSteps(at("train"))).toHaveLength(4);
+});
+
+test("with TLS live state moves between workers, and the run is steered by who has a client's certificate", async () => {
+  const good = ["--tls-dir", tls];
+  const coordinator = await coordinate("live", good, 1, 400);
+  const first = work(coordinator.address, "w0", good);
+  await until("three steps", 60, () => readSteps(at("live")).length >= 3);
+  const blind = await paddock(["scale", "2", "--coordinator", coordinator.address]);
+  expect(blind.code, blind.stderr).not.toBe(0);
+  const scaled = await paddock(["scale", "2", at("live")]);
+  expect(scaled.code, scaled.stderr).toBe(0);
+  const second = work(coordinator.address, "w1", good);
+  const generations = () =>
+    readFileSync(at("live", "ledger.jsonl"), "utf8")
+      .split("\n")
+      .filter((line) => line.includes('"kind":"generation"'));
+  await until("a second generation", 60, () => generations().length >= 2);
+  const begun = (JSON.parse(generations()[1] as string) as { step: number }).step;
+  await until("its steps", 60, () => readSteps(at("live")).length >= begun + 5);
+  const cancelled = await paddock(["cancel", "--coordinator", coordinator.address, ...good]);
+  expect(cancelled.code, cancelled.stderr).toBe(0);
+  expect((await coordinator.done).code).toBe(130);
+  // They would look for a coordinator that may come back for the rest of the run.
+  for (const one of [first, second]) endGroup(one);
+  await Promise.all([first.done, second.done]);
+  // Nothing was computed again: the state came from the other worker's memory.
+  expect(generations()).toHaveLength(2);
+  const steps = readSteps(at("live")).map(({ step }) => step);
+  expect(steps).toEqual(steps.map((_, i) => i));
 });
 
 test("nothing listens where others reach it without TLS, unless asked for; the pages neither", async () => {

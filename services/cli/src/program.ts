@@ -250,7 +250,7 @@ function withOfficialFlags(command: Command): Command {
 
 /** How a command finds the run that it speaks to. */
 function withTarget(command: Command): Command {
-  return command
+  return withTlsFlag(command)
     .option("--coordinator <host:port>", "speak to this coordinator instead")
     .option("--json", "as one JSON object");
 }

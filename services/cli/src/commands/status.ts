@@ -49,8 +49,8 @@ async function ask(address: string, tls: TlsOptions | undefined): Promise<Run> {
 async function askOwner(runDir: string, flags: TlsFlags, io: Io): Promise<Run | undefined> {
   const note = join(runDir, "coordinator.json");
   if (!existsSync(note)) return undefined;
-  const { address, tlsDir } = (await readJson(note)) as { address: string; tlsDir?: string };
-  return ask(address, clientTls(flags, io, tlsDir)).catch((error: unknown) => {
+  const left = (await readJson(note)) as { address: string; tlsDir?: string };
+  return ask(left.address, clientTls(flags, io, left)).catch((error: unknown) => {
     const { code } = PaddockError.from(error);
     // It is there, and does not want us: the files would hide that.
     if (code === "unauthenticated" || code === "permission-denied") throw error;

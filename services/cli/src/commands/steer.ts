@@ -22,8 +22,8 @@ const answerTimeoutMs = 10_000;
 
 /** Gives the order and says what the coordinator answers. Returns the exit code. */
 export async function steerCommand(order: Order, flags: SteerFlags, io: Io): Promise<number> {
-  const { address, tlsDir } = await targetOf(flags, io);
-  const tls = clientTls(flags, io, tlsDir);
+  const { address, noted } = await targetOf(flags, io);
+  const tls = clientTls(flags, io, noted);
   const client = grpcClient(address, RunService, { unreachable: "run-failed", tls });
   const options = { timeoutMs: answerTimeoutMs };
   const request = { runId: "" };
@@ -70,7 +70,7 @@ function answerTo(order: Order, run: Run): string {
 async function targetOf(
   { coordinator, runDir }: SteerFlags,
   io: Io,
-): Promise<{ readonly address: string; readonly tlsDir?: string }> {
+): Promise<{ readonly address: string; readonly noted?: { readonly tlsDir?: string } }> {
   if (coordinator !== undefined) return { address: coordinator };
   const named = runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, runDir);
   const note = join(await resolveStage(named), "coordinator.json");
@@ -81,5 +81,6 @@ async function targetOf(
       { cause },
     );
   });
-  return read as { address: string; tlsDir?: string };
+  const noted = read as { address: string; tlsDir?: string };
+  return { address: noted.address, noted };
 }

@@ -46,7 +46,7 @@ async function answerTo(flags: WhyFlags, io: Io): Promise<Answer> {
   if (!existsSync(file)) return await fromFiles(runDir, undefined);
   const note = (await readJson(file)) as { address: string; pid: number; tlsDir?: string };
   try {
-    return answerOf(await ask(note.address, clientTls(flags, io, note.tlsDir)));
+    return answerOf(await ask(note.address, clientTls(flags, io, note)));
   } catch (error) {
     const { code } = PaddockError.from(error);
     if (code === "unauthenticated" || code === "permission-denied") throw error;

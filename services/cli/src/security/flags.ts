@@ -35,9 +35,17 @@ function tlsDirOf({ tlsDir }: TlsFlags, io: Io): string | undefined {
   return named === undefined ? undefined : resolve(io.cwd, named);
 }
 
-/** Our certificate as a client. @param noted the folder that a coordinator on this machine uses */
-export function clientTls(flags: TlsFlags, io: Io, noted?: string): TlsOptions | undefined {
-  const dir = tlsDirOf(flags, io) ?? noted;
+/**
+ * Our certificate as a client.
+ * @param noted what a coordinator left in its run directory, if it is found by that: one without certificates wants none
+ */
+export function clientTls(
+  flags: TlsFlags,
+  io: Io,
+  noted?: { readonly tlsDir?: string },
+): TlsOptions | undefined {
+  if (noted && noted.tlsDir === undefined) return undefined;
+  const dir = tlsDirOf(flags, io) ?? noted?.tlsDir;
   return dir === undefined ? undefined : { dir, role: "client" };
 }
 

@@ -47,14 +47,16 @@ export function createLink(options: LinkOptions): Link {
 
   async function live(): Promise<void> {
     if (isClosed) return;
-    const mine = openStream(options);
-    stream = mine;
-    options.onOpen();
     let error = new PaddockError(
       "worker-lost",
       "the coordinator closed the session without a shutdown message",
     );
+    let mine: Stream | undefined;
     try {
+      // Throws when certificate files do not fit.
+      mine = openStream(options);
+      stream = mine;
+      options.onOpen();
       for await (const message of mine.messages) {
         wasWelcome ||= message.kind === "welcome";
         awaySinceMs = Number.POSITIVE_INFINITY;
@@ -63,7 +65,7 @@ export function createLink(options: LinkOptions): Link {
     } catch (thrown) {
       error = PaddockError.from(thrown);
     }
-    mine.close();
+    mine?.close();
     if (isClosed) return;
     stream = undefined;
     lost(error);
@@ -72,9 +74,9 @@ export function createLink(options: LinkOptions): Link {
   function lost(error: PaddockError): void {
     const now = performance.now();
     awaySinceMs = Math.min(awaySinceMs, now);
-    // Its own earlier stream may not have ended at the coordinator yet.
-    const isOwnShadow = wasWelcome && error.code === "already-exists";
-    const isHopeless = error.retry === "never" && !isOwnShadow;
+    // Its own earlier stream may not have ended at the coordinator yet; a certificate that has expired may be renewed.
+    const mayPass = error.code === "already-exists" || error.code === "unauthenticated";
+    const isHopeless = error.retry === "never" && !(wasWelcome && mayPass);
     if (isHopeless || now - awaySinceMs >= reconnectSeconds * 1000) options.onGivenUp(error);
     else options.onLost(error.message);
   }
