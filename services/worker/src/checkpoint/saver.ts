@@ -2,7 +2,7 @@
  * Saves beside the training: a thread copies the shards while the next step is computed, then hashes and writes the copy while training goes
  * on. It keeps one copy of the shards, and does one save at a time.
  */
-import { Worker } from "node:worker_threads";
+import { type MessagePort, Worker } from "node:worker_threads";
 import { type ErrorCode, isErrorCode, PaddockError } from "@paddock/contract";
 import type { ShardFile, WrittenFile } from "./writer.js";
 
@@ -37,11 +37,8 @@ interface Waiting {
   readonly failed: (error: PaddockError) => void;
 }
 
-/** What of a thread is used: a MessagePort will do. */
-export interface SaverPort {
-  postMessage(message: unknown): void;
-  on(event: "message", listener: (message: never) => void): unknown;
-}
+/** The other side: a thread, or in tests a port to serve in this one. */
+export type SaverPort = MessagePort | Worker;
 
 /** Starts the thread. */
 export function startSaver(): Saver {
