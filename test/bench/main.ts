@@ -3,6 +3,7 @@
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { collectivesBench } from "./collectives.js";
+import { corruptionBench } from "./corruption.js";
 import { dataBench } from "./data.js";
 import { dispatchBench } from "./dispatch.js";
 import { enginesBench } from "./engines.js";
@@ -20,6 +21,7 @@ const benches: readonly Bench[] = [
   collectivesBench,
   dataBench,
   precisionBench,
+  corruptionBench,
 ];
 
 /** Pairs below which a median says little. */

@@ -1,6 +1,7 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
 import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { listCommand, pruneCommand, verifyCommand } from "./commands/checkpoint.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
@@ -48,6 +49,12 @@ Examples:
   paddock train deploy/runs/fashion-mnist.yaml --workers 2 optimizer.clipNorm=1
   paddock train deploy/runs/four-stages.yaml
   paddock train --config vitl16_short.yaml --data images/train student.arch=vit_small train.batch_size_per_gpu=8`;
+
+const checkpointExamples = `
+Examples:
+  paddock checkpoint list
+  paddock checkpoint verify runs/vit-small --step 500
+  paddock checkpoint prune runs/vit-small --keep 2`;
 
 const whyExamples = `
 Exit code 4: nothing will happen unless somebody does what "next" says.
@@ -168,6 +175,25 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
       .action(async (runDir, flags) =>
         done(await steerCommand({ kind }, { runDir, ...flags }, io)),
       );
+  }
+
+  const checkpoint = add("checkpoint", "the checkpoints of a run").addHelpText(
+    "after",
+    checkpointExamples,
+  );
+  for (const [name, description, command] of [
+    ["list", "those that are complete, newest first", listCommand],
+    ["verify", "read every byte; exit code 4 if one is wrong", verifyCommand],
+    ["prune", "delete all but the newest, when the run is not going", pruneCommand],
+  ] as const) {
+    checkpoint
+      .command(name)
+      .description(description)
+      .argument("[run-dir]", "default: the newest in runs/")
+      .option("--step <N>", "verify: only that of so many steps", natural)
+      .option("--keep <N>", "prune: how many stay (default: 1)", positive)
+      .option("--json", "as JSON")
+      .action(async (runDir, flags) => done(await command({ runDir, ...flags }, io)));
   }
 
   add("eval", "measure a trained model")

@@ -1,6 +1,7 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
 
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
+export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/verify.js";
 export { writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange } from "./exchange/redis-exchange.js";

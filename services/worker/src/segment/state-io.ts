@@ -48,11 +48,15 @@ export function fileOf(saved: Saved): ShardFile {
 
 type Target = Pick<Saved, "directory" | "membership" | "layout" | "state" | "spec">;
 
-/** Fills the shards from the run's own checkpoint in `directory`; returns the centres. */
-export async function loadState(target: Target): Promise<Centers> {
+/**
+ * Fills the shards from the run's own checkpoint in `directory`; returns the centres.
+ * @param sha256 of its manifest, as the ledger has it
+ */
+export async function loadState(target: Target, sha256: string): Promise<Centers> {
   const { directory, layout, spec } = target;
   const parts = savedParts(spec, layout);
-  const checkpoint = await openCheckpoint(directory, { parts, units: "own" });
+  const expected = sha256 === "" ? null : sha256;
+  const checkpoint = await openCheckpoint(directory, { parts, units: "own", sha256: expected });
   const centers = await using(checkpoint, async () => {
     for (const { kind, units } of parts) await copyUnits(target, checkpoint, units, kind, kind);
     return centersOf(target, checkpoint);

@@ -283,7 +283,7 @@ export class Generation {
 
   async #fill(own: AtRest | undefined): Promise<Initial> {
     const { shards } = this;
-    const { startStep, loadCheckpoint, live } = this.#assignment;
+    const { startStep, loadCheckpoint, live, manifestSha256 } = this.#assignment;
     if (live) {
       const centers = await loadLive({
         shards,
@@ -301,7 +301,10 @@ export class Generation {
     for (const kept of keptShards(shards).toReversed()) {
       initial = loadCheckpoint
         ? {
-            centers: await loadState({ ...kept, directory: this.#checkpointDirectory(startStep) }),
+            centers: await loadState(
+              { ...kept, directory: this.#checkpointDirectory(startStep) },
+              manifestSha256,
+            ),
             drawn: [],
           }
         : await loadInitial(kept);
