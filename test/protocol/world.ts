@@ -79,7 +79,7 @@ export interface World {
   readonly nowMs: number;
 }
 
-export function specOf({ steps, workers, redundancy }: Bounds): RunSpec {
+function specOf({ steps, workers, redundancy }: Bounds): RunSpec {
   return parseRunSpec({
     steps,
     logicalRanks: workers,

@@ -193,7 +193,9 @@ test("a file of a dead generation does not count for the checkpoint of a later o
   rest(world);
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
   const written = { generation: 1, step: 4, file: "g1-w0", bytes: 1, sha256: "", worker: 0 };
+  world.runTo(4);
   const before = world.state.active;
+  expect(before).toMatchObject({ generation: 2, pendingCheckpoints: [{ step: 4 }] });
   world.post({ kind: "checkpoint-written", id: 1, written });
   expect(world.state.active).toBe(before);
 });

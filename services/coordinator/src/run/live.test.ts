@@ -82,20 +82,39 @@ test("a commit of which only one worker has heard, in the first step of a live g
   expectNothingLost(world);
 });
 
-test("holdings of another generation, step or run are worth nothing", () => {
+test.each([
+  ["step", { generation: 1, step: 4, runId: "r" }],
+  ["generation", { generation: 7, step: 5, runId: "r" }],
+  ["run", { generation: 1, step: 5, runId: "another" }],
+])("what is held of another %s is worth nothing", (_what, other) => {
   const world = startedWorld({ workers: 2, segmentSteps: 3 });
   world.runTo(5);
   world.kill(1);
   world.kill(2);
-  const held = { worker: 0, workers: 1, prepared: false, shadow: -1, runId: "r" };
-  for (const holding of [
-    { ...held, generation: 1, step: 4 },
-    { ...held, generation: 7, step: 5 },
-    { ...held, generation: 1, step: 5, runId: "another" },
-  ]) {
-    world.join([holding]);
-  }
+  const held = { worker: 0, workers: 1, prepared: false, shadow: -1 };
+  world.join([{ ...held, ...other }]);
+  world.join();
   expect(generations(world).at(-1)).toEqual({ workers: 2, step: 0 });
+});
+
+test("what a worker says it holds counts when it was asked, and for the generation that ended", () => {
+  const world = startedWorld(shadow);
+  world.runTo(5);
+  const held = {
+    generation: 1,
+    worker: 0,
+    workers: 1,
+    step: 5,
+    prepared: false,
+    shadow: -1,
+    runId: "r",
+  };
+  world.post({ kind: "held", id: 1, held: { generation: 1, holdings: [held] } });
+  world.kill(2);
+  world.post({ kind: "held", id: 1, held: { generation: 7, holdings: [held] } });
+  expect(world.state.counters.staleMessages).toBe(2);
+  expect(world.state.workers.every(({ holdings }) => holdings.length === 0)).toBe(true);
+  expectNothingLost(world);
 });
 
 test("a worker that leaves is let go when the others have its shards, and has done nothing in vain", () => {

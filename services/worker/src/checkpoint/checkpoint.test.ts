@@ -376,3 +376,16 @@ test("a disk that refuses is said so, with the path", async () => {
     }),
   ).rejects.toMatchObject({ code: "disk-unavailable" });
 });
+
+test("a manifest that is not the one in the ledger is refused, though it be well formed", async () => {
+  const directory = folder();
+  await save(directory, 2);
+  const path = join(directory, "manifest.json");
+  const sha256 = createHash("sha256").update(readFileSync(path)).digest("hex");
+  await (await openCheckpoint(directory, { ...expected(layout), sha256 })).close();
+  writeFileSync(path, readFileSync(path, "utf8").replace('"cursor":0', '"cursor":8'));
+  await (await openCheckpoint(directory, expected(layout))).close();
+  await expect(openCheckpoint(directory, { ...expected(layout), sha256 })).rejects.toMatchObject({
+    code: "checkpoint-corrupt",
+  });
+});

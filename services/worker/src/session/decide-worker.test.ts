@@ -211,7 +211,12 @@ test("abort: what runs is interrupted, then it says what it holds, prepared or n
 
 test("an update that has begun and did not end leaves nothing to hold", () => {
   const session = Session.prepared();
-  session.hear(decision(), abort(1));
+  session.hear(decision());
+  session.tell(
+    { kind: "applied", generation: 1, step: 0 },
+    { kind: "prepared", generation: 1, step: 1, report },
+  );
+  session.hear(decision({ step: 1 }), abort(1));
   const effects = session.tell({ kind: "rested", generation: 1 });
   expect(kinds(effects)).toEqual(["forget", "send held"]);
   expect(session.state.holdings).toEqual([]);
