@@ -57,22 +57,25 @@ function isStopped({ process: { pid } }: Member): boolean {
   return /^State:\s+T/m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
 }
 
-/** Where a worker stops itself, how often it has passed there, and in which phases that can be. */
+/**
+ * Where a worker stops itself, how often it has passed there, and in which phases the coordinator may see it: what it said last may not have
+ * left when it stopped.
+ */
 const places = [
-  ["worker.load.begun", 1, ["load"]],
+  ["worker.load.begun", 1, ["start", "load"]],
   ["worker.load.done", 1, ["load"]],
-  ["worker.batch.ready", 3, ["data"]],
-  ["worker.compute.begun", 6, ["data"]],
-  ["worker.gather.begun", 60, ["data", "teacher", "student", "backward"]],
-  ["worker.bucket.sending", 60, ["loss", "student", "backward", "reduce"]],
-  ["worker.bucket.received", 90, ["loss", "student", "backward", "reduce"]],
-  ["worker.gradient.reduced", 24, ["reduce"]],
-  ["worker.prepared.sending", 28, ["reduce"]],
-  ["worker.decision.received", 32, ["prepared"]],
+  ["worker.batch.ready", 3, ["prepared", "data"]],
+  ["worker.compute.begun", 6, ["prepared", "data"]],
+  ["worker.gather.begun", 60, ["prepared", "data", "teacher", "loss", "student", "backward"]],
+  ["worker.bucket.sending", 60, ["teacher", "loss", "student", "backward", "reduce"]],
+  ["worker.bucket.received", 90, ["teacher", "loss", "student", "backward", "reduce"]],
+  ["worker.gradient.reduced", 24, ["backward", "reduce"]],
+  ["worker.prepared.sending", 28, ["backward", "reduce"]],
+  ["worker.decision.received", 32, ["reduce", "prepared"]],
   ["worker.update.done", 36, ["prepared"]],
   ["worker.publish.begun", 42, ["prepared"]],
-  ["worker.checkpoint.begun", 3, ["checkpoint"]],
-  ["worker.evaluation.begun", 3, ["evaluate", "checkpoint", "prepared"]],
+  ["worker.checkpoint.begun", 3, ["prepared", "checkpoint"]],
+  ["worker.evaluation.begun", 3, ["prepared", "checkpoint", "evaluate"]],
 ] as const;
 
 test("a worker that hangs is named with its step, phase, last progress, deadline and what follows, in 14 places", async () => {

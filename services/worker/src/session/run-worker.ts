@@ -233,7 +233,10 @@ class WorkerLife {
     await failpoint("worker.assignment.received");
     const served = await this.#served?.catch(() => undefined);
     // A run that cannot be served has been reported.
-    if (!served) return;
+    const running = this.#state?.running;
+    // Nor one whose generation was ended while its images were opened.
+    const isDue = running?.assignment.generation === number && running.ending === "no";
+    if (!served || !isDue) return;
     const generation = this.#generationOf(assignment, served);
     this.#generations.set(number, generation);
     this.#current = generation;
