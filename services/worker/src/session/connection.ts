@@ -42,7 +42,8 @@ export function createLink(options: LinkOptions): Link {
   let stream: Stream | undefined;
   let timer: NodeJS.Timeout | undefined;
   let isClosed = false;
-  let wasWelcome = false;
+  /** An earlier stream of this process may still be open there. */
+  let wasThere = false;
   let awaySinceMs = performance.now();
 
   async function live(): Promise<void> {
@@ -58,7 +59,7 @@ export function createLink(options: LinkOptions): Link {
       stream = mine;
       options.onOpen();
       for await (const message of mine.messages) {
-        wasWelcome ||= message.kind === "welcome";
+        wasThere = true;
         awaySinceMs = Number.POSITIVE_INFINITY;
         options.onMessage(message);
       }
@@ -76,7 +77,8 @@ export function createLink(options: LinkOptions): Link {
     awaySinceMs = Math.min(awaySinceMs, now);
     // Its own earlier stream may not have ended at the coordinator yet; a certificate that has expired may be renewed.
     const mayPass = error.code === "already-exists" || error.code === "unauthenticated";
-    const isHopeless = error.retry === "never" && !(wasWelcome && mayPass);
+    const isHopeless = error.retry === "never" && !(wasThere && mayPass);
+    wasThere ||= error.retry !== "never";
     if (isHopeless || now - awaySinceMs >= reconnectSeconds * 1000) options.onGivenUp(error);
     else options.onLost(error.message);
   }

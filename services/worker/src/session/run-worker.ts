@@ -104,6 +104,8 @@ class WorkerLife {
         this.#post({ kind: "disconnected", reason });
       },
       onGivenUp: (error) => {
+        // Told to end, it may still be drawing pictures when the coordinator has gone.
+        if (this.#state?.ended) return;
         options.logger.error({ err: error }, "the session cannot go on");
         this.#settle?.reject(error);
       },
