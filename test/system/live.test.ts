@@ -49,6 +49,32 @@ function generationsOf(fleet: Fleet): Kind<"generation">[] {
   return fleet.ledger().filter((record) => record.kind === "generation");
 }
 
+interface Status {
+  readonly workers: readonly { readonly workerName: string; readonly worker: number }[];
+}
+
+async function statusOf(fleet: Fleet): Promise<Status> {
+  const { stdout } = await paddock(["status", "--json", "--coordinator", fleet.coordinator]);
+  return stdout === "" ? { workers: [] } : (JSON.parse(stdout) as Status);
+}
+
+/** Until so many workers are there, at work or waiting; the run is paused meanwhile, so that it does not end before. */
+async function connected(fleet: Fleet, count: number): Promise<void> {
+  await fleet.committed(2);
+  await paddock(["pause", "--coordinator", fleet.coordinator]);
+  for (let i = 0; i < 100 && (await statusOf(fleet)).workers.length < count; i++) {
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  await paddock(["unpause", "--coordinator", fleet.coordinator]);
+}
+
+/** Names of those who work, by index. */
+async function membersOf(fleet: Fleet): Promise<string[]> {
+  const { workers } = await statusOf(fleet);
+  const members = workers.filter(({ worker }) => worker >= 0);
+  return members.sort((a, b) => a.worker - b.worker).map(({ workerName }) => workerName);
+}
+
 /** How many steps were decided twice: those that a generation took back. */
 function rolledBack(fleet: Fleet): number {
   return fleet.ledger().filter(({ kind }) => kind === "commit").length - steps;
@@ -57,16 +83,15 @@ function rolledBack(fleet: Fleet): number {
 test("workers join, leave and are asked for: each step is decided once, no checkpoint is read", async () => {
   const fleet = await fleetOf("elastic", { workers: 1 });
   const coordinator = fleet.startCoordinator();
-  const first = fleet.startWorker("first");
-  await fleet.committed(5);
-  fleet.startWorker("second");
-  fleet.startWorker("third");
+  const workers = ["first", "second", "third"].map((name) => fleet.startWorker(name));
+  await connected(fleet, 3);
   const scale = async (workers: number) =>
     await paddock(["scale", String(workers), "--coordinator", fleet.coordinator]);
   expect((await scale(3)).code).toBe(0);
   await until("three workers", 60, () => readSteps(fleet.runDir).at(-1)?.workers === 3);
-  first.kill("SIGTERM");
-  expect(await first.ended).toBe(0);
+  const [member] = workers;
+  member?.kill("SIGTERM");
+  expect(await member?.ended).toBe(0);
   expect(await coordinator.ended).toBe(0);
   expect(trajectory(fleet.runDir)).toEqual(undisturbed);
   expect(rolledBack(fleet)).toBe(0);
@@ -78,12 +103,17 @@ test("workers join, leave and are asked for: each step is decided once, no check
 test("with a shadow, a worker that is killed costs no committed step", async () => {
   const fleet = await fleetOf("shadow", { workers: 3, redundancy: "shadow" });
   const coordinator = fleet.startCoordinator();
-  const workers = ["a", "b", "c"].map((name) => fleet.startWorker(name));
-  for (const [i, at] of [8, 25, 42].entries()) {
-    await fleet.committed(at);
-    workers[i]?.kill("SIGKILL");
-    fleet.startWorker(`spare-${i}`);
-    await until("three workers again", 60, () => generationsOf(fleet).at(-1)?.workers === 3);
+  // Three of them work, and three are there to take over.
+  const workers = ["a", "b", "c", "d", "e", "f"].map((name) => fleet.startWorker(name));
+  await connected(fleet, 6);
+  for (const lost of [1, 2, 3]) {
+    await fleet.committed(readSteps(fleet.runDir).length + 3);
+    const names = await membersOf(fleet);
+    workers.find(({ name }) => name === names[lost % names.length])?.kill("SIGKILL");
+    await until("three others", 60, () => {
+      const last = generationsOf(fleet).at(-1);
+      return last?.workers === 3 && last.generation > lost;
+    });
   }
   expect(await coordinator.ended).toBe(0);
   expect(trajectory(fleet.runDir)).toEqual(undisturbed);
