@@ -180,6 +180,7 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
     case "leave":
       return { kind: "leaving", id, reason: message.leave.reason };
     case "checkpointFailed":
+      return { kind: "checkpoint-failed", id, failure: message.checkpointFailed };
     case "hello":
     case undefined:
       return undefined;

@@ -32,6 +32,8 @@ const expected = {
   paddock_exchange_bytes_total: "counter",
   paddock_checkpoint_step: "gauge",
   paddock_checkpoint_seconds: "gauge",
+  paddock_checkpoint_durability_lag_steps: "gauge",
+  paddock_checkpoint_failures_total: "counter",
   paddock_state_bytes: "gauge",
   paddock_peak_gathered_bytes: "gauge",
   paddock_event_loop_delay_p99_seconds: "gauge",

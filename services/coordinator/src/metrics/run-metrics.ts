@@ -3,6 +3,7 @@ import { collapseKinds, type Monitor, stepParts } from "@paddock/contract";
 import type { Registry } from "@paddock/service-kit";
 import { Counter, Gauge } from "prom-client";
 import { imagesPerSecond } from "../api/view.js";
+import { restartStep } from "../run/durable.js";
 import type { RunState, WorkerState } from "../run/state.js";
 
 export interface RunMetrics {
@@ -237,6 +238,18 @@ function fleetMetrics(registry: Registry): Set[] {
       "paddock_checkpoint_step",
       "Committed steps that the last durable checkpoint holds.",
       (state) => state.durable.checkpoints.at(-1)?.step,
+    ),
+    single(
+      registry,
+      "paddock_checkpoint_durability_lag_steps",
+      "Committed steps that no durable checkpoint holds: what is computed again when nobody is left who holds the state.",
+      ({ durable }) => durable.next - restartStep(durable),
+    ),
+    counter(
+      registry,
+      "paddock_checkpoint_failures_total",
+      "Checkpoints that could not be written.",
+      (state) => state.counters.checkpointFailures,
     ),
     single(
       registry,

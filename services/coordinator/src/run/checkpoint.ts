@@ -1,11 +1,20 @@
 /** From W files to one durable checkpoint; and evaluations, the other thing that workers hand in later. */
-import type { ErrorCode, Manifest } from "@paddock/contract";
-import type { CheckpointWritten, EvaluationDone } from "@paddock/proto";
+import { type ErrorCode, isErrorCode, type Manifest } from "@paddock/contract";
+import type { CheckpointFailed, CheckpointWritten, EvaluationDone } from "@paddock/proto";
 import { decideIfPrepared } from "./commit.js";
 import { endIfDone, fail } from "./ending.js";
 import { keptCheckpoints, regroupIfDue, startIfPossible } from "./membership.js";
 import { globalBatch, type PendingCheckpoint, type RunState, type WorkerId } from "./state.js";
-import { append, log, refuseStale, type Turn, update, updateActive, updateWorker } from "./turn.js";
+import {
+  append,
+  count,
+  log,
+  refuseStale,
+  type Turn,
+  update,
+  updateActive,
+  updateWorker,
+} from "./turn.js";
 
 /** A worker's file is on disk. The last one completes the checkpoint. */
 export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointWritten): void {
@@ -18,8 +27,9 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
     return;
   }
   updateWorker(turn, id, { lastProgressMs: turn.now });
-  const { file: name, bytes, sha256 } = written;
-  const files = pending.files.with(index, { name, bytes, sha256, worker: index });
+  const { file: name, bytes, sha256, headBytes, headSha256 } = written;
+  const head = headBytes > 0 ? { head: { bytes: headBytes, sha256: headSha256 } } : {};
+  const files = pending.files.with(index, { name, bytes, sha256, ...head, worker: index });
   const complete = files.every((file) => file !== null);
   const replaced = { ...pending, files, complete };
   updateActive(turn, {
@@ -28,6 +38,47 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
   if (complete) {
     turn.effects.push({ kind: "write-manifest", manifest: manifestOf(turn.state, replaced) });
   }
+}
+
+/** A worker could not write its file. */
+export function checkpointFailed(turn: Turn, id: WorkerId, failure: CheckpointFailed): void {
+  const { active, workers } = turn.state;
+  const index = active?.members.indexOf(id) ?? -1;
+  const pending = active?.pendingCheckpoints.find(({ step }) => step === failure.step);
+  const isCurrent = active?.generation === failure.generation && pending?.files[index] === null;
+  if (!isCurrent) {
+    refuseStale(turn);
+    return;
+  }
+  updateWorker(turn, id, { lastProgressMs: turn.now });
+  const name = workers.find((worker) => worker.id === id)?.name;
+  const code = isErrorCode(failure.code) ? failure.code : "internal";
+  lose(turn, pending, { code, reason: `worker ${name}: ${failure.message}` });
+}
+
+/** Failed checkpoints in a row after which the run has failed: it only gets further away from the last one. */
+const maxFailures = 3;
+
+/** The generation's checkpoint will not be: its files go, the run goes on. Unless it waits for nothing else, or has failed too often. */
+function lose(
+  turn: Turn,
+  pending: PendingCheckpoint,
+  { code, reason }: { readonly code: ErrorCode; readonly reason: string },
+): void {
+  const { active } = turn.state;
+  const failures = turn.state.checkpointFailures + 1;
+  update(turn, { checkpointFailures: failures });
+  count(turn, { checkpointFailures: 1 });
+  updateActive(turn, {
+    pendingCheckpoints: active?.pendingCheckpoints.filter((known) => known !== pending) ?? [],
+  });
+  const { step } = pending;
+  log(turn, "error", "checkpoint failed", { step, code, reason, inRow: failures });
+  turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
+  if (active?.stopping || failures >= maxFailures) {
+    const which = active?.stopping ? "the last checkpoint" : `${failures} checkpoints in a row`;
+    fail(turn, code, `${which} could not be written; ${reason}`);
+  } else regroupOrGoOn(turn);
 }
 
 /** The manifest is durable, hence the checkpoint is: it enters the ledger, and only then may older ones go. */
@@ -45,7 +96,7 @@ export function manifestWritten(turn: Turn, written: Written & { readonly sha256
     unixMs: turn.now,
   });
   const checkpointSeconds = (turn.now - pending.sinceMs) / 1000;
-  update(turn, { checkpointSeconds });
+  update(turn, { checkpointSeconds, checkpointFailures: 0 });
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   log(turn, "info", "checkpoint durable", { step: written.step, seconds: checkpointSeconds });
   startIfPossible(turn);
@@ -53,14 +104,19 @@ export function manifestWritten(turn: Turn, written: Written & { readonly sha256
   regroupOrGoOn(turn);
 }
 
-/** No checkpoint: the run fails, unless it has already gone back to an older one. */
+/**
+ * No checkpoint. What the disk refuses costs no more than that; files that are not there cannot be explained, and the run fails, unless it
+ * has already gone back to an older one.
+ */
 export function manifestFailed(
   turn: Turn,
   failed: Written & { readonly code: ErrorCode; readonly reason: string },
 ): void {
   const isCurrent = turn.state.active?.generation === failed.generation;
-  if (!take(turn, failed)) return;
-  if (isCurrent) fail(turn, failed.code, failed.reason);
+  const pending = take(turn, failed);
+  if (!pending) return;
+  if (isCurrent && failed.code === "disk-unavailable") lose(turn, pending, failed);
+  else if (isCurrent) fail(turn, failed.code, failed.reason);
   else {
     log(turn, "warn", "checkpoint lost", { step: failed.step, reason: failed.reason });
     startIfPossible(turn);

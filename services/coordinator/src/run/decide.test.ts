@@ -3,6 +3,9 @@ import { examplePrepared, exampleSpec } from "../testing/example.js";
 import { World } from "../testing/world.js";
 import type { Effect } from "./event.js";
 
+/** Of a file whose head has no hash of its own. */
+const noHead = { headBytes: 0, headSha256: "" };
+
 /** A world whose first generation is at work: with messages of step 0 on their way. */
 function startedWorld(overrides: Parameters<typeof exampleSpec>[0] = {}, workers = 2): World {
   const world = new World(
@@ -102,7 +105,7 @@ test("messages of another generation, step or worker change nothing but a counte
   const progress = { generation: 7, step: 2, phase: "data" };
   world.post({ kind: "progress", id: 1, progress });
   world.post({ kind: "progress", id: 99, progress: { ...progress, generation: 1 } });
-  const written = { generation: 1, step: 3, file: "f", bytes: 1, sha256: "", worker: 0 };
+  const written = { generation: 1, step: 3, file: "f", bytes: 1, sha256: "", worker: 0, ...noHead };
   world.post({ kind: "checkpoint-written", id: 1, written });
   for (const position of [
     { generation: 7, step: 2 },
@@ -192,7 +195,15 @@ test("a file of a dead generation does not count for the checkpoint of a later o
   world.join();
   rest(world);
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
-  const written = { generation: 1, step: 4, file: "g1-w0", bytes: 1, sha256: "", worker: 0 };
+  const written = {
+    generation: 1,
+    step: 4,
+    file: "g1-w0",
+    bytes: 1,
+    sha256: "",
+    worker: 0,
+    ...noHead,
+  };
   const before = world.state.active;
   world.post({ kind: "checkpoint-written", id: 1, written });
   expect(world.state.active).toBe(before);

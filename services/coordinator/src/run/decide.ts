@@ -4,6 +4,7 @@
  */
 import type { Progress } from "@paddock/proto";
 import {
+  checkpointFailed,
   manifestFailed,
   manifestWritten,
   receiveCheckpoint,
@@ -49,6 +50,9 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
       break;
     case "checkpoint-written":
       receiveCheckpoint(turn, event.id, event.written);
+      break;
+    case "checkpoint-failed":
+      checkpointFailed(turn, event.id, event.failure);
       break;
     case "manifest-written":
       manifestWritten(turn, event);

@@ -1,6 +1,7 @@
 /** What happens to a run, and what is to be done about it: the two sides of `decide`. */
 import type { ErrorCode, Manifest, Range, StepRecord } from "@paddock/contract";
 import type {
+  CheckpointFailed,
   CheckpointWritten,
   CoordinatorMessage,
   EvaluationDone,
@@ -22,6 +23,11 @@ export type RunEvent =
       readonly kind: "checkpoint-written";
       readonly id: WorkerId;
       readonly written: CheckpointWritten;
+    }
+  | {
+      readonly kind: "checkpoint-failed";
+      readonly id: WorkerId;
+      readonly failure: CheckpointFailed;
     }
   /** The manifest is durable. */
   | {

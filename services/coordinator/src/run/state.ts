@@ -114,6 +114,7 @@ export interface Counters {
   readonly badImages: number;
   /** Times that the run began to show a sign of collapse. */
   readonly alerts: number;
+  readonly checkpointFailures: number;
 }
 
 export interface RunState {
@@ -149,6 +150,8 @@ export interface RunState {
   readonly lastCommitMs: number | null;
   /** Seconds from the decision to durability, of the last checkpoint. */
   readonly checkpointSeconds: number;
+  /** Checkpoints in a row that could not be written. */
+  readonly checkpointFailures: number;
 }
 
 /** Holders of the state need a moment to find a coordinator that was started again. */
@@ -193,6 +196,7 @@ export function initialState(durable: DurableState, now: number): RunState {
       staleMessages: 0,
       badImages: 0,
       alerts: 0,
+      checkpointFailures: 0,
     },
     recent: [],
     lastStep: null,
@@ -202,6 +206,7 @@ export function initialState(durable: DurableState, now: number): RunState {
     firstStartMs: null,
     lastCommitMs: null,
     checkpointSeconds: 0,
+    checkpointFailures: 0,
   };
 }
 

@@ -4,13 +4,14 @@ import {
   intersect,
   invariant,
   type Manifest,
+  type ManifestFile,
   PaddockError,
   type Range,
   type StatePart,
 } from "@paddock/contract";
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
-import { openVerified, type VerifiedFile } from "./verified-file.js";
+import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
 
 export interface Checkpoint {
   readonly manifest: Manifest;
@@ -71,7 +72,7 @@ interface Opened {
   readonly files: readonly VerifiedFile[];
   /** By "<kind>/<unit>", in order. */
   readonly pieces: ReadonlyMap<string, readonly Piece[]>;
-  readonly extras: ReadonlyMap<string, VerifiedFile>;
+  readonly extras: ReadonlyMap<string, Float32Array>;
 }
 
 function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
@@ -94,29 +95,35 @@ function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
       return values;
     },
     async extra(name) {
-      const file = extras.get(name);
-      const info = file?.header.tensors.get(name);
-      if (!file || !info) return undefined;
-      const values = new Float32Array(info.shape.reduce((product, side) => product * side, 1));
-      await file.read(name, 0, values);
-      return values;
+      return extras.get(name)?.slice();
     },
     close: () => closeAll(files),
   };
 }
 
-/** All or none: the first failure closes what is open. */
-async function openAll(directory: string, manifest: Manifest): Promise<VerifiedFile[]> {
+/** How each file of a checkpoint is read. */
+export type HowToOpen = (entry: ManifestFile) => Omit<VerifyOptions, "blocks">;
+
+/**
+ * All or none: the first failure closes what is open.
+ * Extra memory: `parallelFiles` times `blocksAhead` blocks of 8 MiB, whatever the size of the checkpoint.
+ */
+export async function openAll(
+  directory: string,
+  manifest: Manifest,
+  how: HowToOpen = () => ({}),
+): Promise<VerifiedFile[]> {
   const files: VerifiedFile[] = [];
   const waiting = manifest.files.values();
   let failure: unknown;
   const openSome = async (): Promise<void> => {
+    const blocks = newBlocks();
     for (const entry of waiting) {
       if (failure !== undefined) return;
-      files.push(await openVerified(directory, manifest, entry));
+      files.push(await openVerified(directory, manifest, entry, { ...how(entry), blocks }));
     }
   };
-  const lanes = Array.from({ length: parallelFiles }, () =>
+  const lanes = Array.from({ length: Math.min(parallelFiles, manifest.files.length) }, () =>
     openSome().catch((error: unknown) => {
       failure ??= error;
     }),
@@ -127,7 +134,7 @@ async function openAll(directory: string, manifest: Manifest): Promise<VerifiedF
   throw failure;
 }
 
-async function closeAll(files: readonly VerifiedFile[]): Promise<void> {
+export async function closeAll(files: readonly VerifiedFile[]): Promise<void> {
   for (const file of files) await file.close();
 }
 
@@ -147,16 +154,15 @@ function piecesOf(files: readonly VerifiedFile[]): Map<string, Piece[]> {
   return pieces;
 }
 
-function extrasOf(files: readonly VerifiedFile[]): Map<string, VerifiedFile> {
-  const extras = new Map<string, VerifiedFile>();
-  for (const file of files) {
-    for (const name of file.header.tensors.keys()) {
-      if (file.ranges.has(name)) continue;
-      if (extras.has(name)) throw corrupt(file.path, `expected one ${name}, received a second one`);
-      extras.set(name, file);
+export function extrasOf(files: readonly VerifiedFile[]): Map<string, Float32Array> {
+  const all = new Map<string, Float32Array>();
+  for (const { path, extras } of files) {
+    for (const [name, values] of extras) {
+      if (all.has(name)) throw corrupt(path, `expected one ${name}, received a second one`);
+      all.set(name, values);
     }
   }
-  return extras;
+  return all;
 }
 
 /** Every element of every kind and unit exactly once. */
@@ -189,7 +195,7 @@ function checkCoverage(
 }
 
 /** Says what can be done: with the newest other checkpoint there is. */
-async function withRemedy(thrown: unknown, directory: string): Promise<unknown> {
+export async function withRemedy(thrown: unknown, directory: string): Promise<unknown> {
   if (!(thrown instanceof PaddockError) || thrown.code !== "checkpoint-corrupt") return thrown;
   const here = resolve(directory);
   const others = (await listCheckpoints(dirname(here))).filter((other) => other.directory !== here);

@@ -14,6 +14,7 @@ import {
   type Prepared,
   type WorkerMessage,
 } from "@paddock/proto";
+import type { CheckpointHost, Saving } from "../checkpoint/checkpoint-host.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
@@ -21,7 +22,13 @@ import type { Exchange, Readers } from "../exchange/exchange.js";
 import { loadLive } from "../segment/live-state.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
-import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
+import {
+  type Initial,
+  type Load,
+  loadInitial,
+  loadState,
+  shardFileOf,
+} from "../segment/state-io.js";
 
 /** What a generation needs of its surroundings. */
 export interface GenerationDeps {
@@ -29,6 +36,7 @@ export interface GenerationDeps {
   readonly runDir: string;
   readonly engine: EngineHost;
   readonly exchange: Exchange;
+  readonly checkpoints: Pick<CheckpointHost, "save" | "load">;
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
@@ -63,7 +71,7 @@ export class Generation {
   #commitSeconds = 0;
   #preparedAt = 0;
   #isEntered = false;
-  /** The checkpoint in progress, which reads the state: an update waits for it. */
+  /** The checkpoints that still copy the state: an update waits for them, but not for their files. */
   #saving: Promise<unknown> = Promise.resolve();
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
@@ -147,32 +155,36 @@ export class Generation {
     this.#updateSeconds += secondsSince(publishing);
   }
 
-  /** Saves the state as it is now: the next step may be computed meanwhile, but not applied. */
-  async checkpoint(step: number): Promise<void> {
+  /**
+   * Saves the state as it is now: the next step may be computed meanwhile, but not applied. Resolves when the state has been copied; the
+   * file goes on by itself, also when this generation ends.
+   */
+  async checkpoint(step: number): Promise<Pick<Saving, "written">> {
     const saving = this.#save(step);
-    this.#saving = saving.catch(() => undefined);
-    await saving;
+    const copied = saving.then(
+      (begun) => begun.copied,
+      () => undefined,
+    );
+    this.#saving = Promise.all([this.#saving, copied]);
+    await copied;
+    return await saving;
   }
 
-  async #save(step: number): Promise<void> {
-    const { engine, spec, send } = this.#deps;
+  async #save(step: number): Promise<Saving> {
+    const { engine, spec, checkpoints } = this.#deps;
     const { membership, shards } = this;
     const { layout, state } = shards;
     this.progress(step, "checkpoint");
-    const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
-    await engine.call("syncState", {});
+    // Asked for together, so that the next step's computation comes behind both.
+    const [centers] = await Promise.all([
+      membership.worker === 0 ? engine.call("centers", {}) : null,
+      engine.call("syncState", {}),
+    ]);
     const directory = this.#checkpointDirectory(step);
-    const file = await saveState({ directory, step, membership, layout, state, centers, spec });
-    send({
-      kind: "checkpointWritten",
-      checkpointWritten: {
-        generation: membership.generation,
-        step,
-        file: file.name,
-        bytes: file.bytes,
-        sha256: file.sha256,
-        worker: membership.worker,
-      },
+    const shard = shardFileOf({ directory, step, membership, layout, state, centers, spec });
+    return checkpoints.save(shard, () => {
+      // Where something else runs, that shows that this worker is alive.
+      if (this.#running.size === 0) this.progress(step, "checkpoint");
     });
   }
 
@@ -220,7 +232,7 @@ export class Generation {
 
   async #fill(own: AtRest | undefined): Promise<Initial> {
     const { shards } = this;
-    const { startStep, loadCheckpoint, live } = this.#assignment;
+    const { startStep, loadCheckpoint, manifestSha256, live } = this.#assignment;
     if (live) {
       const centers = await loadLive({
         shards,
@@ -233,16 +245,11 @@ export class Generation {
       });
       return { centers, drawn: [] };
     }
-    let initial: Initial = { centers: null, drawn: [] };
-    for (const kept of keptShards(shards).toReversed()) {
-      initial = loadCheckpoint
-        ? {
-            centers: await loadState({ ...kept, directory: this.#checkpointDirectory(startStep) }),
-            drawn: [],
-          }
-        : await loadInitial(kept);
-    }
-    return initial;
+    const load: Load = (request) =>
+      this.#deps.checkpoints.load(request, () => this.progress(startStep, "load"));
+    if (!loadCheckpoint) return await loadInitial(shards, load);
+    const source = { directory: this.#checkpointDirectory(startStep), sha256: manifestSha256 };
+    return { centers: await loadState(shards, source, load), drawn: [] };
   }
 
   #outcomeOf(report: StepReport & DeviceBytes, dataSeconds: number): StepOutcome {

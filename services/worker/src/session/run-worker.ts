@@ -11,8 +11,11 @@ import {
   protocolVersion,
   type ShardRequest,
   type Welcome,
+  type WorkerMessage,
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
+import { type CheckpointHost, startCheckpointThread } from "../checkpoint/checkpoint-host.js";
+import type { WrittenFile } from "../checkpoint/writer.js";
 import type { EngineFacts, HostCalls } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
@@ -70,6 +73,7 @@ class WorkerLife {
   readonly #o: WorkerOptions;
   readonly #eventLoop: EventLoopMonitor = monitorEventLoop();
   readonly #engine: EngineHost;
+  readonly #checkpoints: CheckpointHost = startCheckpointThread();
   readonly #link: Link;
   #state: WorkerState | undefined;
   readonly #events: WorkerEvent[] = [];
@@ -138,6 +142,7 @@ class WorkerLife {
     for (const generation of this.#generations.values()) await generation.exchange.close();
     this.#link.close();
     await (await this.#served?.catch(() => undefined))?.pool.close();
+    await this.#checkpoints.terminate(reason);
     await this.#engine.terminate(reason);
     this.#eventLoop.close();
   }
@@ -260,6 +265,7 @@ class WorkerLife {
       runDir,
       engine,
       exchange,
+      checkpoints: this.#checkpoints,
       pool,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (message) => this.#link.send(message),
@@ -300,7 +306,26 @@ class WorkerLife {
     const generation = this.#generations.get(number);
     if (!generation) return;
     const work = generation.run(() => generation.checkpoint(step));
-    this.#report(generation, step, work, () => undefined);
+    this.#report(generation, step, work, ({ written }) => {
+      const { worker } = generation.membership;
+      written.then(
+        (file) => this.#tell(writtenMessage(file, { generation: number, step, worker })),
+        (thrown) => this.#tellUnsaved(number, step, thrown),
+      );
+    });
+  }
+
+  /** A failed save costs the checkpoint, not the generation. */
+  #tellUnsaved(generation: number, step: number, thrown: unknown): void {
+    const { code, message } = PaddockError.from(thrown);
+    this.#o.logger.error({ generation, step, code, err: thrown }, "checkpoint failed here");
+    const checkpointFailed = { generation, step, code, message };
+    this.#tell({ kind: "checkpointFailed", checkpointFailed });
+  }
+
+  /** To a coordinator that knows this worker. A later one has ended the generation and wants to hear nothing of it. */
+  #tell(message: WorkerMessage): void {
+    if (this.#state?.connection === "known") this.#link.send(message);
   }
 
   #evaluate(number: number, step: number, full: boolean): void {
@@ -400,4 +425,15 @@ class WorkerLife {
     const held = this.#generations.get(request.generation)?.atRest;
     return held && readHolding(held, request);
   }
+}
+
+function writtenMessage(
+  { name: file, bytes, sha256, head }: WrittenFile,
+  of: { readonly generation: number; readonly step: number; readonly worker: number },
+): WorkerMessage {
+  const headFields = { headBytes: head?.bytes ?? 0, headSha256: head?.sha256 ?? "" };
+  return {
+    kind: "checkpointWritten",
+    checkpointWritten: { ...of, file, bytes, sha256, ...headFields },
+  };
 }
