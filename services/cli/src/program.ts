@@ -1,6 +1,11 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
 import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import {
+  listCheckpointsCommand,
+  pruneCheckpointsCommand,
+  verifyCheckpointsCommand,
+} from "./commands/checkpoint.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
@@ -47,6 +52,14 @@ Examples:
   paddock scale 8
   paddock scale 4 runs/vit-small --json
   paddock scale 4 --coordinator 10.0.0.5:7070`;
+
+const checkpointExamples = `
+Examples:
+  paddock checkpoint list runs/vit-small
+  paddock checkpoint verify runs/vit-small --step 5000 --json
+  paddock checkpoint prune runs/vit-small --keep 1 --keep-every 10000 --dry-run
+
+Exit codes: 0 done, 2 wrong use or no such run, 3 the disk refused, 4 a checkpoint is damaged.`;
 
 const recipeExamples = `
 Examples:
@@ -171,6 +184,12 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (file, flags) => done(await importCommand({ file, ...flags }, io)));
 
+  addCheckpointCommands(
+    add("checkpoint", "the checkpoints of a run: list, verify, prune"),
+    io,
+    done,
+  );
+
   add(
     "doctor",
     "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
@@ -187,6 +206,30 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .action(async (runDir) => done(await reportCommand({ runDir }, io)));
 
   return program;
+}
+
+function addCheckpointCommands(parent: Command, io: Io, done: (code: number) => void): void {
+  parent.addHelpText("after", checkpointExamples);
+  const add = (name: string, description: string): Command =>
+    parent
+      .command(name)
+      .description(description)
+      .argument("<run-dir>")
+      .option("--json", "as one JSON object")
+      .addHelpText("after", checkpointExamples);
+  add("list", "which there are, newest first, and whether they are complete").action(
+    async (runDir, flags) => done(await listCheckpointsCommand({ runDir, ...flags }, io)),
+  );
+  add("verify", "read every byte, compare the hashes, and print a hash of the state")
+    .option("--step <N>", "that of so many steps (default: all)", natural)
+    .action(async (runDir, flags) =>
+      done(await verifyCheckpointsCommand({ runDir, ...flags }, io)),
+    );
+  add("prune", "delete those that the run does not keep; not while it is running")
+    .option("--keep <N>", "the newest so many stay (default: checkpoint.keep of the run)", positive)
+    .option("--keep-every <S>", "and those of every so many steps (default: of the run)", natural)
+    .option("--dry-run", "only say which")
+    .action(async (runDir, flags) => done(await pruneCheckpointsCommand({ runDir, ...flags }, io)));
 }
 
 /** Flags that say what an official config leaves to its launcher and to the machine. */

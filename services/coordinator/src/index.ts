@@ -1,4 +1,5 @@
 /** The coordinator: membership, decisions, durability of one run. */
+export { lockRun } from "./ledger/lock.js";
 export { type Plan, planRun, type WorkerPlan } from "./plan/plan-run.js";
 export type { Summary } from "./run-dir/summary.js";
 export type { CoordinatorResult } from "./runtime/live-run.js";

@@ -1,6 +1,9 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
 
+export { type CheckpointHost, startCheckpointThread } from "./checkpoint/checkpoint-host.js";
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
+export { loadCheckpoint } from "./checkpoint/load.js";
+export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/state-hash.js";
 export { writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange } from "./exchange/redis-exchange.js";

@@ -188,46 +188,6 @@ test("a generation that is lost while a manifest is being written starts from th
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 4 });
 });
 
-test("a file of a dead generation does not count for the checkpoint of a later one", () => {
-  const world = startedWorld();
-  world.runTo(4);
-  world.kill(2);
-  world.join();
-  rest(world);
-  expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
-  const written = {
-    generation: 1,
-    step: 4,
-    file: "g1-w0",
-    bytes: 1,
-    sha256: "",
-    worker: 0,
-    ...noHead,
-  };
-  const before = world.state.active;
-  world.post({ kind: "checkpoint-written", id: 1, written });
-  expect(world.state.active).toBe(before);
-});
-
-test("a manifest that fails ends the run; one of a lost generation only costs the checkpoint", () => {
-  for (const isLost of [false, true]) {
-    const world = startedWorld();
-    world.runTo(4);
-    while (world.manifests.length === 0) {
-      for (const { id } of world.workers) exchange(world, id);
-    }
-    if (isLost) {
-      world.kill(1);
-      world.join();
-      rest(world);
-    }
-    const where = { generation: 1, step: 4 };
-    world.post({ kind: "manifest-failed", ...where, code: "checkpoint-corrupt", reason: "size" });
-    if (isLost) expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
-    else expect(world.state.outcome).toMatchObject({ kind: "failed", code: "checkpoint-corrupt" });
-  }
-});
-
 test("a worker that hangs loses its lease; one that waits for it, or prepared, does not", () => {
   const world = startedWorld({}, 3);
   world.runTo(1);

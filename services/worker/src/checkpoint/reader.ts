@@ -15,6 +15,8 @@ import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "
 
 export interface Checkpoint {
   readonly manifest: Manifest;
+  /** Length of every vector and value in it by name, in the order of names. */
+  readonly vectors: ReadonlyMap<string, number>;
   /** Elements [start, end) of one kind of a unit that was expected; the caller owns them. */
   readRange(kind: string, unit: string, start: number, end: number): Promise<Float32Array>;
   /** A value that is not sharded, or undefined; the caller owns it. */
@@ -78,6 +80,7 @@ interface Opened {
 function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
   return {
     manifest,
+    vectors: vectorsOf(pieces, extras),
     async readRange(kind, unit, start, end) {
       const parts = pieces.get(`${kind}/${unit}`);
       const elements = parts?.at(-1)?.range.end ?? 0;
@@ -99,6 +102,17 @@ function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
     },
     close: () => closeAll(files),
   };
+}
+
+function vectorsOf(
+  pieces: Opened["pieces"],
+  extras: Opened["extras"],
+): ReadonlyMap<string, number> {
+  const lengths = [
+    ...[...pieces].map(([name, list]) => [name, list.at(-1)?.range.end ?? 0] as const),
+    ...[...extras].map(([name, { length }]) => [name, length] as const),
+  ];
+  return new Map(lengths.sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** How each file of a checkpoint is read. */

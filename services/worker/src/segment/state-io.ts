@@ -195,6 +195,7 @@ function centersOf(directory: string, spec: RunSpec, extras: Loaded["extras"]): 
   return centers as unknown as Centers;
 }
 
-function savedParts(spec: RunSpec, layout: Layout) {
+/** What a checkpoint of the run holds. */
+export function savedParts(spec: RunSpec, layout: Layout) {
   return statePartsOf(spec, layout).filter(({ saved, units }) => saved && units.length > 0);
 }

@@ -7,6 +7,7 @@ import { hostname } from "node:os";
 import { PaddockError, type RunSpec } from "@paddock/contract";
 import {
   type Assignment,
+  type CheckpointFailed,
   type Decision,
   protocolVersion,
   type ShardRequest,
@@ -15,17 +16,18 @@ import {
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
 import { type CheckpointHost, startCheckpointThread } from "../checkpoint/checkpoint-host.js";
-import type { WrittenFile } from "../checkpoint/writer.js";
-import type { EngineFacts, HostCalls } from "../engine/calls.js";
+import type { EngineFacts } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
 import { openExchange } from "../exchange/open-exchange.js";
 import { startPeerService } from "../peer/peer-service.js";
 import { readHolding } from "../segment/live-state.js";
+import { tellOfFile } from "./checkpoint-message.js";
 import { createLink, type Link } from "./connection.js";
 import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
+import { hostCalls } from "./host-calls.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
@@ -89,7 +91,7 @@ class WorkerLife {
 
   constructor(options: WorkerOptions) {
     this.#o = options;
-    this.#engine = startEngineThread(this.#hostCalls());
+    this.#engine = startEngineThread(hostCalls(() => this.#current));
     this.#link = createLink({
       address: options.coordinator,
       reconnectSeconds: options.reconnectSeconds,
@@ -306,25 +308,15 @@ class WorkerLife {
     const generation = this.#generations.get(number);
     if (!generation) return;
     const work = generation.run(() => generation.checkpoint(step));
-    this.#report(generation, step, work, ({ written }) => {
-      const { worker } = generation.membership;
-      written.then(
-        (file) => this.#tell(writtenMessage(file, { generation: number, step, worker })),
-        (thrown) => this.#tellUnsaved(number, step, thrown),
-      );
-    });
-  }
-
-  /** A failed save costs the checkpoint, not the generation. */
-  #tellUnsaved(generation: number, step: number, thrown: unknown): void {
-    const { code, message } = PaddockError.from(thrown);
-    this.#o.logger.error({ generation, step, code, err: thrown }, "checkpoint failed here");
-    const checkpointFailed = { generation, step, code, message };
-    this.#tell({ kind: "checkpointFailed", checkpointFailed });
+    this.#report(generation, step, work, ({ written }) =>
+      tellOfFile(written, { ...generation.membership, step }, (message) => this.#tell(message)),
+    );
   }
 
   /** To a coordinator that knows this worker. A later one has ended the generation and wants to hear nothing of it. */
   #tell(message: WorkerMessage): void {
+    const { checkpointFailed } = message as { checkpointFailed?: CheckpointFailed };
+    if (checkpointFailed) this.#o.logger.error(checkpointFailed, "checkpoint failed here");
     if (this.#state?.connection === "known") this.#link.send(message);
   }
 
@@ -389,33 +381,6 @@ class WorkerLife {
     return this.#engine.call("open", vectors ? { ...options, vectors } : options);
   }
 
-  /** What the engine thread asks of the outside, always on behalf of the generation that runs now. */
-  #hostCalls(): HostCalls {
-    const current = (): Generation => {
-      if (this.#current) return this.#current;
-      throw new PaddockError("stale-generation", "no generation is running");
-    };
-    return {
-      fetchUnit: async ({ step, part, expectedBytes, everyone }) => {
-        const { exchange, membership } = current();
-        const { generation, worker, workers } = membership;
-        const key = { generation, step, key: "weights" };
-        if (everyone) return await exchange.gather(key, part, expectedBytes);
-        return await Promise.all(
-          Array.from({ length: workers }, (_, peer) =>
-            peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
-          ),
-        );
-      },
-      allToAll: ({ step, key, outgoing, expectedBytes }) => {
-        const { exchange, membership } = current();
-        const { generation } = membership;
-        return exchange.allToAll({ generation, step, key }, outgoing, expectedBytes);
-      },
-      phase: ({ step, phase }) => this.#current?.progress(step, phase),
-    };
-  }
-
   /** Only what is held at rest can be read, by its generation and step. */
   #readShard(request: ShardRequest): Float32Array | undefined {
     const isHeld = this.#state?.holdings.some(
@@ -425,15 +390,4 @@ class WorkerLife {
     const held = this.#generations.get(request.generation)?.atRest;
     return held && readHolding(held, request);
   }
-}
-
-function writtenMessage(
-  { name: file, bytes, sha256, head }: WrittenFile,
-  of: { readonly generation: number; readonly step: number; readonly worker: number },
-): WorkerMessage {
-  const headFields = { headBytes: head?.bytes ?? 0, headSha256: head?.sha256 ?? "" };
-  return {
-    kind: "checkpointWritten",
-    checkpointWritten: { ...of, file, bytes, sha256, ...headFields },
-  };
 }
