@@ -2,7 +2,9 @@
  * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE]`. */
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { checkpointBench } from "./checkpoint.js";
 import { collectivesBench } from "./collectives.js";
+import { corruptionBench } from "./corruption.js";
 import { dataBench } from "./data.js";
 import { dispatchBench } from "./dispatch.js";
 import { enginesBench } from "./engines.js";
@@ -20,6 +22,8 @@ const benches: readonly Bench[] = [
   collectivesBench,
   dataBench,
   precisionBench,
+  checkpointBench,
+  corruptionBench,
 ];
 
 /** Pairs below which a median says little. */

@@ -3,8 +3,10 @@
 export { type CheckpointHost, startCheckpointThread } from "./checkpoint/checkpoint-host.js";
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
 export { loadCheckpoint } from "./checkpoint/load.js";
+export type { ExpectedState } from "./checkpoint/reader.js";
 export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/state-hash.js";
-export { writeShardFile } from "./checkpoint/writer.js";
+export type { Wanted } from "./checkpoint/verified-file.js";
+export { type ShardEntry, type ShardFile, writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange } from "./exchange/redis-exchange.js";
 export { redisMemoryBound } from "./exchange/redis-memory.js";

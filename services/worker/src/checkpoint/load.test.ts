@@ -159,9 +159,10 @@ test("a save copies before it writes: what changes from then on is not in the fi
   const { sha256 } = await writeShardFile({ ...shard, directory: good });
   const first = new Promise<void>((resolve) => copied.set(1, resolve));
   const saves = [1, 2].map((id) =>
-    calls
-      .save({ id, shard: { ...shard, directory: join(directory, String(id)) } })
-      .then((file) => (told.push(`written ${id}`), file)),
+    calls.save({ id, shard: { ...shard, directory: join(directory, String(id)) } }).then((file) => {
+      told.push(`written ${id}`);
+      return file;
+    }),
   );
   await first;
   for (const { data } of entries) data.fill(-1);

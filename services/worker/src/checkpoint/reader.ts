@@ -131,7 +131,7 @@ export async function openAll(
   const waiting = manifest.files.values();
   let failure: unknown;
   const openSome = async (): Promise<void> => {
-    const blocks = newBlocks();
+    const blocks = newBlocks(Math.max(0, ...manifest.files.map(({ bytes }) => bytes)));
     for (const entry of waiting) {
       if (failure !== undefined) return;
       files.push(await openVerified(directory, manifest, entry, { ...how(entry), blocks }));

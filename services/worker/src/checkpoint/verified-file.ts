@@ -82,8 +82,10 @@ export async function openVerified(
   }
 }
 
-export function newBlocks(): Buffer[] {
-  return Array.from({ length: blocksAhead }, () => Buffer.allocUnsafeSlow(pieceBytes));
+/** @param bytes of the largest file that is to be read with them */
+export function newBlocks(bytes = pieceBytes): Buffer[] {
+  const size = Math.min(bytes, pieceBytes);
+  return Array.from({ length: blocksAhead }, () => Buffer.allocUnsafeSlow(size));
 }
 
 /** Reads, hashes and hands on the first `bytes`; returns their SHA-256. The reads run ahead. */

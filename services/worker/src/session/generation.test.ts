@@ -35,7 +35,7 @@ const commit = {
   step: 4,
   kind: DecisionKind.DECISION_KIND_COMMIT,
   gradNorm: null,
-} as Decision;
+} as unknown as Decision;
 
 interface Save {
   readonly copied: () => void;
