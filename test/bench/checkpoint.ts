@@ -14,7 +14,7 @@ import { type Answer, openOurs, openPeer, type Side } from "./harness/sides.js";
 const units = 16;
 const stepCount = 4;
 /** Of one step's computation, which takes some hundred ms. */
-const rounds = 300;
+const rounds = 150;
 
 type Ask = (command: object) => Promise<Answer>;
 

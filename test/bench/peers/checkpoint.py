@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+import warnings
 
 import torch
 import torch.distributed as dist
@@ -11,6 +12,7 @@ from side import serve, status
 
 rank, nbytes, folder = int(sys.argv[1]), int(float(sys.argv[2])), sys.argv[3]
 target = os.path.join(folder, "dcp")
+warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
 count = 64

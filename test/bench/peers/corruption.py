@@ -1,14 +1,19 @@
 """The peers of the bench `corruption`: PyTorch's DCP and plain safetensors, whose files are damaged in the same ways."""
 
+import logging
 import os
 import random
 import sys
+import warnings
 
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 from side import serve
 
+# DCP writes a stack trace for every damaged file that it finds.
+logging.disable(logging.CRITICAL)
+warnings.simplefilter("ignore")
 name, folder = sys.argv[1], sys.argv[2]
 os.makedirs(folder, exist_ok=True)
 values = torch.arange(24_001, dtype=torch.float32)

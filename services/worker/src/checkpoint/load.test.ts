@@ -144,6 +144,46 @@ test("a manifest that lies about who wrote what is refused", async () => {
   await load({});
 });
 
+test("a manifest is believed by its own hash only, also where nothing else depends on it", async () => {
+  const directory = folder();
+  const manifest = await save(directory, 2, small);
+  const path = join(directory, "manifest.json");
+  const good = readFileSync(path, "utf8");
+  const sha256 = createHash("sha256").update(good).digest("hex");
+  const load = () =>
+    loadCheckpoint(directory, { ...expected(small), sha256 }, wantedOf(small, 0, 1));
+  for (const other of [
+    { ...manifest, generation: 3 },
+    { ...manifest, cursor: 1 },
+    { ...manifest, scaler: { scale: 2, goodSteps: 0 } },
+  ]) {
+    writeFileSync(path, JSON.stringify(other));
+    await expect(load()).rejects.toThrow(/manifest.json: expected SHA-256/);
+  }
+  writeFileSync(path, `${good}\n`);
+  await expect(load()).rejects.toThrow(/manifest.json: expected SHA-256/);
+  writeFileSync(path, good);
+  await load();
+});
+
+test("shards in another worker's file than the manifest says are not taken for read", async () => {
+  const directory = folder();
+  const manifest = await save(directory, 2, small);
+  const files = [];
+  for (const worker of [0, 1]) {
+    const entries = entriesOf(small, 1 - worker, 2);
+    const shard = { directory, step: 7, generation: 2, worker, workers: 2, entries };
+    files.push({ ...(await writeShardFile(shard)), worker });
+  }
+  writeFileSync(join(directory, "manifest.json"), JSON.stringify({ ...manifest, files }));
+  for (const worker of [0, 1]) {
+    const wanted = wantedOf(small, worker, 2);
+    await expect(loadCheckpoint(directory, expected(small), wanted)).rejects.toMatchObject({
+      code: "checkpoint-corrupt",
+    });
+  }
+});
+
 test("a save copies before it writes: what changes from then on is not in the file, and another save waits", async () => {
   const directory = folder();
   const told: string[] = [];

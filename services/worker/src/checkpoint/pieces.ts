@@ -38,6 +38,70 @@ export class PieceMemory {
   }
 }
 
+/** Buffers for the reads of one file after the other, of a piece each. @param bytes of the largest of the files */
+export function readBuffers(count: number, bytes: number): Buffer[] {
+  if (!isLarge(bytes)) return Array.from({ length: count }, () => Buffer.allocUnsafeSlow(bytes));
+  const memory = new PieceMemory();
+  memory.reserve(count);
+  return Array.from({ length: count }, (_, i) => memory.piece(i));
+}
+
+/** Whether a file is worth the way around the page cache. */
+function isLarge(bytes: number): boolean {
+  return bytes > pieceBytes;
+}
+
+/** Reads of whole pieces of a file, beside the page cache where its file system takes that. */
+export interface PieceReader {
+  /** The first `length` bytes of the piece, in `buffer`; fewer at the end of the file. */
+  read(index: number, buffer: Buffer, length: number): Promise<Buffer>;
+  close(): Promise<void>;
+}
+
+/**
+ * @param handle stays the caller's, and must stay open
+ * @param bytes that are to be read of it
+ * @param buffer one of those that will be read into
+ */
+export async function pieceReader(
+  handle: FileHandle,
+  bytes: number,
+  buffer: Buffer | undefined,
+): Promise<PieceReader> {
+  const direct = buffer && isLarge(bytes) ? await openDirect(handle, buffer) : undefined;
+  return {
+    async read(index, buffer, length) {
+      const padded = Math.ceil(length / blockBytes) * blockBytes;
+      let done = 0;
+      while (done < length) {
+        // A short read in the middle goes on at a whole block.
+        const from = direct ? Math.floor(done / blockBytes) * blockBytes : done;
+        const end = direct ? padded : length;
+        const position = index * pieceBytes + from;
+        const { bytesRead } = await (direct ?? handle).read(buffer, from, end - from, position);
+        if (from + bytesRead <= done) break;
+        done = from + bytesRead;
+      }
+      return buffer.subarray(0, Math.min(done, length));
+    },
+    close: async () => await direct?.close(),
+  };
+}
+
+/** The same file once more, whatever its name stands for by now. */
+async function openDirect(handle: FileHandle, buffer: Buffer): Promise<FileHandle | undefined> {
+  let direct: FileHandle | undefined;
+  try {
+    direct = await open(`/proc/self/fd/${handle.fd}`, constants.O_RDONLY | constants.O_DIRECT);
+    // Some file systems refuse at the first read only.
+    await direct.read(buffer, 0, blockBytes, 0);
+    return direct;
+  } catch {
+    await direct?.close();
+    return undefined;
+  }
+}
+
 interface Wasm {
   readonly Memory: new (pages: {
     initial: number;

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import type { Manifest, ManifestFile, Range } from "@paddock/contract";
 import { FileContent } from "./file-content.js";
 import { corrupt } from "./manifest.js";
-import { pieceBytes } from "./pieces.js";
+import { pieceBytes, pieceReader, readBuffers } from "./pieces.js";
 import type { Header } from "./safetensors.js";
 
 /** Blocks of one file that are read ahead of the hash. */
@@ -49,7 +49,7 @@ export async function openVerified(
   directory: string,
   manifest: Manifest,
   entry: ManifestFile,
-  { wanted = [], part = "all", blocks = newBlocks(), onProgress }: VerifyOptions = {},
+  { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress }: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   if (!/^\w[\w.-]*$/.test(entry.name)) {
     throw corrupt(directory, `expected plain file names in its manifest, received "${entry.name}"`);
@@ -83,9 +83,8 @@ export async function openVerified(
 }
 
 /** @param bytes of the largest file that is to be read with them */
-export function newBlocks(bytes = pieceBytes): Buffer[] {
-  const size = Math.min(bytes, pieceBytes);
-  return Array.from({ length: blocksAhead }, () => Buffer.allocUnsafeSlow(size));
+export function newBlocks(bytes: number): Buffer[] {
+  return readBuffers(blocksAhead, bytes);
 }
 
 /** Reads, hashes and hands on the first `bytes`; returns their SHA-256. The reads run ahead. */
@@ -98,12 +97,12 @@ async function scan(
 ): Promise<string> {
   const hash = createHash("sha256");
   const count = Math.ceil(bytes / pieceBytes);
+  const reader = await pieceReader(handle, bytes, blocks[0]);
   const reads: Promise<Buffer>[] = [];
   const start = (index: number): void => {
     if (index >= count) return;
-    const at = index * pieceBytes;
-    const block = blocks[index % blocks.length] as Buffer;
-    const read = bytesAt(handle, path, at, block.subarray(0, Math.min(pieceBytes, bytes - at)));
+    const length = Math.min(pieceBytes, bytes - index * pieceBytes);
+    const read = reader.read(index, blocks[index % blocks.length] as Buffer, length);
     read.catch(() => undefined);
     reads.push(read);
   };
@@ -111,13 +110,19 @@ async function scan(
   try {
     for (let index = 0; index < count; index++) {
       const block = (await reads[index]) as Buffer;
+      const at = index * pieceBytes;
+      const expected = Math.min(pieceBytes, bytes - at);
+      if (block.length !== expected) {
+        throw corrupt(path, `expected ${expected} bytes at ${at}, received ${block.length}`);
+      }
       hash.update(block);
-      onBlock(block, index * pieceBytes);
+      onBlock(block, at);
       start(index + blocks.length);
     }
     return hash.digest("hex");
   } finally {
     await Promise.allSettled(reads);
+    await reader.close();
   }
 }
 
