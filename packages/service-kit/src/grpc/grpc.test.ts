@@ -38,6 +38,7 @@ const run: Run = {
   waitingFor: "",
   reason: "",
   alert: "",
+  incidents: [],
 };
 
 function runHandlers(overrides: Partial<Handlers<typeof RunService>>): Handlers<typeof RunService> {

@@ -53,6 +53,7 @@ function runAt(step: number, more: Partial<Run> = {}): Run {
     waitingFor: "",
     reason: "",
     alert: "",
+    incidents: [],
     ...more,
   };
 }

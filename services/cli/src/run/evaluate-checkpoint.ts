@@ -122,6 +122,7 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       manifestSha256: "",
       live: null,
       shadow: -1,
+      leftOut: [],
     },
   } as const;
 }

@@ -63,17 +63,48 @@ function progressMetrics(registry: Registry): Set[] {
       "Images per second over the last 20 steps.",
       imagesPerSecond,
     ),
-    counter(
-      registry,
-      "paddock_skipped_steps_total",
-      "Steps whose update was skipped because of a value that is not finite.",
-      (state) => state.counters.skippedSteps,
-    ),
+    ...guardMetrics(registry),
     optional(
       registry,
       "paddock_knn_accuracy",
       "Last k-NN accuracy of the teacher, from 0 to 1.",
       (state) => state.durable.evaluations.at(-1)?.knn,
+    ),
+  ];
+}
+
+/** What guards did since the coordinator started. */
+function guardMetrics(registry: Registry): Set[] {
+  const skipped = new Counter({
+    name: "paddock_skipped_steps_total",
+    help: "Steps whose update was skipped: overflow (of fp16, normal), loss or gradient (not finite).",
+    labelNames: ["reason"],
+    registers: [registry],
+  });
+  return [
+    ({ counters }) => {
+      skipped.reset();
+      skipped.inc({ reason: "overflow" }, counters.skippedOverflow);
+      skipped.inc({ reason: "loss" }, counters.skippedLoss);
+      skipped.inc({ reason: "gradient" }, counters.skippedGradient);
+    },
+    counter(
+      registry,
+      "paddock_rollbacks_total",
+      "Times that guards made the run go back to an earlier checkpoint since the coordinator started.",
+      (state) => state.counters.rollbacks,
+    ),
+    counter(
+      registry,
+      "paddock_loss_spikes_total",
+      "Spikes of the loss since the coordinator started (spec.guards.spike).",
+      (state) => state.counters.spikes,
+    ),
+    single(
+      registry,
+      "paddock_left_out_steps",
+      "Data steps that the run leaves out.",
+      ({ durable }) => durable.leftOut.reduce((sum, { from, to }) => sum + to - from, 0),
     ),
   ];
 }

@@ -1,11 +1,16 @@
 /** What of a run survives everything: the fold of its ledger. */
 import {
+  type DataWindow,
   invariant,
   type LedgerRecord,
+  leaveOut,
   parseRunSpec,
+  type Rollback,
   type RunSpec,
   type ScalerState,
 } from "@paddock/contract";
+import { type GuardHistory, noHistory, rewindTo, trimmed, withCommit } from "./guards/history.js";
+import { keptSteps } from "./guards/plan.js";
 
 type Of<Kind extends LedgerRecord["kind"]> = Extract<LedgerRecord, { kind: Kind }>;
 
@@ -16,6 +21,8 @@ export type RunRecord =
   | Of<"commit">
   | (Of<"checkpoint"> & { readonly scaler: ScalerState })
   | Of<"alert">
+  | Of<"guard">
+  | Of<"rollback">
   | (Of<"evaluation"> & { readonly bank: number; readonly queries: number })
   | Of<"finished">;
 
@@ -31,6 +38,8 @@ interface DurableCheckpoint {
 export interface RunStart {
   readonly step: number;
   readonly scaler: ScalerState;
+  /** Data that the run it goes on from has left out. */
+  readonly leftOut?: readonly DataWindow[];
 }
 
 interface Evaluation {
@@ -58,6 +67,12 @@ export interface DurableState {
   readonly scaler: ScalerState;
   /** Steps in a row, up to `next`, whose update was skipped. */
   readonly skipsInRow: number;
+  /** What guards remember of steps before `next`. */
+  readonly history: GuardHistory;
+  /** Data that no step from here on uses. */
+  readonly leftOut: readonly DataWindow[];
+  /** Times that guards made the run go back. */
+  readonly rollbacks: readonly Rollback[];
   /** Durable checkpoints at or before `next`, oldest first. Old ones may be gone from the disk. */
   readonly checkpoints: readonly DurableCheckpoint[];
   /** Evaluations at or before `next`, in order of step. */
@@ -100,11 +115,14 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
         next: record.step + 1,
         scaler: record.scaler,
         skipsInRow: record.skipped ? state.skipsInRow + 1 : 0,
+        history: withCommit(state.history, record),
       };
     case "checkpoint": {
       const { step, generation, manifest, scaler } = record;
       const others = state.checkpoints.filter((known) => known.step < step);
-      return { ...state, checkpoints: [...others, { step, generation, manifest, scaler }] };
+      const checkpoints = [...others, { step, generation, manifest, scaler }];
+      const floor = Math.min(...keptSteps({ ...state, checkpoints }));
+      return { ...state, checkpoints, history: trimmed(state.history, state.spec, floor) };
     }
     case "evaluation": {
       const { step, knn, bank, queries } = record;
@@ -112,7 +130,10 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
       return { ...state, evaluations: [...others, { step, knn, bank, queries }] };
     }
     case "alert":
+    case "guard":
       return state; // what it says is found again after a resume
+    case "rollback":
+      return foldRollback(state, record);
     case "finished":
       return { ...state, finished: true };
   }
@@ -132,6 +153,9 @@ function foldRun(state: DurableState | undefined, record: Of<"run">): DurableSta
     next: start.step,
     scaler: start.scaler,
     skipsInRow: 0,
+    history: noHistory,
+    leftOut: start.leftOut ?? [],
+    rollbacks: [],
     checkpoints: [],
     evaluations: [],
     finished: false,
@@ -148,7 +172,25 @@ function foldGeneration(state: DurableState, record: Of<"generation">): DurableS
     next: record.step,
     scaler: checkpoint?.scaler ?? state.start.scaler,
     skipsInRow: 0,
+    history: rewindTo(state.history, record.step),
     checkpoints: state.checkpoints.filter((known) => known.step <= record.step),
     evaluations: state.evaluations.filter((known) => known.step <= record.step),
   };
+}
+
+/** Back to `toStep`: commits, checkpoints and evaluations after it are void. */
+function foldRollback(state: DurableState, record: Of<"rollback">): DurableState {
+  const { kind: _, ...rollback } = record;
+  const { toStep, skip } = rollback;
+  return {
+    ...state,
+    ...foldGeneration(state, { ...restartOf(state), step: toStep }),
+    leftOut: skip ? leaveOut(state.leftOut, skip.from, skip.to) : state.leftOut,
+    rollbacks: [...state.rollbacks, rollback],
+  };
+}
+
+/** A generation record that changes nothing but where the run stands. */
+function restartOf({ generation, workers }: DurableState): Omit<Of<"generation">, "step"> {
+  return { kind: "generation", generation, workers, reason: "", unixMs: 0 };
 }

@@ -5,6 +5,7 @@ import { segmentAt } from "../plan/plan-run.js";
 import { restartStep } from "./durable.js";
 import { fail, finish, interrupt } from "./ending.js";
 import type { Effect } from "./event.js";
+import { keptSteps } from "./guards/plan.js";
 import {
   type ActiveGeneration,
   evaluationDue,
@@ -231,10 +232,10 @@ function startGeneration(turn: Turn, count: number): void {
   });
 }
 
-/** Steps of the checkpoints that stay on disk: the newest durable ones, and those being written. */
+/** Steps of the checkpoints that stay on disk: durable ones (`keptSteps`), and those being written. */
 export function keptCheckpoints({ durable, active }: RunState): number[] {
-  const kept = durable.checkpoints.slice(-durable.spec.checkpoint.keep);
-  return [...kept, ...(active?.pendingCheckpoints ?? [])].map(({ step }) => step);
+  const pending = (active?.pendingCheckpoints ?? []).map(({ step }) => step);
+  return [...keptSteps(durable), ...pending];
 }
 
 /** The segment that holds `step` and the one after it: jobs are made as they come near. */
@@ -279,5 +280,6 @@ function assignmentOf(state: RunState, active: ActiveGeneration, worker: number)
     manifestSha256: durable.checkpoints.find(({ step }) => step === startStep)?.manifest ?? "",
     live: null,
     shadow: -1,
+    leftOut: durable.leftOut,
   };
 }

@@ -10,6 +10,7 @@ import {
 import type { Prepared } from "@paddock/proto";
 import { type CollapseWatch, initialWatch } from "./collapse.js";
 import type { DurableState } from "./durable.js";
+import { rollbackText } from "./guards/text.js";
 
 /** A connection of a worker: never reused, unlike names. */
 export type WorkerId = number;
@@ -99,7 +100,13 @@ export type Outcome =
 /** Sums since this coordinator started; metrics count them. */
 export interface Counters {
   readonly steps: number;
-  readonly skippedSteps: number;
+  /** Skipped steps by reason. */
+  readonly skippedOverflow: number;
+  readonly skippedLoss: number;
+  readonly skippedGradient: number;
+  /** Times that guards made the run go back, and that its loss spiked. */
+  readonly rollbacks: number;
+  readonly spikes: number;
   readonly images: number;
   readonly exchangeBytes: number;
   readonly staleMessages: number;
@@ -134,6 +141,10 @@ export interface RunState {
   readonly watch: CollapseWatch;
   /** For people: the sign of collapse that holds now; empty: none. */
   readonly alert: string;
+  /** For people: the spike of the loss that holds now; empty: none. */
+  readonly spike: string;
+  /** For people: what guards did, the last ones, oldest first. */
+  readonly incidents: readonly string[];
   /** Engines of the last generation's workers, joined by commas if they differ. */
   readonly engine: string;
   /** First assignment and last commit in this coordinator's life, in unix milliseconds. */
@@ -166,7 +177,11 @@ export function initialState(durable: DurableState, now: number): RunState {
     lastFailure: null,
     counters: {
       steps: 0,
-      skippedSteps: 0,
+      skippedOverflow: 0,
+      skippedLoss: 0,
+      skippedGradient: 0,
+      rollbacks: 0,
+      spikes: 0,
       images: 0,
       exchangeBytes: 0,
       staleMessages: 0,
@@ -177,6 +192,8 @@ export function initialState(durable: DurableState, now: number): RunState {
     lastStep: null,
     watch: initialWatch,
     alert: "",
+    spike: "",
+    incidents: durable.rollbacks.map((done) => rollbackText({ ...done, message: done.reason })),
     engine: "",
     firstStartMs: null,
     lastCommitMs: null,

@@ -14,6 +14,7 @@ import {
   layoutOf,
   PaddockError,
   type RunSpec,
+  ranksOf,
   scalarsAt,
   shardOf,
   type Unit,
@@ -29,6 +30,7 @@ import {
 import type { Membership, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
+import { OffenderWatch, type Seen } from "./offender.js";
 import { PartTimer } from "./part-timer.js";
 import { Reducer } from "./reduce.js";
 
@@ -70,6 +72,7 @@ export class StepRunner<V> {
   readonly #codec: Codec<V>;
   readonly #reducer: Reducer<V>;
   readonly #timer: PartTimer;
+  readonly #watch: OffenderWatch;
   #step = 0;
   #centers: Centers;
   /** What the last `compute` left for `update`. */
@@ -92,6 +95,9 @@ export class StepRunner<V> {
       precision: spec.engine.precision,
       fetchUnit: (request) => host.fetchUnit(this.#step, request),
     });
+    const { start, end } = ranksOf(spec.logicalRanks, membership.worker, membership.workers);
+    const ranks = Array.from({ length: end - start }, (_, i) => start + i);
+    this.#watch = new OffenderWatch(this.layout, ranks);
     this.#reducer = new Reducer({
       layout: this.layout,
       logicalRanks: spec.logicalRanks,
@@ -100,6 +106,7 @@ export class StepRunner<V> {
       vectors,
       allToAll: (key, outgoing, expected) => host.allToAll(this.#step, key, outgoing, expected),
       waiting: (work) => this.#timer.during("wait", work),
+      watch: this.#watch,
     });
   }
 
@@ -122,7 +129,8 @@ export class StepRunner<V> {
     this.#timer.enter("teacher");
     // fp16 products need the scale on the loss; other gradients only where they are rounded to travel.
     const lossScale = spec.engine.precision === "fp16" ? scale : 1;
-    const { losses, monitors, centers, firstBadTensor } = await trainStep({
+    this.#watch.reset();
+    const { losses, monitors, centers } = await trainStep({
       spec,
       layout: this.layout,
       step,
@@ -138,7 +146,11 @@ export class StepRunner<V> {
           this.#timer.during("reduce", () =>
             this.#reducer.emit(unit, rank, grads, scale / lossScale),
           ),
-        sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
+        sumAcrossRanks: async (key, vectors) => {
+          const sum = await this.#reducer.sum(`sum.${key}`, vectors);
+          this.#watch.sum(key, vectors, sum);
+          return sum;
+        },
         phase: (name) => {
           this.#timer.enter(name);
           host.phase(step, name);
@@ -153,15 +165,16 @@ export class StepRunner<V> {
       grad: gradients.get(name) as V,
       student: state.student[name] as V,
     }));
-    const finiteGradients = normRoots.every(({ sum }) => Number.isFinite(sum));
-    const finite = finiteGradients && losses.every(({ total }) => Number.isFinite(total));
+    const isGradientFinite = normRoots.every(({ sum }) => Number.isFinite(sum));
+    const seen = await this.#watch.seen(losses);
+    const inShard = isGradientFinite ? undefined : this.#firstBad(gradients);
     this.#prepared = { step, gradients, centers };
     return {
       losses,
       monitors,
       normRoots,
-      finite,
-      firstBadTensor: finite ? "" : (firstBadTensor ?? this.#firstBad(gradients) ?? "loss"),
+      finite: isGradientFinite && seen.length === 0,
+      offenders: inShard ? [...seen, inShard] : seen,
       seconds: this.#timer.take(),
       peakGatheredBytes: this.gatherer.takePeakBytes(),
     };
@@ -228,7 +241,8 @@ export class StepRunner<V> {
     return prepared;
   }
 
-  #firstBad(gradients: ReadonlyMap<string, V>): string | undefined {
+  /** The first parameter, units in backward's order, whose reduced gradient has a bad value in this worker's shard. */
+  #firstBad(gradients: ReadonlyMap<string, V>): Seen | undefined {
     const { membership, vectors } = this.#o;
     const locate = (unit: Unit): string | undefined => {
       const { start } = shardOf(unit.elements, membership.worker, membership.workers);
@@ -240,9 +254,10 @@ export class StepRunner<V> {
       const at = start + index;
       return unit.parameters.findLast((parameter) => parameter.offset <= at)?.name;
     };
-    for (const unit of this.layout.units) {
-      const name = locate(unit);
-      if (name) return name;
+    const places = new Map(this.layout.units.map((unit) => [unit, this.#watch.placeOf(unit.name)]));
+    for (const [unit, order] of [...places].sort(([, a], [, b]) => a - b)) {
+      const tensor = locate(unit);
+      if (tensor) return { order, tensor, rank: -1 };
     }
     return undefined;
   }

@@ -13,12 +13,19 @@ import {
   type SegmentJob,
   shardOf,
 } from "@paddock/contract";
-import type { BatchPool } from "@paddock/data";
-import { type Assignment, type Decision, DecisionKind, type WorkerMessage } from "@paddock/proto";
+import type { BatchPool, RankBatch } from "@paddock/data";
+import {
+  type Assignment,
+  type Decision,
+  DecisionKind,
+  type Offender,
+  type WorkerMessage,
+} from "@paddock/proto";
 import type { DeviceBytes, Membership, ShardState, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
+import { withSamples } from "../segment/offender-samples.js";
 import { allocateState, stateBytes } from "../segment/state.js";
 import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
 import { Decisions } from "./decisions.js";
@@ -37,6 +44,8 @@ export interface GenerationDeps {
   readonly eventLoopP99Ms: () => number;
   /** Images replaced so far. */
   readonly badImages: () => number;
+  /** Spoils batches; for tests. */
+  readonly poison?: ((batches: readonly RankBatch[]) => void) | undefined;
 }
 
 export class Generation {
@@ -134,10 +143,12 @@ export class Generation {
     this.#progress(step, "data");
     const started = performance.now();
     const batches = await pool.request(step, this.#ranks);
+    this.#deps.poison?.(batches);
     const dataSeconds = secondsSince(started);
     const report = await engine.call("compute", { step, scale: this.#scale, batches });
+    const offenders = report.offenders.map((seen) => withSamples(seen, batches));
     pool.release(batches);
-    this.#reportPrepared(step, report, dataSeconds);
+    this.#reportPrepared(step, { ...report, offenders }, dataSeconds);
     const prepared = performance.now();
     const decision = await this.#decisions.of(step);
     this.#commitSeconds = secondsSince(prepared);
@@ -156,7 +167,11 @@ export class Generation {
     return decision.stop;
   }
 
-  #reportPrepared(step: number, report: StepReport & DeviceBytes, dataSeconds: number): void {
+  #reportPrepared(
+    step: number,
+    report: StepReport & DeviceBytes & { readonly offenders: readonly Offender[] },
+    dataSeconds: number,
+  ): void {
     const { spec, exchange, send } = this.#deps;
     const sentBytes = exchange.stats.sentBytes;
     send({
@@ -179,7 +194,7 @@ export class Generation {
         peakGatheredBytes: report.peakGatheredBytes,
         stateBytes: stateBytes(this.state),
         images: this.#ranks.length * spec.batchPerRank,
-        firstBadTensor: report.firstBadTensor,
+        offenders: report.offenders,
         eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
         badImages: this.#deps.badImages(),
         deviceAllocatedBytes: report.deviceAllocatedBytes,

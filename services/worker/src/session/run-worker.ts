@@ -18,6 +18,7 @@ import { writeVisuals } from "../evaluate/visuals.js";
 import type { Exchange } from "../exchange/exchange.js";
 import { openExchange } from "../exchange/open-exchange.js";
 import { startPeerService } from "../peer/peer-service.js";
+import { poisonOf } from "../segment/offender-samples.js";
 import { connectSession, type Session } from "./connection.js";
 import { Generation } from "./generation.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
@@ -35,6 +36,8 @@ export interface WorkerOptions {
   readonly localRank: number;
   /** `library`: flat vectors lie in the engine's library as on a GPU, also on a CPU. For tests. */
   readonly vectors?: "library";
+  /** Comma-separated ids of samples to spoil. For tests. */
+  readonly poison?: string | undefined;
   /** Address on which peers reach this worker. */
   readonly host: string;
   readonly logger: ReturnType<typeof createLogger>;
@@ -206,6 +209,7 @@ class WorkerLife {
     const served = this.#served;
     if (!served) throw new PaddockError("internal", "an assignment came before the welcome");
     const { spec, message, train, pool } = served;
+    pool.leaveOut(assignment.leftOut);
     const engine = this.#engine;
     const exchange = openExchange(spec.exchange, {
       redisUrl: message.redisUrl,
@@ -227,6 +231,7 @@ class WorkerLife {
       send: (m) => this.#session?.send(m),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
       badImages: () => this.#badImages,
+      poison: poisonOf(this.#o.poison),
     });
     const running: Running = { generation, exchange, segments: undefined, over: undefined };
     this.#running = running;
