@@ -15,4 +15,6 @@ VOLUME /runs
 # tini is not needed: node as PID 1 handles SIGTERM itself, by draining the run.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["node", "services/cli/bin/paddock.mjs", "coordinator"]
-CMD ["deploy/runs/fashion-mnist.yaml", "--host", "0.0.0.0", "--port", "7070", "--metrics-port", "9464", "--run-dir", "/runs/fashion-mnist"]
+# Certificates: paddock certs init --dir /tls. The page of metrics is plain HTTP, for the Prometheus beside it.
+ENV PADDOCK_TLS_DIR=/tls
+CMD ["deploy/runs/fashion-mnist.yaml", "--host", "0.0.0.0", "--port", "7070", "--metrics-host", "0.0.0.0", "--metrics-port", "9464", "--insecure-bind", "--run-dir", "/runs/fashion-mnist"]

@@ -21,4 +21,6 @@ COPY --from=build /paddock /paddock
 ENV NODE_ENV=production
 VOLUME /runs
 ENTRYPOINT ["node", "services/cli/bin/paddock.mjs", "worker"]
+# ca.crt, worker.crt, worker.key: made by paddock certs init
+ENV PADDOCK_TLS_DIR=/tls
 CMD ["--coordinator", "coordinator:7070", "--host", "0.0.0.0"]

@@ -1,12 +1,14 @@
 /** The wire contract: message types, service definitions for grpc-js, the protocol's version. */
 export {
   type Assignment,
+  type Blocker,
   type CheckpointFailed,
   type CheckpointWritten,
   type CoordinatorMessage,
   type DataWindow,
   type Decision,
   DecisionKind,
+  type Diagnosis,
   type Drain,
   type EvaluationDone,
   type Failed,

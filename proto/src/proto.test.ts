@@ -113,7 +113,7 @@ test("fields that a newer minor version added are ignored", () => {
   }).finish();
   expect(decode(Buffer.from(bytes))).toStrictEqual({
     kind: "progress",
-    progress: { generation: 4, step: 0, phase: "" },
+    progress: { generation: 4, step: 0, phase: "", waitingOn: [] },
   });
 });
 

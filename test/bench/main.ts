@@ -1,8 +1,9 @@
 /** The benches' command line: `npm run bench -- <name> [--json] [--threads N] [--pairs N] [--device cpu|cuda]
- * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE]`. */
+ * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE] [--before DIR]`. */
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
 import { collectivesBench } from "./collectives.js";
+import { corruptionBench } from "./corruption.js";
 import { dataBench } from "./data.js";
 import { dispatchBench } from "./dispatch.js";
 import { enginesBench } from "./engines.js";
@@ -10,6 +11,8 @@ import { exchangeBench } from "./exchange.js";
 import { type Bench, Unavailable } from "./harness/bench.js";
 import { tableHead, tableLine } from "./harness/rows.js";
 import { precisionBench } from "./precision.js";
+import { recoveryBench } from "./recovery.js";
+import { redundancyBench } from "./redundancy.js";
 import { stepBench } from "./step.js";
 
 const benches: readonly Bench[] = [
@@ -20,6 +23,9 @@ const benches: readonly Bench[] = [
   collectivesBench,
   dataBench,
   precisionBench,
+  corruptionBench,
+  recoveryBench,
+  redundancyBench,
 ];
 
 /** Pairs below which a median says little. */
@@ -38,6 +44,7 @@ async function main(): Promise<number> {
       case: { type: "string", multiple: true, default: [] },
       profile: { type: "boolean", default: false },
       python: { type: "string" },
+      before: { type: "string" },
     },
   });
   const [name] = positionals;
@@ -74,6 +81,7 @@ async function main(): Promise<number> {
     cases: values.case,
     profile: values.profile,
     python: values.python,
+    before: values.before,
     row: (row) => print(values.json ? JSON.stringify(row) : tableLine(row)),
     say: (text) => process.stderr.write(`${text}\n`),
   });

@@ -34,6 +34,34 @@ const root = fileURLToPath(new URL("../../..", import.meta.url));
 const copied = ["packages", "services", "proto", "test", "package.json", "tsconfig.json"];
 
 export async function makeSandbox(): Promise<Sandbox> {
+  const folder = await copySources();
+  return {
+    run: async (mutation) => {
+      if (!mutation) return verdictOf("none", folder);
+      return await withMutation(folder, mutation, () => verdictOf(mutation.name, folder));
+    },
+    close: () => rm(folder, { recursive: true, force: true }),
+  };
+}
+
+/** Runs `work` while one file of the copy is changed. @throws RangeError if its text is not found exactly once */
+export async function withMutation<T>(
+  folder: string,
+  mutation: Mutation,
+  work: () => Promise<T>,
+): Promise<T> {
+  const file = path.join(folder, mutation.file);
+  const source = await readFile(file, "utf8");
+  await writeFile(file, mutated(source, mutation));
+  try {
+    return await work();
+  } finally {
+    await writeFile(file, source);
+  }
+}
+
+/** A copy of all sources and of what they were compiled to, in a temporary folder; the caller removes it. */
+export async function copySources(): Promise<string> {
   const folder = await mkdtemp(path.join(tmpdir(), "paddock-mutations-"));
   for (const name of copied) {
     await cp(path.join(root, name), path.join(folder, name), {
@@ -43,20 +71,7 @@ export async function makeSandbox(): Promise<Sandbox> {
   }
   await linkModules(folder);
   await linkAddon(folder);
-  return {
-    run: async (mutation) => {
-      if (!mutation) return verdictOf("none", folder);
-      const file = path.join(folder, mutation.file);
-      const source = await readFile(file, "utf8");
-      await writeFile(file, mutated(source, mutation));
-      try {
-        return await verdictOf(mutation.name, folder);
-      } finally {
-        await writeFile(file, source);
-      }
-    },
-    close: () => rm(folder, { recursive: true, force: true }),
-  };
+  return folder;
 }
 
 /** Every package as it is, but our own, which are the copies. */

@@ -76,6 +76,7 @@ function startRunner(spec: RunSpec, engine: Engine): StepRunner<Float32Array> {
     spec,
     membership,
     state,
+    shadow: null,
     centers: initialCenters(spec),
     vectors: hostVectors(engine.flat ?? referenceFlatMath),
     // Alone: it has no peers to talk to.

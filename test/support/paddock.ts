@@ -8,7 +8,7 @@ import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
 
 /** The command's file, from here or from where this is compiled to. */
-const cli = ["../../", "../../../"]
+export const cliFile = ["../../", "../../../"]
   .map((up) => fileURLToPath(new URL(`${up}services/cli/bin/paddock.mjs`, import.meta.url)))
   .find(existsSync) as string;
 
@@ -39,7 +39,7 @@ export function scratch(): Scratch {
 }
 
 /** Starts `paddock ...` in its own process group, so that `killGroup` reaches every process of the run. */
-export function startPaddock(args: readonly string[]): Started {
+export function startPaddock(args: readonly string[], cli = cliFile): Started {
   const child = spawn(process.execPath, [cli, ...args], {
     detached: true,
     stdio: ["ignore", "pipe", "pipe"],
@@ -58,8 +58,8 @@ export function startPaddock(args: readonly string[]): Started {
   return { process: child, done, output: () => stdout + stderr };
 }
 
-export function paddock(args: readonly string[]): Promise<Finished> {
-  return startPaddock(args).done;
+export function paddock(args: readonly string[], cli = cliFile): Promise<Finished> {
+  return startPaddock(args, cli).done;
 }
 
 /** A run small enough for seconds on any engine: 1 grey channel, 4 logical ranks, every loss switched on. */

@@ -6,8 +6,11 @@ import { Redis } from "ioredis";
 
 export interface TestRedis {
   readonly url: string;
+  /** The process that runs now. */
   readonly process: ChildProcess;
   readonly client: Redis;
+  /** Kills it and starts another on the same port, empty. */
+  restart(): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -24,36 +27,33 @@ export async function freePort(): Promise<number> {
 
 export async function startTestRedis(directory: string): Promise<TestRedis> {
   const port = await freePort();
-  const child = spawn(
-    "redis-server",
-    [
-      "--port",
-      String(port),
-      "--bind",
-      "127.0.0.1",
-      "--save",
-      "",
-      "--appendonly",
-      "no",
-      "--dir",
-      directory,
-    ],
-    { stdio: "ignore" },
-  );
+  const settings = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", directory];
+  const start = (): ChildProcess =>
+    spawn("redis-server", ["--port", String(port), ...settings], { stdio: "ignore" });
+  let child = start();
+  const end = async (): Promise<void> => {
+    if (child.exitCode !== null) return;
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  };
   const url = `redis://127.0.0.1:${port}`;
   const client = new Redis(url, { maxRetriesPerRequest: null });
   client.on("error", () => undefined);
   await client.ping();
   return {
     url,
-    process: child,
+    get process() {
+      return child;
+    },
     client,
+    async restart() {
+      await end();
+      child = start();
+      await client.ping();
+    },
     async stop() {
       client.disconnect();
-      if (child.exitCode === null) {
-        child.kill("SIGKILL");
-        await once(child, "exit");
-      }
+      await end();
     },
   };
 }

@@ -16,6 +16,10 @@ const table = {
   "invalid-argument": { retry: "never", grpc: "INVALID_ARGUMENT", exit: 2 },
   "not-found": { retry: "never", grpc: "NOT_FOUND", exit: 2 },
   "already-exists": { retry: "never", grpc: "ALREADY_EXISTS", exit: 2 },
+  /** Who calls cannot be known: no certificate, an expired or foreign one, no valid join token. */
+  unauthenticated: { retry: "never", grpc: "UNAUTHENTICATED", exit: 3 },
+  /** Who calls is known, and may not do this. */
+  "permission-denied": { retry: "never", grpc: "PERMISSION_DENIED", exit: 3 },
   "version-mismatch": { retry: "never", grpc: "FAILED_PRECONDITION", exit: 3 },
   "stale-generation": { retry: "replan", grpc: "ABORTED", exit: 4 },
   "lease-lost": { retry: "replan", grpc: "ABORTED", exit: 4 },

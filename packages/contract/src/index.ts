@@ -56,9 +56,13 @@ export {
 export {
   chunkElements,
   chunksIn,
+  cutsBySpeed,
+  evenCuts,
   intersect,
   type Range,
+  type RankCuts,
   ranksOf,
+  ranksOfCut,
   shardOf,
   sizeOf,
 } from "./shards.js";

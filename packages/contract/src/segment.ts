@@ -191,6 +191,8 @@ export type LedgerRecord =
       /** Total loss; only where spec.guards looks for spikes, which it judges by. */
       readonly loss?: number;
       readonly scaler: ScalerState;
+      /** What the update needs: with it the decision can be told again to a worker that missed it. Absent in older ledgers. */
+      readonly norms?: GradNorms;
       readonly unixMs: number;
     }
   | {

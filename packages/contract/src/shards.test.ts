@@ -1,6 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { chunkElements, intersect, ranksOf, shardOf, sizeOf } from "./shards.js";
+import {
+  chunkElements,
+  cutsBySpeed,
+  evenCuts,
+  intersect,
+  ranksOf,
+  ranksOfCut,
+  shardOf,
+  sizeOf,
+} from "./shards.js";
 
 test("shards tile a unit, at chunk boundaries, and differ by at most one chunk", () => {
   fc.assert(
@@ -60,5 +69,21 @@ test("logical ranks are contiguous and spread evenly, also when workers do not d
       expect(sizeOf(range)).toBeGreaterThanOrEqual(Math.floor(ranks / workers));
       expect(sizeOf(range)).toBeLessThanOrEqual(Math.ceil(ranks / workers));
     });
+  }
+});
+
+test("ranks are dealt by speed: no other deal ends sooner, and nobody is left without", () => {
+  expect(cutsBySpeed(8, [1, 1])).toEqual([0, 4, 8]);
+  expect(cutsBySpeed(8, [3, 1])).toEqual([0, 6, 8]);
+  expect(cutsBySpeed(3, [100, 1, 1])).toEqual([0, 1, 2, 3]);
+  expect(evenCuts(8, 3)).toEqual([0, 2, 5, 8]);
+  const slowest = (cuts: readonly number[], speeds: readonly number[]): number =>
+    Math.max(...speeds.map((speed, w) => sizeOf(ranksOfCut(cuts, w)) / speed));
+  const speeds = [1.7, 0.4, 1];
+  const best = slowest(cutsBySpeed(7, speeds), speeds);
+  for (let a = 1; a < 6; a++) {
+    for (let b = a + 1; b < 7; b++) {
+      expect(slowest([0, a, b, 7], speeds)).toBeGreaterThanOrEqual(best);
+    }
   }
 });

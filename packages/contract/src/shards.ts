@@ -41,6 +41,36 @@ export function ranksOf(logicalRanks: number, worker: number, workers: number): 
   };
 }
 
+/** How logical ranks are dealt: worker w executes [cuts[w], cuts[w + 1]), at least one of them. */
+export type RankCuts = readonly number[];
+
+/** As equal as whole ranks allow. */
+export function evenCuts(logicalRanks: number, workers: number): RankCuts {
+  const starts = Array.from({ length: workers }, (_, w) => ranksOf(logicalRanks, w, workers).start);
+  return [...starts, logicalRanks];
+}
+
+/**
+ * The deal with which a step ends soonest: no other makes the slowest worker's ranks / speed smaller.
+ * @param speeds ranks per second of each worker, positive
+ */
+export function cutsBySpeed(logicalRanks: number, speeds: readonly number[]): RankCuts {
+  invariant(speeds.length <= logicalRanks, `${speeds.length} workers for ${logicalRanks} ranks`);
+  const counts = speeds.map(() => 1);
+  for (let dealt = speeds.length; dealt < logicalRanks; dealt++) {
+    const seconds = speeds.map((speed, w) => ((counts[w] as number) + 1) / speed);
+    const next = seconds.indexOf(Math.min(...seconds));
+    counts[next] = (counts[next] as number) + 1;
+  }
+  const cuts = [0];
+  for (const count of counts) cuts.push((cuts.at(-1) as number) + count);
+  return cuts;
+}
+
+export function ranksOfCut(cuts: RankCuts, worker: number): Range {
+  return { start: cuts[worker] as number, end: cuts[worker + 1] as number };
+}
+
 /** The common part of two ranges, or undefined. Resharding W to W' is nothing else. */
 export function intersect(a: Range, b: Range): Range | undefined {
   const start = Math.max(a.start, b.start);

@@ -1,12 +1,17 @@
 /** The small HTTP side of a service: /metrics for Prometheus, /healthz for orchestrators, /status for people and scripts. */
 import { createServer, type ServerResponse } from "node:http";
-import type { AddressInfo } from "node:net";
 import type { Registry } from "prom-client";
-import { formatAddress, listenError } from "./listen.js";
+import type { TlsOptions } from "./security/identity.js";
+import { listen } from "./security/listener.js";
+import { type RefusalLogger, refusalLog } from "./security/refusals.js";
 
 export interface HttpServerOptions {
-  /** Loopback unless asked: these pages have no authentication. */
+  /** Loopback unless asked. */
   readonly host?: string;
+  /** Only for certificates of clients and the coordinator; absent: plain HTTP, for whoever reaches it. */
+  readonly tls?: TlsOptions | undefined;
+  /** Told of callers that were turned away. */
+  readonly logger?: RefusalLogger | undefined;
   /** 0: any free port. */
   readonly port: number;
   readonly registry: Registry;
@@ -25,7 +30,7 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-/** Listens; rejects with `port-in-use` when the port is taken. The caller closes it. */
+/** Listens; rejects with `port-in-use` when the port is taken, `unauthenticated` when certificate files do not fit. The caller closes it. */
 export async function startHttpServer(options: HttpServerOptions): Promise<HttpServer> {
   const { host = "127.0.0.1", port } = options;
   const server = createServer((request, response) => {
@@ -38,20 +43,18 @@ export async function startHttpServer(options: HttpServerOptions): Promise<HttpS
       answer(response, 500, "text/plain", `${error.message}\n`);
     });
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", (error) => reject(listenError(host, port, error)));
-    server.listen(port, host, resolve);
+  // A page takes milliseconds; Prometheus comes back every few seconds, on a new connection if need be.
+  server.setTimeout(idleMs);
+  const listener = await listen({
+    ...{ host, port, tls: options.tls, protocol: "http/1.1" },
+    roles: ["client", "coordinator"],
+    onConnection: (socket) => void server.emit("connection", socket),
+    report: refusalLog(options.logger),
   });
-  const { port: taken } = server.address() as AddressInfo;
-  return {
-    address: formatAddress(host, taken),
-    close: () =>
-      new Promise((resolve) => {
-        server.close(() => resolve());
-        server.closeAllConnections();
-      }),
-  };
+  return { address: listener.address, close: listener.close };
 }
+
+const idleMs = 30_000;
 
 async function respond(
   path: string,

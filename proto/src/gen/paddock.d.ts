@@ -90,10 +90,42 @@ export interface Run {
   readonly reason: string;
   /** The sign of collapse that holds now, with advice; empty: none. */
   readonly alert: string;
+  /** Why it does not go on at this moment. */
+  readonly diagnosis: Diagnosis | null;
   /** What guards did about values that are not finite and about spikes of the loss: the last ones, oldest first, for people. */
   readonly incidents: readonly string[];
 }
 export declare const Run: Generated<Run>;
+
+/** What a run waits for, who is to blame, and what comes next. */
+export interface Diagnosis {
+  /** For people, one sentence. */
+  readonly reason: string;
+  /** Whom it waits for: those who wait for others themselves are left out. */
+  readonly blockers: readonly Blocker[];
+  /** What the coordinator will do, and when, in unix milliseconds; 0: as soon as the wait is over. */
+  readonly nextAction: string;
+  readonly nextActionUnixMs: number;
+  /** Nothing will happen by itself: somebody has to do what next_action says. */
+  readonly needsHelp: boolean;
+}
+export declare const Diagnosis: Generated<Diagnosis>;
+
+export interface Blocker {
+  /** "worker", "redis", "coordinator", "user" */
+  readonly kind: string;
+  /** Name of the worker. */
+  readonly name: string;
+  /** What it owes: "the gradient of step 7", "its file of checkpoint 8", "to come to rest". */
+  readonly owes: string;
+  /** Step and phase of its last progress, and when that was. */
+  readonly step: number;
+  readonly phase: string;
+  readonly lastProgressUnixMs: number;
+  /** End of its lease; 0: none. */
+  readonly deadlineUnixMs: number;
+}
+export declare const Blocker: Generated<Blocker>;
 
 export interface Version {
   readonly major: number;
@@ -159,8 +191,8 @@ export interface Hello {
   readonly threads: number;
   /** host:port of this worker's PeerService. */
   readonly peerAddress: string;
-  /** What it holds from before this stream; absent: nothing. */
-  readonly holding: Holding | null;
+  /** What it holds from before this stream. */
+  readonly holdings: readonly Holding[];
 }
 export declare const Hello: Generated<Hello>;
 
@@ -176,14 +208,16 @@ export interface Holding {
   readonly prepared: boolean;
   /** Index of another worker of that generation whose shards are held too; -1: none. */
   readonly shadow: number;
+  /** Holdings of another run are worth nothing. */
+  readonly runId: string;
 }
 export declare const Holding: Generated<Holding>;
 
 /** Answer to ABORT, and to a Decision about a held step: nothing of `generation` runs here any more, and this is what is held. */
 export interface Held {
   readonly generation: number;
-  /** Absent: nothing. */
-  readonly holding: Holding | null;
+  /** Two when the generation's first step is prepared and not decided: its shards, and those of the generation from which they were made. */
+  readonly holdings: readonly Holding[];
 }
 export declare const Held: Generated<Held>;
 
@@ -200,6 +234,8 @@ export interface Progress {
   readonly step: number;
   /** "load" | "data" | "gather" | "teacher" | "loss" | "student" | "backward" | "reduce" | "update" | "checkpoint" | "evaluate" */
   readonly phase: string;
+  /** Indices of the workers whose tensors it waits for, once that takes a while: their leases are looked at before its own. */
+  readonly waitingOn: readonly number[];
 }
 export declare const Progress: Generated<Progress>;
 
@@ -400,6 +436,10 @@ export interface Assignment {
   readonly live: LiveSource | null;
   /** Index of the worker of this generation whose shards are kept here too (fleet.redundancy = shadow); -1: none. */
   readonly shadow: number;
+  /** Worker w executes the logical ranks [rank_cuts[w], rank_cuts[w + 1]); empty: equally many each. */
+  readonly rankCuts: readonly number[];
+  /** Save start_step before anything else: the checkpoint that was due is missing. */
+  readonly checkpointFirst: boolean;
   /** Data that is left out, ascending (see packages/contract/src/data-windows.ts). */
   readonly leftOut: readonly DataWindow[];
 }

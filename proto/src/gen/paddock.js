@@ -921,6 +921,7 @@ export const paddock = $root.paddock = (() => {
             Run.prototype.waitingFor = "";
             Run.prototype.reason = "";
             Run.prototype.alert = "";
+            Run.prototype.diagnosis = null;
             Run.prototype.incidents = $util.emptyArray;
 
             Run.encode = function (message, writer, _depth) {
@@ -961,9 +962,11 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(114).string(message.reason);
                 if (message.alert != null && $Object.hasOwnProperty.call(message, "alert") && message.alert !== "")
                     writer.uint32(122).string(message.alert);
+                if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
+                    $root.paddock.v1.Diagnosis.encode(message.diagnosis, writer.uint32(130).fork(), _depth + 1).ldelim();
                 if (message.incidents != null && message.incidents.length)
                     for (let i = 0; i < message.incidents.length; ++i)
-                        writer.uint32(130).string(message.incidents[i]);
+                        writer.uint32(138).string(message.incidents[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1134,6 +1137,12 @@ export const paddock = $root.paddock = (() => {
                     case 16: {
                             if (wireType !== 2)
                                 break;
+                            message.diagnosis = $root.paddock.v1.Diagnosis.decode(reader, reader.size(), $undefined, _depth + 1, message.diagnosis);
+                            continue;
+                        }
+                    case 17: {
+                            if (wireType !== 2)
+                                break;
                             if (!(message.incidents && message.incidents.length))
                                 message.incidents = [];
                             message.incidents.push(reader.stringVerify());
@@ -1281,6 +1290,11 @@ export const paddock = $root.paddock = (() => {
                 if (object.alert != null)
                     if (typeof object.alert !== "string" || object.alert.length)
                         message.alert = $String(object.alert);
+                if (object.diagnosis != null) {
+                    if (!$util.isObject(object.diagnosis))
+                        throw $TypeError(".paddock.v1.Run.diagnosis: object expected");
+                    message.diagnosis = $root.paddock.v1.Diagnosis.fromObject(object.diagnosis, _depth + 1);
+                }
                 if (object.incidents) {
                     if (!$Array.isArray(object.incidents))
                         throw $TypeError(".paddock.v1.Run.incidents: array expected");
@@ -1334,6 +1348,7 @@ export const paddock = $root.paddock = (() => {
                     object.waitingFor = "";
                     object.reason = "";
                     object.alert = "";
+                    object.diagnosis = null;
                 }
                 if (message.runId != null && $Object.hasOwnProperty.call(message, "runId"))
                     object.runId = message.runId;
@@ -1388,6 +1403,8 @@ export const paddock = $root.paddock = (() => {
                     object.reason = message.reason;
                 if (message.alert != null && $Object.hasOwnProperty.call(message, "alert"))
                     object.alert = message.alert;
+                if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
+                    object.diagnosis = $root.paddock.v1.Diagnosis.toObject(message.diagnosis, options, _depth + 1);
                 if (message.incidents && message.incidents.length) {
                     object.incidents = $Array(message.incidents.length);
                     for (let j = 0; j < message.incidents.length; ++j)
@@ -1401,6 +1418,498 @@ export const paddock = $root.paddock = (() => {
             };
 
             return Run;
+        })();
+
+        v1.Diagnosis = (function() {
+
+            const Diagnosis = function (properties) {
+                this.blockers = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Diagnosis.prototype.reason = "";
+            Diagnosis.prototype.blockers = $util.emptyArray;
+            Diagnosis.prototype.nextAction = "";
+            Diagnosis.prototype.nextActionUnixMs = 0;
+            Diagnosis.prototype.needsHelp = false;
+
+            Diagnosis.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason") && message.reason !== "")
+                    writer.uint32(10).string(message.reason);
+                if (message.blockers != null && message.blockers.length)
+                    for (let i = 0; i < message.blockers.length; ++i)
+                        $root.paddock.v1.Blocker.encode(message.blockers[i], writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.nextAction != null && $Object.hasOwnProperty.call(message, "nextAction") && message.nextAction !== "")
+                    writer.uint32(26).string(message.nextAction);
+                if (message.nextActionUnixMs != null && $Object.hasOwnProperty.call(message, "nextActionUnixMs") && (typeof message.nextActionUnixMs === "object" ? message.nextActionUnixMs.low || message.nextActionUnixMs.high : message.nextActionUnixMs !== 0))
+                    writer.uint32(32).uint64(message.nextActionUnixMs);
+                if (message.needsHelp != null && $Object.hasOwnProperty.call(message, "needsHelp") && message.needsHelp !== false)
+                    writer.uint32(40).bool(message.needsHelp);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Diagnosis.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Diagnosis();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.reason = value;
+                            else
+                                delete message.reason;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.blockers && message.blockers.length))
+                                message.blockers = [];
+                            message.blockers.push($root.paddock.v1.Blocker.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.nextAction = value;
+                            else
+                                delete message.nextAction;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.nextActionUnixMs = value;
+                            else
+                                delete message.nextActionUnixMs;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.needsHelp = value;
+                            else
+                                delete message.needsHelp;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Diagnosis.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Diagnosis)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Diagnosis: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Diagnosis();
+                if (object.reason != null)
+                    if (typeof object.reason !== "string" || object.reason.length)
+                        message.reason = $String(object.reason);
+                if (object.blockers) {
+                    if (!$Array.isArray(object.blockers))
+                        throw $TypeError(".paddock.v1.Diagnosis.blockers: array expected");
+                    message.blockers = $Array(object.blockers.length);
+                    for (let i = 0; i < object.blockers.length; ++i) {
+                        if (!$util.isObject(object.blockers[i]))
+                            throw $TypeError(".paddock.v1.Diagnosis.blockers: object expected");
+                        message.blockers[i] = $root.paddock.v1.Blocker.fromObject(object.blockers[i], _depth + 1);
+                    }
+                }
+                if (object.nextAction != null)
+                    if (typeof object.nextAction !== "string" || object.nextAction.length)
+                        message.nextAction = $String(object.nextAction);
+                if (object.nextActionUnixMs != null)
+                    if (typeof object.nextActionUnixMs === "object" ? object.nextActionUnixMs.low || object.nextActionUnixMs.high : $Number(object.nextActionUnixMs) !== 0)
+                        if ($util.Long)
+                            message.nextActionUnixMs = $util.Long.fromValue(object.nextActionUnixMs, true);
+                        else if (typeof object.nextActionUnixMs === "string")
+                            message.nextActionUnixMs = $parseInt(object.nextActionUnixMs, 10);
+                        else if (typeof object.nextActionUnixMs === "number")
+                            message.nextActionUnixMs = object.nextActionUnixMs;
+                        else if (typeof object.nextActionUnixMs === "object")
+                            message.nextActionUnixMs = new $util.LongBits(object.nextActionUnixMs.low >>> 0, object.nextActionUnixMs.high >>> 0).toNumber(true);
+                if (object.needsHelp != null)
+                    if (object.needsHelp)
+                        message.needsHelp = $Boolean(object.needsHelp);
+                return message;
+            };
+
+            Diagnosis.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.blockers = [];
+                if (options.defaults) {
+                    object.reason = "";
+                    object.nextAction = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.nextActionUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.nextActionUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.needsHelp = false;
+                }
+                if (message.reason != null && $Object.hasOwnProperty.call(message, "reason"))
+                    object.reason = message.reason;
+                if (message.blockers && message.blockers.length) {
+                    object.blockers = $Array(message.blockers.length);
+                    for (let j = 0; j < message.blockers.length; ++j)
+                        object.blockers[j] = $root.paddock.v1.Blocker.toObject(message.blockers[j], options, _depth + 1);
+                }
+                if (message.nextAction != null && $Object.hasOwnProperty.call(message, "nextAction"))
+                    object.nextAction = message.nextAction;
+                if (message.nextActionUnixMs != null && $Object.hasOwnProperty.call(message, "nextActionUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.nextActionUnixMs = typeof message.nextActionUnixMs === "number" ? $BigInt(message.nextActionUnixMs) : $util.Long.fromBits(message.nextActionUnixMs.low >>> 0, message.nextActionUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.nextActionUnixMs === "number")
+                        object.nextActionUnixMs = options.longs === $String ? $String(message.nextActionUnixMs) : message.nextActionUnixMs;
+                    else
+                        object.nextActionUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.nextActionUnixMs) : options.longs === $Number ? new $util.LongBits(message.nextActionUnixMs.low >>> 0, message.nextActionUnixMs.high >>> 0).toNumber(true) : message.nextActionUnixMs;
+                if (message.needsHelp != null && $Object.hasOwnProperty.call(message, "needsHelp"))
+                    object.needsHelp = message.needsHelp;
+                return object;
+            };
+
+            Diagnosis.prototype.toJSON = function() {
+                return Diagnosis.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Diagnosis;
+        })();
+
+        v1.Blocker = (function() {
+
+            const Blocker = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Blocker.prototype.kind = "";
+            Blocker.prototype.name = "";
+            Blocker.prototype.owes = "";
+            Blocker.prototype.step = 0;
+            Blocker.prototype.phase = "";
+            Blocker.prototype.lastProgressUnixMs = 0;
+            Blocker.prototype.deadlineUnixMs = 0;
+
+            Blocker.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind") && message.kind !== "")
+                    writer.uint32(10).string(message.kind);
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name") && message.name !== "")
+                    writer.uint32(18).string(message.name);
+                if (message.owes != null && $Object.hasOwnProperty.call(message, "owes") && message.owes !== "")
+                    writer.uint32(26).string(message.owes);
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step") && (typeof message.step === "object" ? message.step.low || message.step.high : message.step !== 0))
+                    writer.uint32(32).uint64(message.step);
+                if (message.phase != null && $Object.hasOwnProperty.call(message, "phase") && message.phase !== "")
+                    writer.uint32(42).string(message.phase);
+                if (message.lastProgressUnixMs != null && $Object.hasOwnProperty.call(message, "lastProgressUnixMs") && (typeof message.lastProgressUnixMs === "object" ? message.lastProgressUnixMs.low || message.lastProgressUnixMs.high : message.lastProgressUnixMs !== 0))
+                    writer.uint32(48).uint64(message.lastProgressUnixMs);
+                if (message.deadlineUnixMs != null && $Object.hasOwnProperty.call(message, "deadlineUnixMs") && (typeof message.deadlineUnixMs === "object" ? message.deadlineUnixMs.low || message.deadlineUnixMs.high : message.deadlineUnixMs !== 0))
+                    writer.uint32(56).uint64(message.deadlineUnixMs);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Blocker.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Blocker();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.kind = value;
+                            else
+                                delete message.kind;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.name = value;
+                            else
+                                delete message.name;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.owes = value;
+                            else
+                                delete message.owes;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.step = value;
+                            else
+                                delete message.step;
+                            continue;
+                        }
+                    case 5: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.phase = value;
+                            else
+                                delete message.phase;
+                            continue;
+                        }
+                    case 6: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.lastProgressUnixMs = value;
+                            else
+                                delete message.lastProgressUnixMs;
+                            continue;
+                        }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.deadlineUnixMs = value;
+                            else
+                                delete message.deadlineUnixMs;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Blocker.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Blocker)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Blocker: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Blocker();
+                if (object.kind != null)
+                    if (typeof object.kind !== "string" || object.kind.length)
+                        message.kind = $String(object.kind);
+                if (object.name != null)
+                    if (typeof object.name !== "string" || object.name.length)
+                        message.name = $String(object.name);
+                if (object.owes != null)
+                    if (typeof object.owes !== "string" || object.owes.length)
+                        message.owes = $String(object.owes);
+                if (object.step != null)
+                    if (typeof object.step === "object" ? object.step.low || object.step.high : $Number(object.step) !== 0)
+                        if ($util.Long)
+                            message.step = $util.Long.fromValue(object.step, true);
+                        else if (typeof object.step === "string")
+                            message.step = $parseInt(object.step, 10);
+                        else if (typeof object.step === "number")
+                            message.step = object.step;
+                        else if (typeof object.step === "object")
+                            message.step = new $util.LongBits(object.step.low >>> 0, object.step.high >>> 0).toNumber(true);
+                if (object.phase != null)
+                    if (typeof object.phase !== "string" || object.phase.length)
+                        message.phase = $String(object.phase);
+                if (object.lastProgressUnixMs != null)
+                    if (typeof object.lastProgressUnixMs === "object" ? object.lastProgressUnixMs.low || object.lastProgressUnixMs.high : $Number(object.lastProgressUnixMs) !== 0)
+                        if ($util.Long)
+                            message.lastProgressUnixMs = $util.Long.fromValue(object.lastProgressUnixMs, true);
+                        else if (typeof object.lastProgressUnixMs === "string")
+                            message.lastProgressUnixMs = $parseInt(object.lastProgressUnixMs, 10);
+                        else if (typeof object.lastProgressUnixMs === "number")
+                            message.lastProgressUnixMs = object.lastProgressUnixMs;
+                        else if (typeof object.lastProgressUnixMs === "object")
+                            message.lastProgressUnixMs = new $util.LongBits(object.lastProgressUnixMs.low >>> 0, object.lastProgressUnixMs.high >>> 0).toNumber(true);
+                if (object.deadlineUnixMs != null)
+                    if (typeof object.deadlineUnixMs === "object" ? object.deadlineUnixMs.low || object.deadlineUnixMs.high : $Number(object.deadlineUnixMs) !== 0)
+                        if ($util.Long)
+                            message.deadlineUnixMs = $util.Long.fromValue(object.deadlineUnixMs, true);
+                        else if (typeof object.deadlineUnixMs === "string")
+                            message.deadlineUnixMs = $parseInt(object.deadlineUnixMs, 10);
+                        else if (typeof object.deadlineUnixMs === "number")
+                            message.deadlineUnixMs = object.deadlineUnixMs;
+                        else if (typeof object.deadlineUnixMs === "object")
+                            message.deadlineUnixMs = new $util.LongBits(object.deadlineUnixMs.low >>> 0, object.deadlineUnixMs.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            Blocker.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    object.kind = "";
+                    object.name = "";
+                    object.owes = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.step = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.phase = "";
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.lastProgressUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.lastProgressUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.deadlineUnixMs = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.deadlineUnixMs = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.kind != null && $Object.hasOwnProperty.call(message, "kind"))
+                    object.kind = message.kind;
+                if (message.name != null && $Object.hasOwnProperty.call(message, "name"))
+                    object.name = message.name;
+                if (message.owes != null && $Object.hasOwnProperty.call(message, "owes"))
+                    object.owes = message.owes;
+                if (message.step != null && $Object.hasOwnProperty.call(message, "step"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.step = typeof message.step === "number" ? $BigInt(message.step) : $util.Long.fromBits(message.step.low >>> 0, message.step.high >>> 0, true).toBigInt();
+                    else if (typeof message.step === "number")
+                        object.step = options.longs === $String ? $String(message.step) : message.step;
+                    else
+                        object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
+                if (message.phase != null && $Object.hasOwnProperty.call(message, "phase"))
+                    object.phase = message.phase;
+                if (message.lastProgressUnixMs != null && $Object.hasOwnProperty.call(message, "lastProgressUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.lastProgressUnixMs = typeof message.lastProgressUnixMs === "number" ? $BigInt(message.lastProgressUnixMs) : $util.Long.fromBits(message.lastProgressUnixMs.low >>> 0, message.lastProgressUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.lastProgressUnixMs === "number")
+                        object.lastProgressUnixMs = options.longs === $String ? $String(message.lastProgressUnixMs) : message.lastProgressUnixMs;
+                    else
+                        object.lastProgressUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.lastProgressUnixMs) : options.longs === $Number ? new $util.LongBits(message.lastProgressUnixMs.low >>> 0, message.lastProgressUnixMs.high >>> 0).toNumber(true) : message.lastProgressUnixMs;
+                if (message.deadlineUnixMs != null && $Object.hasOwnProperty.call(message, "deadlineUnixMs"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.deadlineUnixMs = typeof message.deadlineUnixMs === "number" ? $BigInt(message.deadlineUnixMs) : $util.Long.fromBits(message.deadlineUnixMs.low >>> 0, message.deadlineUnixMs.high >>> 0, true).toBigInt();
+                    else if (typeof message.deadlineUnixMs === "number")
+                        object.deadlineUnixMs = options.longs === $String ? $String(message.deadlineUnixMs) : message.deadlineUnixMs;
+                    else
+                        object.deadlineUnixMs = options.longs === $String ? $util.Long.prototype.toString.call(message.deadlineUnixMs) : options.longs === $Number ? new $util.LongBits(message.deadlineUnixMs.low >>> 0, message.deadlineUnixMs.high >>> 0).toNumber(true) : message.deadlineUnixMs;
+                return object;
+            };
+
+            Blocker.prototype.toJSON = function() {
+                return Blocker.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Blocker;
         })();
 
         v1.Version = (function() {
@@ -1847,6 +2356,7 @@ export const paddock = $root.paddock = (() => {
         v1.Hello = (function() {
 
             const Hello = function (properties) {
+                this.holdings = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -1861,7 +2371,7 @@ export const paddock = $root.paddock = (() => {
             Hello.prototype.device = "";
             Hello.prototype.threads = 0;
             Hello.prototype.peerAddress = "";
-            Hello.prototype.holding = null;
+            Hello.prototype.holdings = $util.emptyArray;
 
             Hello.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -1886,8 +2396,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(56).uint32(message.threads);
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress") && message.peerAddress !== "")
                     writer.uint32(66).string(message.peerAddress);
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(74).fork(), _depth + 1).ldelim();
+                if (message.holdings != null && message.holdings.length)
+                    for (let i = 0; i < message.holdings.length; ++i)
+                        $root.paddock.v1.Holding.encode(message.holdings[i], writer.uint32(74).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1993,7 +2504,9 @@ export const paddock = $root.paddock = (() => {
                     case 9: {
                             if (wireType !== 2)
                                 break;
-                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            if (!(message.holdings && message.holdings.length))
+                                message.holdings = [];
+                            message.holdings.push($root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -2049,10 +2562,15 @@ export const paddock = $root.paddock = (() => {
                 if (object.peerAddress != null)
                     if (typeof object.peerAddress !== "string" || object.peerAddress.length)
                         message.peerAddress = $String(object.peerAddress);
-                if (object.holding != null) {
-                    if (!$util.isObject(object.holding))
-                        throw $TypeError(".paddock.v1.Hello.holding: object expected");
-                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                if (object.holdings) {
+                    if (!$Array.isArray(object.holdings))
+                        throw $TypeError(".paddock.v1.Hello.holdings: array expected");
+                    message.holdings = $Array(object.holdings.length);
+                    for (let i = 0; i < object.holdings.length; ++i) {
+                        if (!$util.isObject(object.holdings[i]))
+                            throw $TypeError(".paddock.v1.Hello.holdings: object expected");
+                        message.holdings[i] = $root.paddock.v1.Holding.fromObject(object.holdings[i], _depth + 1);
+                    }
                 }
                 return message;
             };
@@ -2065,6 +2583,8 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
+                if (options.arrays || options.defaults)
+                    object.holdings = [];
                 if (options.defaults) {
                     object.version = null;
                     object.workerName = "";
@@ -2074,7 +2594,6 @@ export const paddock = $root.paddock = (() => {
                     object.device = "";
                     object.threads = 0;
                     object.peerAddress = "";
-                    object.holding = null;
                 }
                 if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
                     object.version = $root.paddock.v1.Version.toObject(message.version, options, _depth + 1);
@@ -2092,8 +2611,11 @@ export const paddock = $root.paddock = (() => {
                     object.threads = message.threads;
                 if (message.peerAddress != null && $Object.hasOwnProperty.call(message, "peerAddress"))
                     object.peerAddress = message.peerAddress;
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
+                if (message.holdings && message.holdings.length) {
+                    object.holdings = $Array(message.holdings.length);
+                    for (let j = 0; j < message.holdings.length; ++j)
+                        object.holdings[j] = $root.paddock.v1.Holding.toObject(message.holdings[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -2119,6 +2641,7 @@ export const paddock = $root.paddock = (() => {
             Holding.prototype.step = 0;
             Holding.prototype.prepared = false;
             Holding.prototype.shadow = 0;
+            Holding.prototype.runId = "";
 
             Holding.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2139,6 +2662,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(40).bool(message.prepared);
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
                     writer.uint32(48).int32(message.shadow);
+                if (message.runId != null && $Object.hasOwnProperty.call(message, "runId") && message.runId !== "")
+                    writer.uint32(58).string(message.runId);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2226,6 +2751,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.shadow;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.runId = value;
+                            else
+                                delete message.runId;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2285,6 +2819,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.shadow != null)
                     if ($Number(object.shadow) !== 0)
                         message.shadow = object.shadow | 0;
+                if (object.runId != null)
+                    if (typeof object.runId !== "string" || object.runId.length)
+                        message.runId = $String(object.runId);
                 return message;
             };
 
@@ -2311,6 +2848,7 @@ export const paddock = $root.paddock = (() => {
                         object.step = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.prepared = false;
                     object.shadow = 0;
+                    object.runId = "";
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -2334,6 +2872,8 @@ export const paddock = $root.paddock = (() => {
                     object.prepared = message.prepared;
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
                     object.shadow = message.shadow;
+                if (message.runId != null && $Object.hasOwnProperty.call(message, "runId"))
+                    object.runId = message.runId;
                 return object;
             };
 
@@ -2347,6 +2887,7 @@ export const paddock = $root.paddock = (() => {
         v1.Held = (function() {
 
             const Held = function (properties) {
+                this.holdings = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2354,7 +2895,7 @@ export const paddock = $root.paddock = (() => {
             };
 
             Held.prototype.generation = 0;
-            Held.prototype.holding = null;
+            Held.prototype.holdings = $util.emptyArray;
 
             Held.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2365,8 +2906,9 @@ export const paddock = $root.paddock = (() => {
                     throw $Error("max depth exceeded");
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation") && (typeof message.generation === "object" ? message.generation.low || message.generation.high : message.generation !== 0))
                     writer.uint32(8).uint64(message.generation);
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    $root.paddock.v1.Holding.encode(message.holding, writer.uint32(18).fork(), _depth + 1).ldelim();
+                if (message.holdings != null && message.holdings.length)
+                    for (let i = 0; i < message.holdings.length; ++i)
+                        $root.paddock.v1.Holding.encode(message.holdings[i], writer.uint32(18).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2412,7 +2954,9 @@ export const paddock = $root.paddock = (() => {
                     case 2: {
                             if (wireType !== 2)
                                 break;
-                            message.holding = $root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1, message.holding);
+                            if (!(message.holdings && message.holdings.length))
+                                message.holdings = [];
+                            message.holdings.push($root.paddock.v1.Holding.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     }
@@ -2452,10 +2996,15 @@ export const paddock = $root.paddock = (() => {
                             message.generation = object.generation;
                         else if (typeof object.generation === "object")
                             message.generation = new $util.LongBits(object.generation.low >>> 0, object.generation.high >>> 0).toNumber(true);
-                if (object.holding != null) {
-                    if (!$util.isObject(object.holding))
-                        throw $TypeError(".paddock.v1.Held.holding: object expected");
-                    message.holding = $root.paddock.v1.Holding.fromObject(object.holding, _depth + 1);
+                if (object.holdings) {
+                    if (!$Array.isArray(object.holdings))
+                        throw $TypeError(".paddock.v1.Held.holdings: array expected");
+                    message.holdings = $Array(object.holdings.length);
+                    for (let i = 0; i < object.holdings.length; ++i) {
+                        if (!$util.isObject(object.holdings[i]))
+                            throw $TypeError(".paddock.v1.Held.holdings: object expected");
+                        message.holdings[i] = $root.paddock.v1.Holding.fromObject(object.holdings[i], _depth + 1);
+                    }
                 }
                 return message;
             };
@@ -2468,14 +3017,14 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.defaults) {
+                if (options.arrays || options.defaults)
+                    object.holdings = [];
+                if (options.defaults)
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
                         object.generation = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
                     } else
                         object.generation = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
-                    object.holding = null;
-                }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
                         object.generation = typeof message.generation === "number" ? $BigInt(message.generation) : $util.Long.fromBits(message.generation.low >>> 0, message.generation.high >>> 0, true).toBigInt();
@@ -2483,8 +3032,11 @@ export const paddock = $root.paddock = (() => {
                         object.generation = options.longs === $String ? $String(message.generation) : message.generation;
                     else
                         object.generation = options.longs === $String ? $util.Long.prototype.toString.call(message.generation) : options.longs === $Number ? new $util.LongBits(message.generation.low >>> 0, message.generation.high >>> 0).toNumber(true) : message.generation;
-                if (message.holding != null && $Object.hasOwnProperty.call(message, "holding"))
-                    object.holding = $root.paddock.v1.Holding.toObject(message.holding, options, _depth + 1);
+                if (message.holdings && message.holdings.length) {
+                    object.holdings = $Array(message.holdings.length);
+                    for (let j = 0; j < message.holdings.length; ++j)
+                        object.holdings[j] = $root.paddock.v1.Holding.toObject(message.holdings[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -2615,6 +3167,7 @@ export const paddock = $root.paddock = (() => {
         v1.Progress = (function() {
 
             const Progress = function (properties) {
+                this.waitingOn = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -2624,6 +3177,7 @@ export const paddock = $root.paddock = (() => {
             Progress.prototype.generation = 0;
             Progress.prototype.step = 0;
             Progress.prototype.phase = "";
+            Progress.prototype.waitingOn = $util.emptyArray;
 
             Progress.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -2638,6 +3192,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(16).uint64(message.step);
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase") && message.phase !== "")
                     writer.uint32(26).string(message.phase);
+                if (message.waitingOn != null && message.waitingOn.length)
+                    writer.uint32(34).uint32s(message.waitingOn);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -2698,6 +3254,20 @@ export const paddock = $root.paddock = (() => {
                                 delete message.phase;
                             continue;
                         }
+                    case 4: {
+                            if (wireType === 2) {
+                                if (!(message.waitingOn && message.waitingOn.length))
+                                    message.waitingOn = [];
+                                reader.uint32s(message.waitingOn);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.waitingOn && message.waitingOn.length))
+                                message.waitingOn = [];
+                            message.waitingOn.push(reader.uint32());
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -2748,6 +3318,13 @@ export const paddock = $root.paddock = (() => {
                 if (object.phase != null)
                     if (typeof object.phase !== "string" || object.phase.length)
                         message.phase = $String(object.phase);
+                if (object.waitingOn) {
+                    if (!$Array.isArray(object.waitingOn))
+                        throw $TypeError(".paddock.v1.Progress.waitingOn: array expected");
+                    message.waitingOn = $Array(object.waitingOn.length);
+                    for (let i = 0; i < object.waitingOn.length; ++i)
+                        message.waitingOn[i] = object.waitingOn[i] >>> 0;
+                }
                 return message;
             };
 
@@ -2759,6 +3336,8 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
+                if (options.arrays || options.defaults)
+                    object.waitingOn = [];
                 if (options.defaults) {
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -2788,6 +3367,11 @@ export const paddock = $root.paddock = (() => {
                         object.step = options.longs === $String ? $util.Long.prototype.toString.call(message.step) : options.longs === $Number ? new $util.LongBits(message.step.low >>> 0, message.step.high >>> 0).toNumber(true) : message.step;
                 if (message.phase != null && $Object.hasOwnProperty.call(message, "phase"))
                     object.phase = message.phase;
+                if (message.waitingOn && message.waitingOn.length) {
+                    object.waitingOn = $Array(message.waitingOn.length);
+                    for (let j = 0; j < message.waitingOn.length; ++j)
+                        object.waitingOn[j] = message.waitingOn[j];
+                }
                 return object;
             };
 
@@ -5983,6 +6567,7 @@ export const paddock = $root.paddock = (() => {
 
             const Assignment = function (properties) {
                 this.peers = [];
+                this.rankCuts = [];
                 this.leftOut = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
@@ -6003,6 +6588,8 @@ export const paddock = $root.paddock = (() => {
             Assignment.prototype.manifestSha256 = "";
             Assignment.prototype.live = null;
             Assignment.prototype.shadow = 0;
+            Assignment.prototype.rankCuts = $util.emptyArray;
+            Assignment.prototype.checkpointFirst = false;
             Assignment.prototype.leftOut = $util.emptyArray;
 
             Assignment.encode = function (message, writer, _depth) {
@@ -6039,9 +6626,13 @@ export const paddock = $root.paddock = (() => {
                     $root.paddock.v1.LiveSource.encode(message.live, writer.uint32(98).fork(), _depth + 1).ldelim();
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow") && message.shadow !== 0)
                     writer.uint32(104).int32(message.shadow);
+                if (message.rankCuts != null && message.rankCuts.length)
+                    writer.uint32(114).uint32s(message.rankCuts);
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst") && message.checkpointFirst !== false)
+                    writer.uint32(120).bool(message.checkpointFirst);
                 if (message.leftOut != null && message.leftOut.length)
                     for (let i = 0; i < message.leftOut.length; ++i)
-                        $root.paddock.v1.DataWindow.encode(message.leftOut[i], writer.uint32(114).fork(), _depth + 1).ldelim();
+                        $root.paddock.v1.DataWindow.encode(message.leftOut[i], writer.uint32(130).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6189,6 +6780,29 @@ export const paddock = $root.paddock = (() => {
                             continue;
                         }
                     case 14: {
+                            if (wireType === 2) {
+                                if (!(message.rankCuts && message.rankCuts.length))
+                                    message.rankCuts = [];
+                                reader.uint32s(message.rankCuts);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.rankCuts && message.rankCuts.length))
+                                message.rankCuts = [];
+                            message.rankCuts.push(reader.uint32());
+                            continue;
+                        }
+                    case 15: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.bool())
+                                message.checkpointFirst = value;
+                            else
+                                delete message.checkpointFirst;
+                            continue;
+                        }
+                    case 16: {
                             if (wireType !== 2)
                                 break;
                             if (!(message.leftOut && message.leftOut.length))
@@ -6285,6 +6899,16 @@ export const paddock = $root.paddock = (() => {
                 if (object.shadow != null)
                     if ($Number(object.shadow) !== 0)
                         message.shadow = object.shadow | 0;
+                if (object.rankCuts) {
+                    if (!$Array.isArray(object.rankCuts))
+                        throw $TypeError(".paddock.v1.Assignment.rankCuts: array expected");
+                    message.rankCuts = $Array(object.rankCuts.length);
+                    for (let i = 0; i < object.rankCuts.length; ++i)
+                        message.rankCuts[i] = object.rankCuts[i] >>> 0;
+                }
+                if (object.checkpointFirst != null)
+                    if (object.checkpointFirst)
+                        message.checkpointFirst = $Boolean(object.checkpointFirst);
                 if (object.leftOut) {
                     if (!$Array.isArray(object.leftOut))
                         throw $TypeError(".paddock.v1.Assignment.leftOut: array expected");
@@ -6308,6 +6932,7 @@ export const paddock = $root.paddock = (() => {
                 let object = {};
                 if (options.arrays || options.defaults) {
                     object.peers = [];
+                    object.rankCuts = [];
                     object.leftOut = [];
                 }
                 if (options.defaults) {
@@ -6331,6 +6956,7 @@ export const paddock = $root.paddock = (() => {
                     object.manifestSha256 = "";
                     object.live = null;
                     object.shadow = 0;
+                    object.checkpointFirst = false;
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -6371,6 +6997,13 @@ export const paddock = $root.paddock = (() => {
                     object.live = $root.paddock.v1.LiveSource.toObject(message.live, options, _depth + 1);
                 if (message.shadow != null && $Object.hasOwnProperty.call(message, "shadow"))
                     object.shadow = message.shadow;
+                if (message.rankCuts && message.rankCuts.length) {
+                    object.rankCuts = $Array(message.rankCuts.length);
+                    for (let j = 0; j < message.rankCuts.length; ++j)
+                        object.rankCuts[j] = message.rankCuts[j];
+                }
+                if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst"))
+                    object.checkpointFirst = message.checkpointFirst;
                 if (message.leftOut && message.leftOut.length) {
                     object.leftOut = $Array(message.leftOut.length);
                     for (let j = 0; j < message.leftOut.length; ++j)
@@ -7648,4 +8281,4 @@ export {
   $root as default
 };
 
-export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, Offender, DataWindow, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;
+export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Diagnosis, Blocker, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, Offender, DataWindow, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;

@@ -1,4 +1,6 @@
 /** Composition root of `paddock`: the only file that reads the process's arguments and environment. */
+
+import { hideSecret } from "@paddock/service-kit";
 import type { Io } from "./io.js";
 import { runCli } from "./program.js";
 
@@ -10,6 +12,12 @@ const io: Io = {
   environment: process.env,
   cwd: process.cwd(),
 };
+
+// A password among the arguments: better in --redis-file, but at least not in the list of processes from here on.
+const shown = process.argv
+  .slice(2)
+  .map((word) => (/:\/\/.*@/.test(word) ? hideSecret(word) : word));
+if (shown.join() !== process.argv.slice(2).join()) process.title = `paddock ${shown.join(" ")}`;
 
 // A reader that went away (`paddock ... | head`) is no failure of the run.
 process.stdout.on("error", () => undefined);

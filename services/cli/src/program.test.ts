@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -42,6 +42,8 @@ test("help and the list of commands are no failure", async () => {
     "doctor",
     "export",
     "import",
+    "certs",
+    "token",
   ]) {
     expect(out).toContain(`  ${command} `);
   }
@@ -146,6 +148,51 @@ test("a dataset that is not there is exit code 3, before anything is started or 
   expect(code).toBe(3);
   expect(err).toContain(join(dir, "nowhere"));
   expect(await paddock("status", "run")).toMatchObject({ code: 2 });
+});
+
+test("certificates and tokens are made once, for our eyes only, and never over others", async () => {
+  expect(await paddock("certs", "init", "--host", "gpu.lab")).toMatchObject({ code: 0 });
+  expect(await paddock("certs", "init")).toMatchObject({
+    code: 2,
+    err: expect.stringContaining("certs issue"),
+  });
+  expect(await paddock("certs", "init", "--keep")).toMatchObject({ code: 0 });
+  for (const name of ["ca", "coordinator", "worker", "client"]) {
+    expect((await stat(join(dir, "tls", `${name}.key`))).mode & 0o777).toBe(0o600);
+  }
+  const before = await readFile(join(dir, "tls", "worker.crt"), "utf8");
+  const issue = ["certs", "issue", "worker", "--name", "gpu-1", "--days", "3", "--out", "gpu-1"];
+  expect(await paddock(...issue)).toMatchObject({ code: 0 });
+  expect(await readFile(join(dir, "tls", "worker.crt"), "utf8")).toBe(before);
+  expect((await readdir(join(dir, "gpu-1"))).sort()).toEqual([
+    "ca.crt",
+    "worker.crt",
+    "worker.key",
+  ]);
+  const shown = JSON.parse((await paddock("certs", "show", "--dir", "gpu-1", "--json")).out);
+  expect(shown).toMatchObject([
+    { file: "ca.crt", role: "authority", problem: null },
+    { file: "worker.crt", role: "worker", name: "gpu-1", problem: null },
+  ]);
+  const days = (Date.parse(shown[1].validTo) - Date.now()) / 86_400_000;
+  expect(days).toBeGreaterThan(2.9);
+  expect(days).toBeLessThanOrEqual(3);
+  for (const argv of [
+    ["certs", "issue", "root"],
+    ["certs", "issue", "worker", "--days", "0"],
+    ["certs", "issue", "worker", "--dir", "nowhere"],
+    ["certs", "init", "--dir", "x", "--host", "a b"],
+    ["certs", "show", "--dir", "nowhere"],
+    ["token", "create", "--expires", "soon"],
+  ]) {
+    expect(await paddock(...argv)).toMatchObject({ code: 2 });
+  }
+
+  const token = await paddock("token", "create", "--expires", "2h");
+  expect(token).toMatchObject({ code: 0, out: expect.stringMatching(/^pdk\.\w+\.[\w-]{43}\n$/) });
+  expect(await paddock("token", "create", "--out", "t")).toMatchObject({ code: 0 });
+  expect((await stat(join(dir, "t"))).mode & 0o777).toBe(0o600);
+  expect(await paddock("token", "create", "--out", "t")).toMatchObject({ code: 2 });
 });
 
 test("the doctor names each failure with its remedy, as text and as JSON", async () => {

@@ -1,6 +1,7 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
 import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
+import { listCommand, pruneCommand, verifyCommand } from "./commands/checkpoint.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
@@ -8,9 +9,17 @@ import { importCommand } from "./commands/import.js";
 import { recipeCommand } from "./commands/recipe.js";
 import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
+import { steerCommand } from "./commands/steer.js";
 import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
+import { whyCommand } from "./commands/why.js";
 import { workerCommand } from "./commands/worker.js";
 import type { Io } from "./io.js";
+import {
+  addSecurityCommands,
+  withRedisFlags,
+  withSecurityFlags,
+  withTlsFlag,
+} from "./security/commands.js";
 
 /** The exit code of `paddock <argv>`: 0 done, 2 wrong use or spec, 3 environment, 4 run failed, 130 interrupted after a drain. */
 export async function runCli(argv: readonly string[], io: Io): Promise<number> {
@@ -40,6 +49,31 @@ Examples:
   paddock train deploy/runs/fashion-mnist.yaml --workers 2 optimizer.clipNorm=1
   paddock train deploy/runs/four-stages.yaml
   paddock train --config vitl16_short.yaml --data images/train student.arch=vit_small train.batch_size_per_gpu=8`;
+
+const checkpointExamples = `
+Examples:
+  paddock checkpoint list
+  paddock checkpoint verify runs/vit-small --step 500
+  paddock checkpoint prune runs/vit-small --keep 2`;
+
+const whyExamples = `
+Exit code 4: nothing will happen unless somebody does what "next" says.
+
+Examples:
+  paddock why
+  paddock why runs/vit-small --json
+  paddock why --coordinator 10.0.0.5:7070`;
+
+const scaleExamples = `
+Examples:
+  paddock scale 8
+  paddock scale 4 runs/vit-small --json
+  paddock scale 4 --coordinator 10.0.0.5:7070`;
+
+const coordinatorExamples = `
+Examples:
+  paddock coordinator run.yaml --host 0.0.0.0 --port 7070 --tls-dir tls --redis-file redis.url
+  paddock coordinator run.yaml --host 10.0.0.5 --port 7070 --insecure-bind --join-token-file join.token`;
 
 const recipeExamples = `
 Examples:
@@ -89,7 +123,12 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
     .option("--config <file>", "a training config of DINOv2 or DINOv3 instead of a run spec")
     .option("--verbose", "with --config: print the whole effective recipe")
-    .option("--host <address>", "address to listen on", "127.0.0.1")
+    .option(
+      "--host <address>",
+      "address to listen on; others than loopback need --tls-dir",
+      "127.0.0.1",
+    )
+    .addHelpText("after", coordinatorExamples)
     .option("--resume", "continue the run in --run-dir")
     .action(async (spec, overrides, flags) =>
       done(await coordinatorCommand({ spec, overrides, ...flags }, io)),
@@ -109,11 +148,53 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--workers <W>", "worker processes: any number up to logicalRanks", positive)
     .action(async (runDir, flags) => done(await resumeCommand({ runDir, ...flags }, io)));
 
-  add("status", "where a run stands")
+  withTlsFlag(add("status", "where a run stands"))
     .argument("[run-dir]", "default: the newest in runs/")
     .option("--coordinator <host:port>", "ask this coordinator instead")
     .option("--json", "as one JSON object")
     .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
+
+  withTarget(add("why", "why a run does not go on: whom it waits for, until when, what comes next"))
+    .argument("[run-dir]", "default: the newest in runs/")
+    .addHelpText("after", whyExamples)
+    .action(async (runDir, flags) => done(await whyCommand({ runDir, ...flags }, io)));
+  withTarget(add("scale", "another number of workers, from the next step on"))
+    .argument("<workers>", "from 1 to the logical ranks", positive)
+    .argument("[run-dir]", "default: the newest in runs/")
+    .addHelpText("after", scaleExamples)
+    .action(async (workers, runDir, flags) =>
+      done(await steerCommand({ kind: "scale", workers }, { runDir, ...flags }, io)),
+    );
+  for (const [kind, description] of [
+    ["pause", "commit nothing until unpause; the workers keep their state"],
+    ["unpause", "go on after a pause"],
+    ["cancel", "finish the step in progress, write a checkpoint, end"],
+  ] as const) {
+    withTarget(add(kind, description))
+      .argument("[run-dir]", "default: the newest in runs/")
+      .action(async (runDir, flags) =>
+        done(await steerCommand({ kind }, { runDir, ...flags }, io)),
+      );
+  }
+
+  const checkpoint = add("checkpoint", "the checkpoints of a run").addHelpText(
+    "after",
+    checkpointExamples,
+  );
+  for (const [name, description, command] of [
+    ["list", "those that are complete, newest first", listCommand],
+    ["verify", "read every byte; exit code 4 if one is wrong", verifyCommand],
+    ["prune", "delete all but the newest, when the run is not going", pruneCommand],
+  ] as const) {
+    checkpoint
+      .command(name)
+      .description(description)
+      .argument("[run-dir]", "default: the newest in runs/")
+      .option("--step <N>", "verify: only that of so many steps", natural)
+      .option("--keep <N>", "prune: how many stay (default: 1)", positive)
+      .option("--json", "as JSON")
+      .action(async (runDir, flags) => done(await command({ runDir, ...flags }, io)));
+  }
 
   add("eval", "measure a trained model")
     .command("knn")
@@ -145,13 +226,16 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .action(async (file, flags) => done(await importCommand({ file, ...flags }, io)));
 
-  add(
-    "doctor",
-    "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
+  addSecurityCommands(program, io, done);
+
+  withRedisFlags(
+    add(
+      "doctor",
+      "check Node, engine, Redis, disk, dataset and ports, with a remedy for each failure",
+    ),
   )
     .option("--run-dir <dir>", "where runs will be written", "runs")
     .option("--data <dir>", "folder of the training images")
-    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
     .option("--port <P>", "port of the coordinator to try", port, 0)
     .option("--json", "as one JSON object")
     .action(async (flags) => done(await doctorCommand(flags, io)));
@@ -190,11 +274,17 @@ function withOfficialFlags(command: Command): Command {
     .option("--allow-unknown", "official configs: ignore keys that no official config has");
 }
 
+/** How a command finds the run that it speaks to. */
+function withTarget(command: Command): Command {
+  return withTlsFlag(command)
+    .option("--coordinator <host:port>", "speak to this coordinator instead")
+    .option("--json", "as one JSON object");
+}
+
 /** Flags of every command that runs a coordinator. */
 function withRunFlags(command: Command, named = true): Command {
   if (named) command.option("--run-dir <dir>", "run directory (default: runs/<name>-<time>)");
-  return command
-    .option("--redis <url>", "Redis to use (default: REDIS_URL, else one is started)")
+  return withSecurityFlags(withRedisFlags(command))
     .option("--port <P>", "port of the coordinator, 0 for any", port, 0)
     .option("--metrics-port <P>", "port of its /metrics, 0 for any", port, 0)
     .option("--json", "one JSON object per committed step and event on stdout");

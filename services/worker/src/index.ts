@@ -1,12 +1,15 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
 
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
+export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/verify.js";
 export { writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
-export { createRedisExchange, redisMemoryBound } from "./exchange/redis-exchange.js";
+export { createRedisExchange } from "./exchange/redis-exchange.js";
+export { redisMemoryBound } from "./exchange/redis-memory.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";
 export { runWorker, type WorkerEnd, type WorkerOptions } from "./session/run-worker.js";
+export type { WorkerSecurity } from "./session/security.js";
 export { type ConvertOptions, convertWeights } from "./weights/convert-weights.js";
 export { describeWeights, type WeightsDescription } from "./weights/describe-weights.js";
 export { type ExportOptions, type ExportResult, exportWeights } from "./weights/export-weights.js";

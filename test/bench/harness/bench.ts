@@ -18,6 +18,8 @@ export interface BenchContext {
   readonly profile: boolean;
   /** A python to look for the peers' packages in first. */
   readonly python: string | undefined;
+  /** Another built checkout of Paddock to compare with. */
+  readonly before: string | undefined;
   /** Prints a result. */
   readonly row: (row: Row) => void;
   /** Prints a remark for people; on stderr, so that JSON stays clean. */

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseRunSpec, type RunSpec, type RunSpecInput, type StepRecord } from "@paddock/contract";
 import { parse } from "yaml";
-import { paddock, readSteps } from "../../support/paddock.js";
+import { cliFile, paddock, readSteps } from "../../support/paddock.js";
 import { startTestRedis } from "../../support/redis.js";
 import { Unavailable } from "./bench.js";
 import type { Side } from "./sides.js";
@@ -26,8 +26,15 @@ export function mainJobSpec(): RunSpec {
 /**
  * Runs of `steps` counted steps on an engine, without checkpoints and evaluations. The answer: `ms`, the median from one committed
  * step to the next, `images` a step and the `loss` after ten steps. Brings a Redis of its own.
+ * @param o.checkout another built checkout of Paddock whose command runs it
  */
-export async function openMainJob(engine: string, workers: number, steps: number): Promise<Side> {
+export async function openMainJob(
+  engine: string,
+  workers: number,
+  steps: number,
+  o: { readonly overrides?: readonly string[]; readonly checkout?: string | undefined } = {},
+): Promise<Side> {
+  const cli = o.checkout === undefined ? cliFile : join(o.checkout, "services/cli/bin/paddock.mjs");
   const folder = mkdtempSync(join(tmpdir(), "paddock-bench-"));
   const redis = await startTestRedis(folder);
   let runs = 0;
@@ -40,10 +47,13 @@ export async function openMainJob(engine: string, workers: number, steps: number
         "evaluation.everySteps=0",
         `checkpoint.everySteps=${10 * steps}`,
       ];
-      const { code, stderr } = await paddock([
-        ...["train", specPath, "--run-dir", runDir, "--redis", redis.url, "--engine", engine],
-        ...["--workers", String(workers), ...settings],
-      ]);
+      const { code, stderr } = await paddock(
+        [
+          ...["train", specPath, "--run-dir", runDir, "--redis", redis.url, "--engine", engine],
+          ...["--workers", String(workers), ...settings, ...(o.overrides ?? [])],
+        ],
+        cli,
+      );
       if (code === 3) throw new Unavailable(stderr);
       if (code !== 0) throw new Error(`the run on ${engine} ended with code ${code}: ${stderr}`);
       const records = readSteps(runDir);

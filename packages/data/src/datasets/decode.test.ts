@@ -1,4 +1,4 @@
-import { writeFileSync } from "node:fs";
+import { truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, expect, test } from "vitest";
@@ -101,6 +101,16 @@ test("absurd dimensions are refused from the header", async () => {
     "expected sides of at most 4096 pixels (data.maxSide), received 5000 x 2",
   );
   await expect(readImageHeader(long, maxSide)).rejects.toBeInstanceOf(BadImageError);
+});
+
+test("many pixels in a small file, and a file without measure, are refused before they are decoded", async () => {
+  const bomb = written("small-bomb.png", pngClaiming(16_000, 16_000));
+  expect((await refused(bomb, 16_384)).reason).toMatch(
+    /at most \d+ pixels, received 16000 x 16000/,
+  );
+  const fat = written("fat.png", await encoded("png", size));
+  truncateSync(fat, 600 * 2 ** 20);
+  expect((await refused(fat)).reason).toMatch(/at most \d+ bytes, received 629145600/);
 });
 
 test("a side of exactly maxSide is accepted", async () => {

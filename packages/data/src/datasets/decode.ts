@@ -1,4 +1,5 @@
 /** Decoding of image files with libvips. Refuses what is too large from its header, before any pixel is decoded. */
+import { stat } from "node:fs/promises";
 import sharp, { type Metadata, type Sharp } from "sharp";
 import { BadImageError, type Channels, type Image } from "../image.js";
 
@@ -8,6 +9,11 @@ sharp.cache(false);
 
 /** libvips goes by content, not by name; formats that can refer to other files (SVG, PDF) stay shut. "heif" is AVIF. */
 const formats = new Set<string>(["jpeg", "png", "webp", "gif", "tiff", "heif"]);
+
+/** Files beyond are no photographs; libvips would map them whole. */
+const maxFileBytes = 512 * 2 ** 20;
+/** Pillow refuses what has more (twice its MAX_IMAGE_PIXELS): a file of some kilobytes can unfold to gigabytes. */
+const maxPixels = 178_956_970;
 
 /** What an image's header says. */
 export interface ImageHeader {
@@ -59,6 +65,12 @@ function opened(path: string, limitInputPixels: number | false): Sharp {
 }
 
 async function headerOf(path: string, maxSide: number): Promise<Metadata> {
+  const { size } = await stat(path).catch((error: unknown) => {
+    throw badImage(path, error);
+  });
+  if (size > maxFileBytes) {
+    throw new BadImageError(path, `expected at most ${maxFileBytes} bytes, received ${size}`);
+  }
   let header: Metadata;
   try {
     header = await opened(path, false).metadata(); // no limit: our own message says the sides
@@ -76,6 +88,12 @@ async function headerOf(path: string, maxSide: number): Promise<Metadata> {
     throw new BadImageError(
       path,
       `expected sides of at most ${maxSide} pixels (data.maxSide), received ${width} x ${height}`,
+    );
+  }
+  if (width * height > maxPixels) {
+    throw new BadImageError(
+      path,
+      `expected at most ${maxPixels} pixels, received ${width} x ${height}`,
     );
   }
   return header;

@@ -3,6 +3,8 @@ import type { ChannelOptions } from "@grpc/grpc-js";
 
 /** Largest message that is sent or accepted unless asked otherwise: gRPC's own default, 4 MiB. */
 export const defaultMaxMessageBytes = 4 * 2 ** 20;
+/** Calls that one connection may have open at once: a worker has one, a peer a few. */
+export const maxStreamsPerConnection = 100;
 
 export function channelOptions(maxMessageBytes: number): ChannelOptions {
   return {

@@ -1,10 +1,12 @@
 /** A typed gRPC client: promises and async iterables, each call with an AbortSignal and, if wanted, a deadline. */
 import { once } from "node:events";
-import { type CallOptions, Client, credentials, Metadata } from "@grpc/grpc-js";
+import { type CallOptions, Client, Metadata } from "@grpc/grpc-js";
 import { type ErrorCode, PaddockError } from "@paddock/contract";
 import type { Method } from "@paddock/proto";
+import type { Role, TlsOptions } from "../security/identity.js";
 import { channelOptions, defaultMaxMessageBytes } from "./channel.js";
 import { fromServiceError } from "./errors.js";
+import { type Secured, securedBy, unsecured } from "./secured.js";
 
 export interface CallSettings {
   /** Cancels the call; the call then rejects with the signal's reason. */
@@ -37,16 +39,23 @@ export interface GrpcClientOptions {
   readonly unreachable?: ErrorCode;
   /** Largest message in bytes, both ways. Default 4 MiB. */
   readonly maxMessageBytes?: number;
+  /** Our certificate; absent: plain TCP. Its files are read once per client. */
+  readonly tls?: TlsOptions | undefined;
+  /** With TLS: the role that the server's certificate must have. Default coordinator. */
+  readonly serverRole?: Role;
+  /** Sent with every call, as metadata. */
+  readonly headers?: Readonly<Record<string, string>>;
 }
 
 type AnyMethod = Method<unknown, unknown>;
 interface Channel {
   readonly client: Client;
   readonly fail: (error: unknown, settings: CallSettings) => never;
+  readonly metadata: () => Metadata;
 }
 
 /**
- * Connects lazily to `address` (host:port), over plain TCP. The caller closes it.
+ * Connects lazily to `address` (host:port). The caller closes it. Throws `unauthenticated` when there are certificate files that do not fit.
  * A response stream that is left early (break, return) is cancelled.
  */
 export function grpcClient<Service extends { readonly [name: string]: unknown }>(
@@ -55,19 +64,35 @@ export function grpcClient<Service extends { readonly [name: string]: unknown }>
   options: GrpcClientOptions = {},
 ): GrpcClient<Service> {
   const { unreachable = "worker-lost", maxMessageBytes = defaultMaxMessageBytes } = options;
-  const client = new Client(address, credentials.createInsecure(), channelOptions(maxMessageBytes));
+  const secured: Secured = options.tls
+    ? securedBy({
+        ...{ tls: options.tls, address, unreachable },
+        serverRole: options.serverRole ?? "coordinator",
+      })
+    : unsecured(address, unreachable);
+  const client = new Client(address, secured.credentials, {
+    ...channelOptions(maxMessageBytes),
+    ...secured.options,
+  });
   const fail: Channel["fail"] = (error, { signal }) => {
     if (signal?.aborted) throw signal.reason;
-    throw fromServiceError(error, unreachable);
+    throw secured.explain(error) ?? fromServiceError(error, unreachable);
+  };
+  const metadata = (): Metadata => {
+    const made = new Metadata();
+    for (const [name, value] of Object.entries(options.headers ?? {})) made.set(name, value);
+    return made;
   };
   const calls = Object.entries(service as unknown as Record<string, AnyMethod>).map(
-    ([name, method]) => [name, callOf({ client, fail }, method)],
+    ([name, method]) => [name, callOf({ client, fail, metadata }, method)],
   );
   const ready = async (timeoutMs: number): Promise<void> => {
     const failed = await new Promise<Error | undefined>((resolve) => {
       client.waitForReady(Date.now() + timeoutMs, resolve);
     });
     if (failed) {
+      const refused = secured.explain(failed);
+      if (refused) throw refused;
       throw new PaddockError(
         unreachable,
         `expected an answer from ${address} within ${timeoutMs} ms, received none; is it running, and is this its address?`,
@@ -94,7 +119,7 @@ function optionsOf({ timeoutMs }: CallSettings): CallOptions {
 }
 
 async function unary(
-  { client, fail }: Channel,
+  { client, fail, metadata }: Channel,
   method: AnyMethod,
   request: unknown,
   settings: CallSettings,
@@ -109,7 +134,7 @@ async function unary(
         requestSerialize,
         responseDeserialize,
         request,
-        new Metadata(),
+        metadata(),
         optionsOf(settings),
         (error, response) => (error ? reject(error) : resolve(response)),
       );
@@ -138,7 +163,7 @@ async function* serverStream(
     requestSerialize,
     responseDeserialize,
     request,
-    new Metadata(),
+    channel.metadata(),
     optionsOf(settings),
   );
   yield* responsesOf(channel, call, settings);
@@ -156,7 +181,7 @@ async function* bidi(
     path,
     requestSerialize,
     responseDeserialize,
-    new Metadata(),
+    channel.metadata(),
     optionsOf(settings),
   );
   const ended = new AbortController();

@@ -51,6 +51,10 @@ function codeOf(code: status, unreachable: ErrorCode): ErrorCode {
       return "not-found";
     case status.ALREADY_EXISTS:
       return "already-exists";
+    case status.UNAUTHENTICATED:
+      return "unauthenticated";
+    case status.PERMISSION_DENIED:
+      return "permission-denied";
     default:
       return "internal";
   }

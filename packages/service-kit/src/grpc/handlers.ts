@@ -4,12 +4,15 @@ import type {
   handleBidiStreamingCall,
   handleServerStreamingCall,
   handleUnaryCall,
+  Metadata,
   ServerDuplexStream,
   ServerWritableStream,
   ServiceDefinition,
   UntypedServiceImplementation,
 } from "@grpc/grpc-js";
 import type { Method } from "@paddock/proto";
+import type { PeerIdentity } from "../security/identity.js";
+import { type AuthContext, peerIdentityOf } from "./access.js";
 import { toServiceError } from "./errors.js";
 
 /** What a handler knows beside its request. */
@@ -18,6 +21,10 @@ export interface CallContext {
   readonly signal: AbortSignal;
   /** Remote address. */
   readonly peer: string;
+  /** Who the peer's certificate says it is; absent without TLS. */
+  readonly identity?: PeerIdentity | undefined;
+  /** A text of the call's metadata; undefined when there is none of that name. */
+  header(name: string): string | undefined;
 }
 
 /** The shape of a method's handler. What it throws reaches the client as status and code. */
@@ -95,25 +102,54 @@ function bidi(handler: Streaming): handleBidiStreamingCall<unknown, unknown> {
 interface AnyCall {
   on(event: "cancelled", listener: () => void): unknown;
   getPeer(): string;
+  getAuthContext(): AuthContext;
+  readonly metadata: Metadata;
 }
 
 function contextOf(call: AnyCall): CallContext {
   const controller = new AbortController();
   call.on("cancelled", () => controller.abort(new Error("the client ended the call")));
-  return { signal: controller.signal, peer: call.getPeer() };
+  return {
+    signal: controller.signal,
+    peer: call.getPeer(),
+    identity: peerIdentityOf(call.getAuthContext()),
+    header(name) {
+      const [value] = call.metadata.get(name);
+      return typeof value === "string" ? value : undefined;
+    },
+  };
 }
 
-/** The client's messages until it ends or goes away; both end the iteration without an error. */
+/**
+ * The client's messages until it ends or goes away; both end the iteration without an error. Not the stream's own iterator: that one
+ * destroys the call when the handler fails, before messages and status on their way to the client have left.
+ */
 async function* requestsOf(
   call: ServerDuplexStream<unknown, unknown>,
   signal: AbortSignal,
 ): AsyncIterable<unknown> {
-  try {
-    // Leaving the loop must not destroy the call: responses may follow.
-    for await (const request of call.iterator({ destroyOnReturn: false })) yield request;
-  } catch (error) {
-    if (!signal.aborted && !call.destroyed) throw error;
+  while (!signal.aborted && !call.destroyed && !call.readableEnded) {
+    const request: unknown = call.read();
+    if (request !== null) yield request;
+    else await somethingToRead(call, signal);
   }
+}
+
+/** Resolves when there is a message, or none will come any more. */
+function somethingToRead(
+  call: ServerDuplexStream<unknown, unknown>,
+  signal: AbortSignal,
+): Promise<void> {
+  return new Promise((resolve) => {
+    const events = ["readable", "end", "close", "error"] as const;
+    const done = (): void => {
+      for (const event of events) call.off(event, done);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    for (const event of events) call.once(event, done);
+    signal.addEventListener("abort", done);
+  });
 }
 
 /** Never rejects: an error of the iterable becomes the call's status. */

@@ -1,11 +1,14 @@
-/** A gRPC server with health and reflection, on plain TCP. */
+/** A gRPC server with health and reflection, on plain TCP or mutual TLS. */
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import { ReflectionService } from "@grpc/reflection";
 import { protoFiles, protoRoot } from "@paddock/proto";
 import { HealthImplementation, protoPath as healthProto } from "grpc-health-check";
-import { formatAddress, listenError } from "../listen.js";
-import { channelOptions, defaultMaxMessageBytes } from "./channel.js";
+import type { TlsOptions } from "../security/identity.js";
+import { type ConnectionLimits, type Listener, listen } from "../security/listener.js";
+import { type RefusalLogger, refusalLog } from "../security/refusals.js";
+import { accessInterceptor } from "./access.js";
+import { channelOptions, defaultMaxMessageBytes, maxStreamsPerConnection } from "./channel.js";
 import type { ServedService } from "./handlers.js";
 
 export interface GrpcServerOptions {
@@ -15,6 +18,11 @@ export interface GrpcServerOptions {
   readonly services: readonly ServedService[];
   /** Largest message in bytes, both ways. Default 4 MiB. */
   readonly maxMessageBytes?: number;
+  /** Certificates on both sides; absent: plain TCP. */
+  readonly tls?: TlsOptions | undefined;
+  /** Told of callers that were turned away. */
+  readonly logger?: RefusalLogger | undefined;
+  readonly limits?: Partial<ConnectionLimits>;
 }
 
 export interface GrpcServer {
@@ -27,12 +35,17 @@ export interface GrpcServer {
   close(graceMs?: number): Promise<void>;
 }
 
-/** Listens; rejects with `port-in-use` when the port is taken. The caller closes it. */
+/** Listens; rejects with `port-in-use` when the port is taken, `unauthenticated` when certificate files do not fit. The caller closes it. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
-  const { host, port, services, maxMessageBytes = defaultMaxMessageBytes } = options;
+  const { host, port, services, tls, limits, maxMessageBytes = defaultMaxMessageBytes } = options;
   // grpc-js also prints to stderr what it reports: errors are ours to log, once.
   setLogVerbosity(logVerbosity.NONE);
-  const server = new Server(channelOptions(maxMessageBytes));
+  const report = refusalLog(options.logger);
+  const server = new Server({
+    ...channelOptions(maxMessageBytes),
+    "grpc.max_concurrent_streams": maxStreamsPerConnection,
+    interceptors: [accessInterceptor(tls !== undefined, report)],
+  });
   for (const { definition, implementation } of services) {
     server.addService(definition, implementation);
   }
@@ -42,20 +55,21 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   );
   health.addToServer(server);
   addReflection(server);
-  const taken = await new Promise<number>((resolve, reject) => {
-    server.bindAsync(
-      formatAddress(host, port),
-      ServerCredentials.createInsecure(),
-      (error, bound) => (error ? reject(listenError(host, port, error)) : resolve(bound)),
-    );
+  // Our own listener decides who gets in; what it hands over is decrypted already.
+  const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
+  const onConnection = injector.injectConnection;
+  const listener = await listen({
+    ...{ host, port, tls, onConnection, report },
+    ...(limits ? { limits } : {}),
+    protocol: "h2",
   });
   return {
-    address: formatAddress(host, taken),
-    port: taken,
+    address: listener.address,
+    port: listener.port,
     setServing(serving) {
       for (const name of names) health.setStatus(name, serving ? "SERVING" : "NOT_SERVING");
     },
-    close: (graceMs = 0) => close(server, graceMs),
+    close: (graceMs = 0) => close(server, listener, graceMs),
   };
 }
 
@@ -65,11 +79,17 @@ function addReflection(server: Server): void {
   new ReflectionService({ ...ours, ...loadSync(healthProto) }).addToServer(server);
 }
 
-async function close(server: Server, graceMs: number): Promise<void> {
-  const drained = new Promise<void>((resolve) => {
+async function close(server: Server, listener: Listener, graceMs: number): Promise<void> {
+  listener.stop();
+  let timer: NodeJS.Timeout | undefined;
+  await new Promise<void>((resolve) => {
     server.tryShutdown(() => resolve());
+    // Not every connection ends by itself: grpc-js waits for ever for one that never spoke HTTP/2.
+    timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, graceMs);
   });
-  const timer = setTimeout(() => server.forceShutdown(), graceMs);
-  await drained;
   clearTimeout(timer);
+  await listener.close();
 }

@@ -1,15 +1,11 @@
 /** Whether a Redis can be used: it answers, and it is new enough. */
 import { PaddockError } from "@paddock/contract";
 import { Redis } from "ioredis";
+import { hideSecret, redisTarget } from "./redis-url.js";
 
 /** What BullMQ recommends; GETDEL and LMOVE came with it. */
 const oldest: readonly [number, number] = [6, 2];
 const connectTimeoutMs = 5_000;
-
-/** The URL as it may be shown: user and password replaced. */
-export function hideSecret(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, "//***@");
-}
 
 /**
  * The version of the Redis at `url` (a Valkey's is the Redis version it stands for).
@@ -35,7 +31,9 @@ export async function checkRedis(url: string): Promise<{ version: string }> {
 }
 
 async function askInfo(url: string): Promise<string> {
-  const client = new Redis(url, {
+  const target = redisTarget(url);
+  const client = new Redis(target.url, {
+    ...target.tls,
     lazyConnect: true,
     connectTimeout: connectTimeoutMs,
     commandTimeout: connectTimeoutMs,

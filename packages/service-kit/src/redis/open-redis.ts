@@ -1,8 +1,10 @@
 /** A Redis for a run, without asking: the given one, else a server from PATH, else a Docker container. */
 import { PaddockError } from "@paddock/contract";
-import { checkRedis, hideSecret } from "./check-redis.js";
+import { isLoopback } from "../security/bind.js";
+import { checkRedis } from "./check-redis.js";
 import { startContainer } from "./redis-container.js";
 import { type RedisProgram, redisPrograms, startServer } from "./redis-server.js";
+import { hideSecret, redisHost } from "./redis-url.js";
 
 /** Where the Redis came from. */
 export type RedisRoute = "given" | RedisProgram | "docker";
@@ -47,6 +49,12 @@ export async function openRedis(options: OpenRedisOptions): Promise<OpenRedis> {
 async function open({ url, dir, path, logger }: OpenRedisOptions): Promise<OpenRedis> {
   if (url !== undefined) {
     const { version } = await checkRedis(url);
+    if (url.startsWith("redis:") && !isLoopback(redisHost(url) ?? "")) {
+      logger?.warn(
+        { redis: hideSecret(url) },
+        "Redis without TLS on another machine: whoever sees that network reads its password, weights and gradients; rediss:// encrypts",
+      );
+    }
     const description = `${hideSecret(url)}, version ${version}`;
     return { url, route: "given", description, close: () => Promise.resolve() };
   }

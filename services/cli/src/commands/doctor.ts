@@ -11,11 +11,11 @@ import {
   checkRedisRoute,
 } from "../doctor/checks.js";
 import type { Io } from "../io.js";
+import { type RedisFlags, redisUrlOf } from "../security/flags.js";
 
-export interface DoctorFlags {
+export interface DoctorFlags extends RedisFlags {
   readonly runDir: string;
   readonly data?: string;
-  readonly redis?: string;
   readonly port: number;
   readonly json?: boolean;
 }
@@ -23,7 +23,7 @@ export interface DoctorFlags {
 /** Returns the exit code: 0 when everything that a run needs works, else 3. */
 export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number> {
   const runDir = resolve(io.cwd, flags.runDir);
-  const redisUrl = flags.redis ?? (io.environment["REDIS_URL"] || undefined);
+  const redisUrl = await redisUrlOf(flags, io);
   const findings = [
     await check("node", checkNode),
     await check("engine", checkEngines),

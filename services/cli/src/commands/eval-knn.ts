@@ -8,6 +8,7 @@ import { count, duration, percent } from "../display/format.js";
 import type { Io } from "../io.js";
 import { evaluateCheckpoint } from "../run/evaluate-checkpoint.js";
 import { readRunSpec } from "../run/run-directory.js";
+import { redisUrlOf } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
 export interface EvalKnnFlags {
@@ -28,7 +29,7 @@ export async function evalKnnCommand(flags: EvalKnnFlags, io: Io): Promise<numbe
       step,
       spec,
       dir,
-      redisUrl: io.environment["REDIS_URL"] || undefined,
+      redisUrl: await redisUrlOf({}, io),
       environment: io.environment,
     });
     const { k, temperature } = spec.evaluation;

@@ -1,17 +1,19 @@
 /** `paddock status`: where a run stands, asked of its coordinator, or read from its files when that is gone. */
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { PaddockError } from "@paddock/contract";
 import { type Run, RunPhase, RunService } from "@paddock/proto";
-import { grpcClient } from "@paddock/service-kit";
+import { grpcClient, type TlsOptions } from "@paddock/service-kit";
 import { duration, percent } from "../display/format.js";
 import { plainBlock } from "../display/live.js";
 import type { Io } from "../io.js";
 import { alertsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
+import { clientTls, type TlsFlags } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
-export interface StatusFlags {
+export interface StatusFlags extends TlsFlags {
   readonly runDir?: string;
   readonly coordinator?: string;
   readonly json?: boolean;
@@ -22,20 +24,20 @@ const askTimeoutMs = 3_000;
 /** Returns the exit code. */
 export async function statusCommand(flags: StatusFlags, io: Io): Promise<number> {
   if (flags.coordinator !== undefined) {
-    showLive(await ask(flags.coordinator), flags, io);
+    showLive(await ask(flags.coordinator, clientTls(flags, io)), flags, io);
     return 0;
   }
   const named =
     flags.runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, flags.runDir);
   const runDir = await resolveStage(named);
-  const run = await askOwner(runDir);
+  const run = await askOwner(runDir, flags, io);
   if (run) showLive(run, flags, io);
   else await showFiles(runDir, flags, io);
   return 0;
 }
 
-async function ask(address: string): Promise<Run> {
-  const client = grpcClient(address, RunService, { unreachable: "run-failed" });
+async function ask(address: string, tls: TlsOptions | undefined): Promise<Run> {
+  const client = grpcClient(address, RunService, { unreachable: "run-failed", tls });
   try {
     return await client.get({ runId: "" }, { timeoutMs: askTimeoutMs });
   } finally {
@@ -44,11 +46,16 @@ async function ask(address: string): Promise<Run> {
 }
 
 /** The run as its coordinator sees it, or undefined when none answers at the address that it left. */
-async function askOwner(runDir: string): Promise<Run | undefined> {
+async function askOwner(runDir: string, flags: TlsFlags, io: Io): Promise<Run | undefined> {
   const note = join(runDir, "coordinator.json");
   if (!existsSync(note)) return undefined;
-  const { address } = (await readJson(note)) as { address: string };
-  return ask(address).catch(() => undefined);
+  const left = (await readJson(note)) as { address: string; tlsDir?: string };
+  return ask(left.address, clientTls(flags, io, left)).catch((error: unknown) => {
+    const { code } = PaddockError.from(error);
+    // It is there, and does not want us: the files would hide that.
+    if (code === "unauthenticated" || code === "permission-denied") throw error;
+    return undefined;
+  });
 }
 
 function showLive(run: Run, { json }: StatusFlags, io: Io): void {

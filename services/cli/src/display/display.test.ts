@@ -52,6 +52,7 @@ function runAt(step: number, more: Partial<Run> = {}): Run {
     checkpointStep: -1,
     waitingFor: "",
     reason: "",
+    diagnosis: null,
     alert: "",
     incidents: [],
     ...more,

@@ -9,6 +9,14 @@ export function workerEntry(): string {
   return fileURLToPath(new URL("main.js", import.meta.resolve("@paddock/worker")));
 }
 
+/** Meant for the process that starts workers; what they need of it they are told. */
+const withoutSecrets = {
+  PADDOCK_TLS_DIR: undefined,
+  PADDOCK_JOIN_TOKEN: undefined,
+  PADDOCK_REDIS_URL: undefined,
+  REDIS_URL: undefined,
+};
+
 /**
  * Names are unique in the fleet, also among the processes that follow each other in one slot. Thread counts must be in the
  * environment before the engine loads: hence a process, and this environment.
@@ -19,6 +27,8 @@ export function workerCommand(o: {
   start: number;
   engine: RunSpec["engine"];
   environment: NodeJS.ProcessEnv;
+  tlsDir?: string | undefined;
+  joinToken?: string | undefined;
 }): WorkerCommand {
   const name = o.start === 0 ? `worker-${o.slot}` : `worker-${o.slot}.${o.start}`;
   return {
@@ -27,8 +37,17 @@ export function workerCommand(o: {
       workerEntry(),
       ...["--coordinator", o.coordinator, "--name", name],
       ...["--local-rank", String(o.slot)],
+      // They end with the process that started them: it is the coordinator, and never comes back as such.
+      ...["--reconnect-seconds", "0"],
       ...["--engine", o.engine.name, "--threads", String(o.engine.threads)],
+      ...(o.tlsDir === undefined ? [] : ["--tls-dir", o.tlsDir]),
     ],
-    env: { ...o.environment, ...threadEnvironment(o.engine.threads) },
+    env: {
+      ...o.environment,
+      ...withoutSecrets,
+      // Not in the arguments, which every user of the machine can see.
+      ...(o.joinToken === undefined ? {} : { PADDOCK_JOIN_TOKEN: o.joinToken }),
+      ...threadEnvironment(o.engine.threads),
+    },
   };
 }

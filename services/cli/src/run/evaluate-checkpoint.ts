@@ -122,6 +122,8 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       manifestSha256: "",
       live: null,
       shadow: -1,
+      rankCuts: [],
+      checkpointFirst: false,
       leftOut: [],
     },
   } as const;

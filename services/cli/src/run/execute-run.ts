@@ -8,13 +8,19 @@ import type { Display } from "../display/display.js";
 import { openDisplay } from "../display/open-display.js";
 import type { Io } from "../io.js";
 import { writeReport } from "../report/write-report.js";
+import {
+  coordinatorSecurity,
+  type RedisFlags,
+  redisUrlOf,
+  type SecurityFlags,
+} from "../security/flags.js";
 import { runLocally } from "./local-run.js";
 import { resultText } from "./result.js";
 import { checkHoldsRun, holdsRun, makeRunDir } from "./run-directory.js";
 
 /** Flags that every way of starting a run takes. */
-export interface RunFlags {
-  readonly redis?: string;
+export interface RunFlags extends SecurityFlags, RedisFlags {
+  readonly metricsHost?: string;
   readonly port: number;
   readonly metricsPort: number;
   readonly json?: boolean;
@@ -57,9 +63,11 @@ export async function executeRun(plan: RunPlan, io: Io): Promise<number> {
       ...plan,
       port: flags.port,
       metricsPort: flags.metricsPort,
+      metricsHost: flags.metricsHost,
+      security: await coordinatorSecurity(flags, io),
       display,
       environment: io.environment,
-      redisUrl: flags.redis ?? (io.environment["REDIS_URL"] || undefined),
+      redisUrl: await redisUrlOf(flags, io),
     });
     return await conclude(end, runDir, display);
   } catch (thrown) {

@@ -2,7 +2,12 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
-import { type Coordinator, type CoordinatorResult, startCoordinator } from "@paddock/coordinator";
+import {
+  type Coordinator,
+  type CoordinatorResult,
+  type CoordinatorSecurity,
+  startCoordinator,
+} from "@paddock/coordinator";
 import { createLogger, hideSecret, type OpenRedis, openRedis } from "@paddock/service-kit";
 import type { Display, RunEvent } from "../display/display.js";
 import { startLocalWorkers, type WorkerExit } from "../fleet/local-workers.js";
@@ -23,6 +28,8 @@ export interface LocalRunOptions {
   readonly host: string;
   readonly port: number;
   readonly metricsPort: number;
+  readonly metricsHost: string | undefined;
+  readonly security: CoordinatorSecurity;
   readonly display: Display;
 }
 
@@ -50,6 +57,8 @@ export async function runLocally(options: LocalRunOptions): Promise<CoordinatorR
       host: options.host,
       port: options.port,
       metricsPort: options.metricsPort,
+      metricsHost: options.metricsHost,
+      security: options.security,
       redisUrl: redis.url,
       logger,
       signal: draining.signal,
@@ -57,7 +66,7 @@ export async function runLocally(options: LocalRunOptions): Promise<CoordinatorR
     });
     // Empty for a run that had finished before: nothing was started for it.
     if (coordinator.address === "") return await coordinator.done;
-    await noteAddress(runDir, coordinator);
+    await noteAddress(runDir, coordinator, options.security.tls?.dir);
     display.event(startedEvent(options, coordinator, redis));
     return await withWorkers(options, coordinator, draining);
   } finally {
@@ -104,6 +113,8 @@ async function withWorkers(
         start,
         engine: spec.engine,
         environment: options.environment,
+        tlsDir: options.security.tls?.dir,
+        joinToken: options.security.localToken,
       }),
     onExit: (exit) => display.event(exitEvent(exit)),
     onExtinct: extinct,
@@ -157,7 +168,8 @@ function indent(text: string): string {
 async function noteAddress(
   runDir: string,
   { address, metricsAddress }: Coordinator,
+  tlsDir: string | undefined,
 ): Promise<void> {
-  const note = { address, metricsAddress, pid: process.pid };
+  const note = { address, metricsAddress, pid: process.pid, ...(tlsDir ? { tlsDir } : {}) };
   await writeFile(join(runDir, "coordinator.json"), `${JSON.stringify(note)}\n`);
 }

@@ -29,6 +29,23 @@ async function failure(work: Promise<unknown>): Promise<PaddockError> {
 
 const small = "steps: 10\nbatchPerRank: 4\ndata: { kind: idx, path: images }\n";
 
+test("a spec without measure is refused, and so is one that unfolds", async () => {
+  const long = await specFile(`${small}# ${"x".repeat(2 ** 20)}\n`);
+  expect(await failure(loadSpec(long, []))).toMatchObject({
+    code: "invalid-spec",
+    message: expect.stringContaining("at most 1048576 characters"),
+  });
+  const levels = Array.from(
+    { length: 9 },
+    (_, i) => `a${i + 1}: &a${i + 1} [${`*a${i},`.repeat(9)}]`,
+  );
+  const bomb = await specFile(`a0: &a0 [x]\n${levels.join("\n")}\n${small}`);
+  expect(await failure(loadSpec(bomb, []))).toMatchObject({
+    code: "invalid-spec",
+    message: expect.stringContaining("alias"),
+  });
+});
+
 test("overrides are read as YAML, make what is missing, index arrays, and leave the original alone", () => {
   const spec = { a: { b: 1 }, list: [1, 2] };
   const overrides = ["a.b=2", "a.c.d=[x, 1.5]", "list.1=null", "e=yes please", "a.b=3"];

@@ -23,7 +23,7 @@ export function runService(control: RunControl): ServedService {
     const expected = run ? `the run "${run.runId}"` : "a run to be submitted first";
     throw new PaddockError(
       "not-found",
-      `expected ${expected}, received "${runId}"; an empty id means the active run`,
+      `expected ${expected}, received ${JSON.stringify(runId.slice(0, 80))}; an empty id means the active run`,
     );
   }
 
@@ -75,7 +75,16 @@ export function runService(control: RunControl): ServedService {
   });
 }
 
+/** A spec of a hundred stages is far below. */
+const maxSpecCharacters = 2 ** 20;
+
 function parseJson(text: string): unknown {
+  if (text.length > maxSpecCharacters) {
+    throw new PaddockError(
+      "invalid-spec",
+      `expected a spec of at most ${maxSpecCharacters} characters, received ${text.length}`,
+    );
+  }
   try {
     return JSON.parse(text);
   } catch (error) {

@@ -1,4 +1,5 @@
 /** The workers' side of the API: one stream per worker, messages in as events, effects out as messages. */
+
 import { type ErrorCode, PaddockError } from "@paddock/contract";
 import {
   type CoordinatorMessage,
@@ -13,12 +14,15 @@ import {
   type CallContext,
   createQueue,
   type MessageQueue,
+  type ReportRefusal,
   type ServedService,
   serve,
   withDeadline,
 } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunEvent } from "../run/event.js";
 import type { WorkerId } from "../run/state.js";
+import { checkedMessage } from "./checked-message.js";
 
 export interface Sessions {
   readonly service: ServedService;
@@ -33,6 +37,10 @@ export interface Sessions {
 export interface SessionsOptions {
   /** What a new worker is told: resolves when there is a run, rejects when `signal` fires. */
   readonly welcome: (signal: AbortSignal) => Promise<Omit<Welcome, "version">>;
+  /** Rejects, with the reason, when who opened the stream may not join. */
+  readonly admit?: (context: CallContext) => Promise<void>;
+  /** Told who was turned away, and why. */
+  readonly onRefused?: ReportRefusal;
   /** Resolves when the event has been dealt with: a worker's messages are read no faster than that. */
   readonly post: (event: RunEvent) => Promise<void>;
 }
@@ -59,13 +67,9 @@ export function createSessions(options: SessionsOptions): Sessions {
     context: CallContext,
   ): AsyncGenerator<CoordinatorMessage> {
     const incoming = messages[Symbol.asyncIterator]();
-    const hello = await receiveHello(incoming, context.signal);
-    if (names.has(hello.workerName)) {
-      throw new PaddockError(
-        "already-exists",
-        `expected a worker name that is not connected, received "${hello.workerName}"; give every worker its own --name`,
-      );
-    }
+    const refuse = refusing(context);
+    const hello = await admitted(incoming, context).catch(refuse);
+    await failpoint("coordinator.hello.received");
     names.add(hello.workerName);
     lastId += 1;
     const outgoing = createQueue<CoordinatorMessage>(maxWaiting);
@@ -76,7 +80,8 @@ export function createSessions(options: SessionsOptions): Sessions {
       const welcome = await options.welcome(context.signal);
       outgoing.push({ kind: "welcome", welcome: { version: protocolVersion, ...welcome } });
       await options.post({ kind: "joined", worker: infoOf(mine.id, hello) });
-      void read(incoming, mine);
+      await failpoint("coordinator.joined");
+      void read(incoming, mine, refuse);
       yield* outgoing;
       if (mine.error) throw mine.error;
     } finally {
@@ -84,11 +89,40 @@ export function createSessions(options: SessionsOptions): Sessions {
     }
   }
 
+  async function admitted(
+    incoming: AsyncIterator<WorkerMessage>,
+    context: CallContext,
+  ): Promise<Hello> {
+    await options.admit?.(context);
+    const hello = await receiveHello(incoming, context.signal);
+    if (!names.has(hello.workerName)) return hello;
+    throw new PaddockError(
+      "already-exists",
+      `expected a worker name that is not connected, received "${hello.workerName}"; give every worker its own --name`,
+    );
+  }
+
+  /** Reports and throws on. */
+  function refusing({ peer, identity }: CallContext): (thrown: unknown) => never {
+    return (thrown) => {
+      const error = PaddockError.from(thrown);
+      const who = identity ? `${identity.role} ${identity.name}` : "unknown";
+      options.onRefused?.({ who, from: peer, why: error.message, call: "WorkerService.Session" });
+      throw error;
+    };
+  }
+
   /** Never rejects: what goes wrong ends this session only. */
-  async function read(incoming: AsyncIterator<WorkerMessage>, mine: Session): Promise<void> {
+  async function read(
+    incoming: AsyncIterator<WorkerMessage>,
+    mine: Session,
+    refuse: (thrown: unknown) => never,
+  ): Promise<void> {
     try {
       for (let next = await incoming.next(); !next.done; next = await incoming.next()) {
-        const event = eventOf(mine.id, next.value);
+        const event = eventOf(mine.id, checkedOr(refuse, next.value));
+        if (event?.kind === "prepared") await failpoint("coordinator.prepared.received");
+        if (event?.kind === "held") await failpoint("coordinator.held.received");
         if (event) await options.post(event);
       }
     } catch (error) {
@@ -130,19 +164,28 @@ export function createSessions(options: SessionsOptions): Sessions {
   };
 }
 
+function checkedOr(refuse: (thrown: unknown) => never, message: WorkerMessage): WorkerMessage {
+  try {
+    return checkedMessage(message);
+  } catch (error) {
+    return refuse(error);
+  }
+}
+
 async function receiveHello(
   incoming: AsyncIterator<WorkerMessage>,
   signal: AbortSignal,
 ): Promise<Hello> {
   const deadline = { timeoutMs: helloMs, what: "Hello", code: "invalid-argument", signal } as const;
   const { value, done } = await withDeadline(deadline, () => incoming.next());
-  if (done || value.kind !== "hello" || value.hello.workerName === "") {
+  if (done || value.kind !== "hello") {
     throw new PaddockError(
       "invalid-argument",
-      `expected Hello with a worker name as the first message, received ${done ? "the end" : value.kind}`,
+      `expected Hello as the first message, received ${done ? "the end" : value.kind}`,
     );
   }
   checkVersion(value.hello.version);
+  checkedMessage(value);
   return value.hello;
 }
 
@@ -156,8 +199,8 @@ function checkVersion(version: Version | null): void {
 }
 
 function infoOf(id: WorkerId, hello: Hello) {
-  const { workerName: name, host, pid, engine, device, peerAddress } = hello;
-  return { id, name, host, pid, engine, device, peerAddress };
+  const { workerName: name, host, pid, engine, device, peerAddress, holdings } = hello;
+  return { id, name, host, pid, engine, device, peerAddress, holdings };
 }
 
 /** Undefined for kinds that only a newer minor version has. */
@@ -175,9 +218,12 @@ function eventOf(id: WorkerId, message: WorkerMessage): RunEvent | undefined {
       return { kind: "gone", id, reason: `said goodbye: ${message.goodbye.reason || "no reason"}` };
     case "failed":
       return { kind: "failed", id, failure: message.failed };
-    case "checkpointFailed":
     case "held":
+      return { kind: "held", id, held: message.held };
     case "leave":
+      return { kind: "leaving", id, reason: message.leave.reason };
+    case "checkpointFailed":
+      return { kind: "checkpoint-failed", id, failed: message.checkpointFailed };
     case "hello":
     case undefined:
       return undefined;

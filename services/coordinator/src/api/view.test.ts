@@ -31,7 +31,11 @@ test("a running run names the worker it waits for and the end of its lease", () 
   world.join();
   world.settle(1);
   for (const { id } of world.workers) world.read(id);
-  world.post({ kind: "progress", id: 2, progress: { generation: 1, step: 0, phase: "gather" } });
+  world.post({
+    kind: "progress",
+    id: 2,
+    progress: { generation: 1, step: 0, phase: "gather", waitingOn: [] },
+  });
   world.nowMs += 5_000;
   expect(view(world).waitingFor).toContain(
     "worker w2 (step 0, gather), last progress 5.0 s ago, lease ends in 25.0 s",

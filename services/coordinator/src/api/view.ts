@@ -1,10 +1,14 @@
 /** A run as the API shows it. Pure. */
 import { type Run, RunPhase, type WorkerStatus } from "@paddock/proto";
-import { owes } from "../run/membership.js";
+import { owes } from "../run/leases.js";
 import type { ActiveGeneration, RunState, WorkerState } from "../run/state.js";
+import { diagnose } from "./diagnosis.js";
 
-/** @param now unix milliseconds */
-export function viewOf(state: RunState, now: number): Run {
+/**
+ * @param now unix milliseconds
+ * @param redisAwaySinceMs since when Redis does not answer; null: it does
+ */
+export function viewOf(state: RunState, now: number, redisAwaySinceMs: number | null = null): Run {
   const { durable, active, lastStep } = state;
   const { spec } = durable;
   const rate = stepsPerSecond(state);
@@ -24,6 +28,7 @@ export function viewOf(state: RunState, now: number): Run {
     waitingFor: waitingFor(state, now),
     alert: [state.alert, state.spike].filter((text) => text !== "").join("; "),
     incidents: state.incidents,
+    diagnosis: diagnose(state, now, redisAwaySinceMs),
     reason: state.outcome && "reason" in state.outcome ? state.outcome.reason : "",
   };
 }

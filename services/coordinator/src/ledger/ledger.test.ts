@@ -105,6 +105,13 @@ test("a corrupt line is an error with its number and the remedy, and nothing is 
   expect(await readdir(runDir)).toEqual(["ledger.jsonl"]); // the lock is given back
 });
 
+test("a line without measure is corrupt, whatever its checksum says", async () => {
+  const { runDir, path } = await written();
+  const long = { ...(records[0] as object), note: "x".repeat(9 * 2 ** 20) };
+  await appendFile(path, toLine(long as unknown as RunRecord));
+  await expect(openFileLedger(runDir)).rejects.toMatchObject({ code: "ledger-corrupt" });
+});
+
 test("a second writer is refused while the first lives, also in the same process", async () => {
   const { runDir } = await written();
   const ledger = await openFileLedger(runDir);

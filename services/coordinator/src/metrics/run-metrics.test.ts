@@ -31,6 +31,8 @@ const expected = {
   paddock_generation: "gauge",
   paddock_exchange_bytes_total: "counter",
   paddock_checkpoint_step: "gauge",
+  paddock_checkpoint_durability_lag_steps: "gauge",
+  paddock_checkpoint_failures_total: "counter",
   paddock_checkpoint_seconds: "gauge",
   paddock_state_bytes: "gauge",
   paddock_peak_gathered_bytes: "gauge",

@@ -263,6 +263,18 @@ function fleetMetrics(registry: Registry): Set[] {
       "Images replaced because they could not be decoded.",
       (state) => state.counters.badImages,
     ),
+    counter(
+      registry,
+      "paddock_checkpoint_failures_total",
+      "Checkpoints that could not be written.",
+      (state) => state.counters.failedCheckpoints,
+    ),
+    single(
+      registry,
+      "paddock_checkpoint_durability_lag_steps",
+      "Committed steps that no durable checkpoint holds yet.",
+      ({ durable }) => durable.next - (durable.checkpoints.at(-1)?.step ?? durable.start.step),
+    ),
     optional(
       registry,
       "paddock_checkpoint_step",

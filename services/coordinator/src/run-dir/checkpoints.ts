@@ -1,8 +1,10 @@
 /** `checkpoints/<step>/`: manifests are written here, and old checkpoints deleted. Workers write the shards. */
+
 import { createHash } from "node:crypto";
-import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
+import { lstat, mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { type Manifest, type ManifestFile, PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { diskError, syncFolder, writeDurably } from "./files.js";
 
 export interface Checkpoints {
@@ -40,6 +42,7 @@ export async function openCheckpoints(runDir: string): Promise<Checkpoints> {
       const kept = new Set(steps.map(String));
       const names = await readdir(root);
       for (const name of names.filter((known) => /^\d+$/.test(known) && !kept.has(known))) {
+        await failpoint("coordinator.checkpoint.deleting");
         await rm(join(root, name), { recursive: true, force: true });
       }
     },
@@ -58,10 +61,13 @@ export async function openCheckpoints(runDir: string): Promise<Checkpoints> {
 async function checkFiles(folder: string, files: readonly ManifestFile[]): Promise<void> {
   for (const { name, bytes } of files) {
     const path = join(folder, name);
-    if (!/^[\w.-]+$/.test(name)) throw corrupt(path, "a plain file name", name);
-    const { size } = await stat(path).catch((error) => {
+    if (!/^\w[\w.-]{0,127}$/.test(name)) throw corrupt(path, "a plain file name", name);
+    // Not its target's: a link could lead out of the folder.
+    const found = await lstat(path).catch((error) => {
       throw corrupt(path, `${bytes} bytes`, String(error.code), error);
     });
+    if (!found.isFile()) throw corrupt(path, "a file", "something else");
+    const { size } = found;
     if (size !== bytes) throw corrupt(path, `${bytes} bytes`, `${size} bytes`);
   }
 }

@@ -1,7 +1,9 @@
 /** Writing files so that a crash leaves the old or the new one, never half of one. */
+
 import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 
 /** Replaces `path` with `text`; durable, with its name, when it resolves. */
 export async function writeDurably(path: string, text: string): Promise<void> {
@@ -14,6 +16,7 @@ export async function writeDurably(path: string, text: string): Promise<void> {
     } finally {
       await file.close();
     }
+    await failpoint("coordinator.file.synced");
     await rename(temporary, path);
     await syncFolder(dirname(path));
   } catch (error) {

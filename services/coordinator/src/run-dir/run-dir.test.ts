@@ -1,4 +1,4 @@
-import { appendFile, mkdir, readdir, readFile, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { layoutOf, type Manifest, type StepRecord, stepParts } from "@paddock/contract";
 import { afterEach, expect, test } from "vitest";
@@ -108,6 +108,12 @@ test("a manifest never names a file outside its folder", async () => {
   await expect(checkpoints.commit({ ...manifest, files })).rejects.toMatchObject({
     code: "checkpoint-corrupt",
   });
+  // Nor one that leads there.
+  const file = join(checkpoints.pathOf(4), "a.bin");
+  const elsewhere = join(await after.folder(), "a.bin");
+  await rename(file, elsewhere);
+  await symlink(elsewhere, file);
+  await expect(checkpoints.commit(manifest)).rejects.toThrow(/a.bin: expected a file/);
 });
 
 test("only the checkpoints to keep are kept, and nothing else is touched", async () => {

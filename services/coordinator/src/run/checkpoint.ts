@@ -1,17 +1,23 @@
 /** From W files to one durable checkpoint; and evaluations, the other thing that workers hand in later. */
-import { dataStepOf, type ErrorCode, type Manifest } from "@paddock/contract";
-import type { CheckpointWritten, EvaluationDone } from "@paddock/proto";
+import { dataStepOf, type ErrorCode, isErrorCode, type Manifest } from "@paddock/contract";
+import type { CheckpointFailed, CheckpointWritten, EvaluationDone } from "@paddock/proto";
 import { decideIfPrepared } from "./commit.js";
 import { endIfDone, fail } from "./ending.js";
-import { keptCheckpoints, regroup, startIfPossible } from "./membership.js";
+import { keptCheckpoints, regroupIfDue, startIfPossible } from "./membership.js";
+import { globalBatch, type PendingCheckpoint, type RunState, type WorkerId } from "./state.js";
 import {
-  globalBatch,
-  type PendingCheckpoint,
-  type RunState,
-  targetWorkers,
-  type WorkerId,
-} from "./state.js";
-import { append, log, refuseStale, type Turn, update, updateActive, updateWorker } from "./turn.js";
+  append,
+  count,
+  log,
+  refuseStale,
+  type Turn,
+  update,
+  updateActive,
+  updateWorker,
+} from "./turn.js";
+
+/** In a row: after so many the run ends, with the disk's reason. */
+const maxFailedCheckpoints = 3;
 
 /** A worker's file is on disk. The last one completes the checkpoint. */
 export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointWritten): void {
@@ -56,26 +62,59 @@ export function manifestWritten(turn: Turn, written: Written & { readonly sha256
     unixMs: turn.now,
   });
   const checkpointSeconds = (turn.now - pending.sinceMs) / 1000;
-  update(turn, { checkpointSeconds });
+  update(turn, { checkpointSeconds, failedCheckpoints: 0 });
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   log(turn, "info", "checkpoint durable", { step: written.step, seconds: checkpointSeconds });
   startIfPossible(turn);
   endIfDone(turn);
-  if (turn.state.active?.regroupAt === written.step) regroupOrGoOn(turn);
+  regroupOrGoOn(turn);
 }
 
-/** No checkpoint: the run fails, unless it has already gone back to an older one. */
+/** No checkpoint. */
 export function manifestFailed(
   turn: Turn,
   failed: Written & { readonly code: ErrorCode; readonly reason: string },
 ): void {
   const isCurrent = turn.state.active?.generation === failed.generation;
   if (!take(turn, failed)) return;
-  if (isCurrent) fail(turn, failed.code, failed.reason);
+  if (isCurrent) loseCheckpoint(turn, failed);
   else {
     log(turn, "warn", "checkpoint lost", { step: failed.step, reason: failed.reason });
     startIfPossible(turn);
   }
+}
+
+/** A worker could not write its file. */
+export function checkpointFailed(turn: Turn, id: WorkerId, failed: CheckpointFailed): void {
+  const { active } = turn.state;
+  const isCurrent = active?.generation === failed.generation && active.members.includes(id);
+  if (!isCurrent || !take(turn, failed)) {
+    refuseStale(turn);
+    return;
+  }
+  const code = isErrorCode(failed.code) ? failed.code : "disk-unavailable";
+  loseCheckpoint(turn, { step: failed.step, code, reason: failed.message });
+}
+
+/** Costs the checkpoint and not the run, unless it was the last one or has happened too often: the run is then safe no longer. */
+function loseCheckpoint(
+  turn: Turn,
+  {
+    step,
+    code,
+    reason,
+  }: { readonly step: number; readonly code: ErrorCode; readonly reason: string },
+): void {
+  const failedCheckpoints = turn.state.failedCheckpoints + 1;
+  update(turn, { failedCheckpoints });
+  count(turn, { failedCheckpoints: 1 });
+  log(turn, "warn", "checkpoint failed", { step, code, reason, inRow: failedCheckpoints });
+  if (turn.state.active?.stopping || failedCheckpoints >= maxFailedCheckpoints) {
+    fail(turn, code, reason);
+    return;
+  }
+  turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
+  regroupOrGoOn(turn);
 }
 
 interface Written {
@@ -116,17 +155,12 @@ export function receiveEvaluation(turn: Turn, id: WorkerId, evaluation: Evaluati
   });
   log(turn, "info", "teacher evaluated", { step, knn, bank, queries, seconds });
   endIfDone(turn);
+  regroupOrGoOn(turn);
 }
 
-/** The checkpoint for which decisions were held back is there; its reason may have left again. */
+/** What decisions were held back for may be there now, or not be wanted any more. */
 function regroupOrGoOn(turn: Turn): void {
-  const { active } = turn.state;
-  if (!active) return;
-  if (targetWorkers(turn.state) !== active.members.length) {
-    regroup(turn);
-    return;
-  }
-  updateActive(turn, { regroupAt: null });
+  regroupIfDue(turn);
   decideIfPrepared(turn);
 }
 

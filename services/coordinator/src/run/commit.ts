@@ -13,14 +13,16 @@ import { watchForCollapse } from "./alert.js";
 import { needsScaling } from "./durable.js";
 import { guardStep, logSkip, skipCount } from "./guards/act.js";
 import { offenderOf } from "./guards/offender.js";
-import { segmentsEffect } from "./membership.js";
+import { letLeaversGo } from "./holdings.js";
+import { regroupIfDue, segmentsEffect } from "./membership.js";
 import {
   type ActiveGeneration,
+  candidates,
   checkpointDue,
   evaluationDue,
+  membersChange,
   type PendingCheckpoint,
   type RunState,
-  targetWorkers,
   type WorkerId,
 } from "./state.js";
 import { type StepResult, stepResult } from "./step-result.js";
@@ -56,6 +58,7 @@ export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): v
   updateWorker(turn, id, {
     step: prepared.step,
     phase: "prepared",
+    waitingOn: [],
     lastProgressMs: turn.now,
     stateBytes: prepared.stateBytes,
     peakGatheredBytes: prepared.peakGatheredBytes,
@@ -80,6 +83,9 @@ export function decideIfPrepared(turn: Turn): void {
   const names = active.members.map((id) => workers.find((known) => known.id === id)?.name ?? "");
   const isScaled = needsScaling(spec) && scaler.scale > 1;
   const offender = result.finite ? undefined : offenderOf(layout, prepared, names, isScaled);
+  const done = stepRecord(turn, active, result, offender);
+  // Before the commit: a crash between the two leaves a record too many, which is dropped, and not one too few.
+  turn.effects.push({ kind: "write-step", record: done });
   append(turn, {
     kind: "commit",
     step,
@@ -88,6 +94,7 @@ export function decideIfPrepared(turn: Turn): void {
     ...(offender ? { offender } : {}),
     ...(spec.guards.spike ? { loss: result.losses.total } : {}),
     scaler: nextScaler(spec, scaler, result.finite),
+    norms: result.updateNorms,
     unixMs: turn.now,
   });
   count(turn, {
@@ -96,11 +103,12 @@ export function decideIfPrepared(turn: Turn): void {
     images: result.images,
     exchangeBytes: result.exchangeBytes,
   });
-  const done = stepRecord(turn, active, result, { lossScale: scaler.scale, offender });
   if (!guardStep(turn, active, offender)) return;
   announce(turn, active, result);
   record(turn, active, done);
   if (done.monitor) watchForCollapse(turn, active, { step: done.step, monitor: done.monitor });
+  if (active.commits === 0) letLeaversGo(turn);
+  regroupIfDue(turn);
 }
 
 /**
@@ -129,11 +137,13 @@ function flagsOf(state: RunState, active: ActiveGeneration): Flags {
   const { spec, next } = durable;
   const isLast = next === spec.steps;
   const stop = isLast || draining !== null;
-  const regroup = !stop && targetWorkers(state) !== active.members.length;
+  const regroup = !stop && membersChange(state, active);
+  // Without anybody who stays, the state would be gone with the last one.
+  const isLastChance = regroup && candidates(state).length === 0;
   return {
     stop,
     regroup,
-    checkpoint: stop || regroup || checkpointRequested || checkpointDue(spec, next),
+    checkpoint: stop || isLastChance || checkpointRequested || checkpointDue(spec, next),
     evaluate: evaluationDue(spec, next) && (isLast || !stop),
   };
 }
@@ -192,7 +202,6 @@ function orderSegments(turn: Turn, active: ActiveGeneration): void {
 }
 
 function record(turn: Turn, active: ActiveGeneration, step: StepRecord): void {
-  turn.effects.push({ kind: "write-step", record: step });
   const { recent } = turn.state;
   update(turn, {
     lastStep: step,
@@ -207,10 +216,9 @@ function stepRecord(
   turn: Turn,
   active: ActiveGeneration,
   result: StepResult,
-  { lossScale, offender }: { readonly lossScale: number; readonly offender: Offender | undefined },
+  offender: Offender | undefined,
 ): StepRecord {
-  const { spec, next, leftOut } = turn.state.durable;
-  const step = next - 1;
+  const { spec, next: step, scaler, leftOut } = turn.state.durable;
   const dataStep = dataStepOf(leftOut, step);
   const scalars = scalarsAt(spec, step);
   const { total, ...losses } = result.losses;
@@ -225,7 +233,7 @@ function stepRecord(
     weightDecay: scalars.weightDecay,
     momentum: scalars.momentum,
     teacherTemp: scalars.teacherTemperature,
-    lossScale,
+    lossScale: scaler.scale,
     skipped: !result.finite,
     ...(offender ? { offender } : {}),
     ...(dataStep === step ? {} : { dataStep }),

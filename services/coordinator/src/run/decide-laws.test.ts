@@ -3,8 +3,8 @@ import { expect, test } from "vitest";
 import { exampleSpec } from "../testing/example.js";
 import { World } from "../testing/world.js";
 
-function startedWorld(): World {
-  const world = new World(exampleSpec());
+function startedWorld(redundancy: "none" | "shadow" = "none"): World {
+  const world = new World(exampleSpec({ fleet: { workers: 2, segmentSteps: 3, redundancy } }));
   world.join();
   world.join();
   return world;
@@ -20,6 +20,9 @@ const action = fc.oneof(
   { weight: 2, arbitrary: fc.record({ do: fc.constant("kill"), whom: fc.nat(5) }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant("advance"), whom: fc.nat(40) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("crash"), whom: fc.nat(0) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("restart"), whom: fc.nat(0) }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant("cut"), whom: fc.nat(5) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant("leave"), whom: fc.nat(5) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("pause"), whom: fc.nat(0) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("resume"), whom: fc.nat(0) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("scale"), whom: fc.nat(3) }) },
@@ -41,6 +44,12 @@ function act(world: World, { do: what, whom }: { do: string; whom: number }): vo
       checkLedger(world);
       world.crash();
     },
+    restart: () => {
+      checkLedger(world);
+      world.restart();
+    },
+    cut: () => world.cut(id),
+    leave: () => world.post({ kind: "leaving", id, reason: "asked" }),
     pause: () => world.post({ kind: "pause" }),
     resume: () => world.post({ kind: "resume" }),
     scale: () => world.post({ kind: "scale", workers: whom + 1 }),
@@ -73,29 +82,32 @@ function checkLedger(world: World): void {
   if (newest) expect(world.folders).toContain(newest.step);
 }
 
-test("whatever happens, the ledger stays lawful, and the run ends with the numbers of an undisturbed one", () => {
-  const undisturbed = startedWorld();
-  undisturbed.settle();
-  const numbers = undisturbed.steps.map(({ step, loss, gradNorm }) => ({ step, loss, gradNorm }));
-  fc.assert(
-    fc.property(fc.array(action, { maxLength: 120, size: "max" }), (actions) => {
-      const world = startedWorld();
-      for (const what of actions) act(world, what);
-      checkLedger(world);
-      world.post({ kind: "resume" });
-      for (let i = 0; i < 20 && world.state.outcome?.kind !== "finished"; i++) {
-        if (world.state.outcome) world.crash(); // drained: resume
-        while (world.workers.length < world.state.wanted) world.join();
-        world.settle();
-        world.advance(31_000);
-        for (const { id } of [...world.workers]) world.deliver(id);
-      }
-      expect(world.state.outcome).toEqual({ kind: "finished" });
-      expect(world.steps.map(({ step, loss, gradNorm }) => ({ step, loss, gradNorm }))).toEqual(
-        numbers,
-      );
-      checkLedger(world);
-    }),
-    { numRuns: 40 },
-  );
-});
+test.each(["none", "shadow"] as const)(
+  "redundancy %s: whatever happens, the ledger stays lawful, and the run ends with the numbers of an undisturbed one",
+  (redundancy) => {
+    const undisturbed = startedWorld();
+    undisturbed.settle();
+    const numbers = undisturbed.steps.map(({ step, loss, gradNorm }) => ({ step, loss, gradNorm }));
+    fc.assert(
+      fc.property(fc.array(action, { maxLength: 120, size: "max" }), (actions) => {
+        const world = startedWorld(redundancy);
+        for (const what of actions) act(world, what);
+        checkLedger(world);
+        world.post({ kind: "resume" });
+        for (let i = 0; i < 20 && world.state.outcome?.kind !== "finished"; i++) {
+          if (world.state.outcome) world.crash(); // drained: resume
+          while (world.workers.length < world.state.wanted) world.join();
+          world.settle();
+          world.advance(31_000);
+          for (const { id } of [...world.workers]) world.deliver(id);
+        }
+        expect(world.state.outcome).toEqual({ kind: "finished" });
+        expect(world.steps.map(({ step, loss, gradNorm }) => ({ step, loss, gradNorm }))).toEqual(
+          numbers,
+        );
+        checkLedger(world);
+      }),
+      { numRuns: 40 },
+    );
+  },
+);

@@ -12,16 +12,21 @@ function startedWorld(overrides: Parameters<typeof exampleSpec>[0] = {}, workers
   return world;
 }
 
-/** Lets the run go on until `steps` are committed, and no further. */
-function runTo(world: World, steps: number): void {
-  for (let i = 0; i < 10_000 && world.state.durable.next < steps; i++) {
-    world.nowMs += 1;
-    for (const { id } of [...world.workers]) {
-      world.read(id);
-      if (world.state.durable.next < steps) world.deliver(id);
+/** Lets those whose generation is over say what they hold. */
+function rest(world: World): void {
+  for (const { id } of world.state.workers) {
+    while (world.state.workers.some((worker) => worker.id === id && worker.owesHeld !== null)) {
+      exchange(world, id);
     }
-    world.finishManifest(0);
   }
+}
+
+function commitsOf(world: World): number {
+  return world.records.filter(({ kind }) => kind === "commit").length;
+}
+
+function checkpointsOf(world: World): number[] {
+  return world.records.flatMap((r) => (r.kind === "checkpoint" ? [r.step] : []));
 }
 
 function exchange(world: World, id: number): void {
@@ -64,7 +69,7 @@ test("the run waits for all its workers and then starts generation 1, recorded b
   });
 });
 
-test("a commit is in the ledger before it is sent, and in steps.jsonl after", () => {
+test("a commit is in steps.jsonl before the ledger, and in the ledger before it is sent", () => {
   const world = startedWorld();
   for (const { id } of world.workers) for (let i = 0; i < 3; i++) world.read(id);
   world.deliver(1);
@@ -74,7 +79,7 @@ test("a commit is in the ledger before it is sent, and in steps.jsonl after", ()
   const [event] = world.workers[1]?.outbox ?? [];
   if (!event) throw new Error("expected a prepared message");
   const kinds = kindsOf(world.post(event));
-  expect(kinds).toEqual(["append commit", "send", "send", "write-step"]);
+  expect(kinds).toEqual(["write-step", "append commit", "send", "send"]);
 });
 
 test("a whole run commits every step once, with checkpoints and evaluations where the spec wants them", () => {
@@ -92,9 +97,9 @@ test("a whole run commits every step once, with checkpoints and evaluations wher
 
 test("messages of another generation, step or worker change nothing but a counter", () => {
   const world = startedWorld();
-  runTo(world, 2);
+  world.runTo(2);
   const { durable, active } = world.state;
-  const progress = { generation: 7, step: 2, phase: "data" };
+  const progress = { generation: 7, step: 2, phase: "data", waitingOn: [] };
   world.post({ kind: "progress", id: 1, progress });
   world.post({ kind: "progress", id: 99, progress: { ...progress, generation: 1 } });
   const written = { generation: 1, step: 3, file: "f", bytes: 1, sha256: "", worker: 0 };
@@ -136,13 +141,14 @@ test("a prepared message that comes twice counts once", () => {
 
 test("a lost worker ends the generation; survivors are told at once and wait for a replacement", () => {
   const world = startedWorld();
-  runTo(world, 6);
+  world.runTo(6);
   world.kill(1);
   expect(world.state.active).toBeNull();
   expect(sentTo(world, 2).at(-1)).toMatchObject({
     kind: "decision",
     decision: { generation: 1, step: 6, kind: 3 },
   });
+  rest(world);
   world.advance(29_000);
   expect(world.state.active).toBeNull();
   world.join();
@@ -152,11 +158,12 @@ test("a lost worker ends the generation; survivors are told at once and wait for
 
 test("without a replacement the survivors go on alone after the grace period", () => {
   const world = startedWorld();
-  runTo(world, 6);
+  world.runTo(6);
   world.kill(1);
+  rest(world);
   world.advance(30_000);
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 4, members: [2] });
-  runTo(world, 8);
+  world.runTo(8);
   world.join();
   world.settle();
   const generations = world.records.filter(({ kind }) => kind === "generation");
@@ -166,12 +173,13 @@ test("without a replacement the survivors go on alone after the grace period", (
 
 test("a generation that is lost while a manifest is being written starts from that checkpoint", () => {
   const world = startedWorld();
-  runTo(world, 4);
+  world.runTo(4);
   while (world.manifests.length === 0) {
     for (const { id } of world.workers) exchange(world, id);
   }
   world.kill(1);
   world.join();
+  rest(world);
   expect(world.state.active).toBeNull();
   world.finishManifest(0);
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 4 });
@@ -179,60 +187,68 @@ test("a generation that is lost while a manifest is being written starts from th
 
 test("a file of a dead generation does not count for the checkpoint of a later one", () => {
   const world = startedWorld();
-  runTo(world, 4);
+  world.runTo(4);
   world.kill(2);
   world.join();
-  runTo(world, 4);
+  rest(world);
   expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
   const written = { generation: 1, step: 4, file: "g1-w0", bytes: 1, sha256: "", worker: 0 };
+  world.runTo(4);
   const before = world.state.active;
+  expect(before).toMatchObject({ generation: 2, pendingCheckpoints: [{ step: 4 }] });
   world.post({ kind: "checkpoint-written", id: 1, written });
   expect(world.state.active).toBe(before);
 });
 
-test("a manifest that fails ends the run; one of a lost generation only costs the checkpoint", () => {
-  for (const isLost of [false, true]) {
-    const world = startedWorld();
-    runTo(world, 4);
+test("a checkpoint that fails costs itself and not the run; three in a row, or the last one, end it", () => {
+  const failing = (world: World) => {
     while (world.manifests.length === 0) {
       for (const { id } of world.workers) exchange(world, id);
     }
-    if (isLost) {
-      world.kill(1);
-      world.join();
-    }
-    const where = { generation: 1, step: 4 };
-    world.post({ kind: "manifest-failed", ...where, code: "checkpoint-corrupt", reason: "size" });
-    if (isLost) expect(world.state.active).toMatchObject({ generation: 2, startStep: 0 });
-    else expect(world.state.outcome).toMatchObject({ kind: "failed", code: "checkpoint-corrupt" });
-  }
+    const [{ generation = 0, step = 0 } = {}] = world.manifests.splice(0);
+    const failure = { code: "disk-unavailable", reason: "ENOSPC" } as const;
+    world.post({ kind: "manifest-failed", generation, step, ...failure });
+  };
+  const world = startedWorld({ checkpoint: { everySteps: 2 } });
+  failing(world);
+  world.runTo(3);
+  expect(world.state.outcome).toBeNull();
+  expect(world.state.counters.failedCheckpoints).toBe(1);
+  failing(world);
+  failing(world);
+  expect(world.state.outcome).toMatchObject({ kind: "failed", code: "disk-unavailable" });
+
+  const mended = startedWorld({ checkpoint: { everySteps: 2 } });
+  failing(mended);
+  mended.settle();
+  expect(mended.state.outcome).toEqual({ kind: "finished" });
+  expect(mended.state.durable.checkpoints.map(({ step }) => step)).toEqual([4, 6, 8, 10]);
+
+  const last = startedWorld({ checkpoint: { everySteps: 100 } });
+  failing(last);
+  expect(last.state.outcome).toMatchObject({ kind: "failed", code: "disk-unavailable" });
 });
 
-test("a worker that hangs loses its lease; one that waits for it, or prepared, does not", () => {
-  const world = startedWorld({}, 3);
-  runTo(world, 1);
-  for (const { id } of world.workers) world.read(id);
-  world.deliver(1); // prepared: waits for the decision
-  const progress = { generation: 1, step: 1, phase: "gather" };
-  world.nowMs += 2_000;
-  world.post({ kind: "progress", id: 2, progress }); // waits for the third from here on
-  world.advance(28_500);
-  expect(world.state.workers.map(({ id }) => id)).toEqual([1, 2]);
-});
-
-test("nobody is expelled while the one they wait for still moves", () => {
+test("a worker's file that could not be written is the same; one of a lost generation only costs the checkpoint", () => {
   const world = startedWorld();
-  runTo(world, 1);
-  for (const { id } of world.workers) world.read(id);
-  for (let i = 0; i < 10; i++) {
-    world.advance(10_000);
-    world.post({
-      kind: "progress",
-      id: 2,
-      progress: { generation: 1, step: 1, phase: `backward ${i}` },
-    });
-  }
-  expect(world.state.workers.length).toBe(2);
+  world.runTo(4);
+  const failed = { generation: 1, step: 4, code: "disk-unavailable", message: "ENOSPC" };
+  world.post({ kind: "checkpoint-failed", id: 1, failed });
+  expect(world.state.active?.pendingCheckpoints).toEqual([]);
+  world.post({ kind: "checkpoint-failed", id: 2, failed });
+  expect(world.state.counters).toMatchObject({ failedCheckpoints: 1, staleMessages: 1 });
+  world.settle();
+  expect(checkpointsOf(world)).toEqual([8, 10]);
+
+  const lost = startedWorld();
+  lost.runTo(4);
+  while (lost.manifests.length === 0) for (const { id } of lost.workers) exchange(lost, id);
+  lost.kill(1);
+  lost.join();
+  rest(lost);
+  const where = { generation: 1, step: 4, code: "disk-unavailable", reason: "ENOSPC" } as const;
+  lost.post({ kind: "manifest-failed", ...where });
+  expect(lost.state.active).toMatchObject({ generation: 2, startStep: 0 });
 });
 
 test("a failure that a retry can cure ends the generation, and a hopeless loop ends the run", () => {
@@ -243,6 +259,7 @@ test("a failure that a retry can cure ends the generation, and a hopeless loop e
     const failure = { generation, step: 0, code: "exchange-timeout", message: "no tensors" };
     world.post({ kind: "failed", id: 1, failure });
     expect(world.state.active).toBeNull();
+    rest(world);
     world.advance(10_000);
   }
   const failure = { generation: 8, step: 0, code: "exchange-timeout", message: "no tensors" };
@@ -262,7 +279,7 @@ test("a newcomer that cannot start does not end a run that works without it", ()
 
 test("while paused no step is committed; leases of those who wait do not run out", () => {
   const world = startedWorld();
-  runTo(world, 2);
+  world.runTo(2);
   world.post({ kind: "pause" });
   world.settle();
   expect(world.state.durable.next).toBe(2);
@@ -273,28 +290,42 @@ test("while paused no step is committed; leases of those who wait do not run out
   expect(world.state.outcome).toEqual({ kind: "finished" });
 });
 
-test("scaling writes a checkpoint, holds the next decision, and starts a generation of the new size", () => {
+test("scaling starts a generation of the new size at the next step boundary, from what the workers hold", () => {
   const world = startedWorld();
   world.join();
-  runTo(world, 2);
+  world.runTo(2);
   world.post({ kind: "scale", workers: 3 });
-  runTo(world, 3);
-  expect(world.state.active).toMatchObject({ regroupAt: 3 });
-  for (let i = 0; i < 10; i++) for (const id of [1, 2]) exchange(world, id); // the disk is slow
-  expect(world.state.durable.next).toBe(3);
   world.settle();
   const generations = world.records.filter((record) => record.kind === "generation");
   expect(generations).toMatchObject([
     { workers: 2, step: 0 },
     { workers: 3, step: 3, reason: "from 2 to 3 of 3 workers" },
   ]);
-  expect(world.records.filter(({ kind }) => kind === "commit").length).toBe(10); // none in vain
+  expect(commitsOf(world)).toBe(10); // none in vain
+  expect(checkpointsOf(world)).toEqual([4, 8, 10]); // none for the sake of it
+  expect(world.state.outcome).toEqual({ kind: "finished" });
+});
+
+test("a checkpoint that is being written is waited for before the members change", () => {
+  const world = startedWorld();
+  world.join();
+  world.runTo(3);
+  world.post({ kind: "scale", workers: 3 });
+  world.runTo(4);
+  expect(world.state.active).toMatchObject({ regroupAt: 4 });
+  for (let i = 0; i < 10; i++) for (const id of [1, 2]) exchange(world, id); // the disk is slow
+  expect(world.state.durable.next).toBe(4);
+  world.settle();
+  expect(world.records.filter(({ kind }) => kind === "generation")).toMatchObject([
+    { step: 0 },
+    { workers: 3, step: 4 },
+  ]);
   expect(world.state.outcome).toEqual({ kind: "finished" });
 });
 
 test("a drain commits the step in progress with a checkpoint, and the run can be resumed", () => {
   const world = startedWorld();
-  runTo(world, 6);
+  world.runTo(6);
   world.post({ kind: "drain", reason: "SIGTERM" });
   world.settle();
   expect(world.state.outcome).toEqual({ kind: "interrupted", reason: "SIGTERM" });
@@ -319,10 +350,11 @@ test("a drain that could lose nothing ends at once", () => {
 
 test("a worker that leaves a drain before its file is written costs the drain, not the run", () => {
   const world = startedWorld();
-  runTo(world, 6);
+  world.runTo(6);
   world.post({ kind: "drain", reason: "SIGINT" });
-  runTo(world, 7);
+  world.runTo(7);
   world.kill(2);
+  rest(world);
   expect(world.state.outcome).toMatchObject({
     kind: "interrupted",
     reason: expect.stringMatching(/^SIGINT; not drained: worker w2 is gone/),

@@ -4,6 +4,7 @@
  */
 import type { Progress } from "@paddock/proto";
 import {
+  checkpointFailed,
   manifestFailed,
   manifestWritten,
   receiveCheckpoint,
@@ -14,6 +15,7 @@ import { restartStep } from "./durable.js";
 import { fail, interrupt } from "./ending.js";
 import type { Effect, RunEvent } from "./event.js";
 import { checkTime, join, leave, startIfPossible, workerFailed } from "./membership.js";
+import { receiveHeld, receiveLeave } from "./rest.js";
 import type { RunState, WorkerId } from "./state.js";
 import { log, refuseStale, send, type Turn, update, updateWorker } from "./turn.js";
 
@@ -49,6 +51,9 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
     case "checkpoint-written":
       receiveCheckpoint(turn, event.id, event.written);
       break;
+    case "checkpoint-failed":
+      checkpointFailed(turn, event.id, event.failed);
+      break;
     case "manifest-written":
       manifestWritten(turn, event);
       break;
@@ -61,8 +66,17 @@ function handleLive(turn: Turn, event: Exclude<RunEvent, { kind: "joined" | "gon
     case "failed":
       workerFailed(turn, event.id, event.failure);
       break;
+    case "held":
+      receiveHeld(turn, event.id, event.held);
+      break;
+    case "leaving":
+      receiveLeave(turn, event.id, event.reason);
+      break;
     case "tick":
       checkTime(turn);
+      break;
+    case "stood-still":
+      forgive(turn, event.ms);
       break;
     case "drain":
       drain(turn, event.reason);
@@ -93,8 +107,17 @@ function receiveProgress(turn: Turn, id: WorkerId, progress: Progress): void {
     refuseStale(turn);
     return;
   }
-  const { step, phase } = progress;
-  updateWorker(turn, id, { step, phase, lastProgressMs: turn.now });
+  const { step, phase, waitingOn } = progress;
+  updateWorker(turn, id, { step, phase, waitingOn, lastProgressMs: turn.now });
+}
+
+function forgive(turn: Turn, ms: number): void {
+  log(turn, "warn", "the coordinator stood still: all leases are prolonged", { ms });
+  const workers = turn.state.workers.map((worker) => ({
+    ...worker,
+    lastProgressMs: Math.min(turn.now, worker.lastProgressMs + ms),
+  }));
+  update(turn, { workers });
 }
 
 /** Ends after the step in progress and its checkpoint; at once when no step would be lost by that. */
@@ -104,6 +127,7 @@ function drain(turn: Turn, reason: string): void {
   log(turn, "info", "draining", { reason });
   update(turn, { draining: reason, paused: false });
   if (!active) {
+    // With the state still there, a generation saves it; else nothing more can be saved.
     startIfPossible(turn);
     return;
   }

@@ -1,6 +1,7 @@
 /** What of a run survives everything: the fold of its ledger. */
 import {
   type DataWindow,
+  type GradNorms,
   invariant,
   type LedgerRecord,
   leaveOut,
@@ -42,6 +43,13 @@ export interface RunStart {
   readonly leftOut?: readonly DataWindow[];
 }
 
+export interface LastDecision {
+  readonly generation: number;
+  readonly step: number;
+  readonly skipped: boolean;
+  readonly norms: GradNorms;
+}
+
 interface Evaluation {
   /** Committed steps of the teacher that was evaluated. */
   readonly step: number;
@@ -73,6 +81,10 @@ export interface DurableState {
   readonly leftOut: readonly DataWindow[];
   /** Times that guards made the run go back. */
   readonly rollbacks: readonly Rollback[];
+  /** The generation whose decision made `next`: what its workers hold is the state at `next`. null: none, or taken back. */
+  readonly committedBy: number | null;
+  /** The decision that made `next`, to be told again to those who missed it; null: there is none. */
+  readonly lastDecision: LastDecision | null;
   /** Durable checkpoints at or before `next`, oldest first. Old ones may be gone from the disk. */
   readonly checkpoints: readonly DurableCheckpoint[];
   /** Evaluations at or before `next`, in order of step. */
@@ -116,11 +128,15 @@ export function foldRecord(state: DurableState | undefined, record: RunRecord): 
         scaler: record.scaler,
         skipsInRow: record.skipped ? state.skipsInRow + 1 : 0,
         history: withCommit(state.history, record),
+        committedBy: record.generation,
+        lastDecision: decisionOf(record),
       };
     case "checkpoint": {
       const { step, generation, manifest, scaler } = record;
-      const others = state.checkpoints.filter((known) => known.step < step);
+      // An older one can become durable after a newer one.
+      const others = state.checkpoints.filter((known) => known.step !== step);
       const checkpoints = [...others, { step, generation, manifest, scaler }];
+      checkpoints.sort((a, b) => a.step - b.step);
       const floor = Math.min(...keptSteps({ ...state, checkpoints }));
       return { ...state, checkpoints, history: trimmed(state.history, state.spec, floor) };
     }
@@ -156,23 +172,33 @@ function foldRun(state: DurableState | undefined, record: Of<"run">): DurableSta
     history: noHistory,
     leftOut: start.leftOut ?? [],
     rollbacks: [],
+    committedBy: null,
+    lastDecision: null,
     checkpoints: [],
     evaluations: [],
     finished: false,
   };
 }
 
-/** A generation starts at `record.step`: later commits and evaluations of older ones are void. */
+function decisionOf({ generation, step, skipped, norms }: Of<"commit">): LastDecision | null {
+  return norms ? { generation, step, skipped, norms } : null;
+}
+
+/** A generation starts at `record.step`. Behind `next`: later commits and evaluations of older ones are void. */
 function foldGeneration(state: DurableState, record: Of<"generation">): DurableState {
+  const { generation, workers } = record;
+  if (record.step === state.next) return { ...state, generation, workers };
   const checkpoint = state.checkpoints.findLast((known) => known.step === record.step);
   return {
     ...state,
-    generation: record.generation,
-    workers: record.workers,
+    generation,
+    workers,
     next: record.step,
     scaler: checkpoint?.scaler ?? state.start.scaler,
     skipsInRow: 0,
     history: rewindTo(state.history, record.step),
+    committedBy: null,
+    lastDecision: null,
     checkpoints: state.checkpoints.filter((known) => known.step <= record.step),
     evaluations: state.evaluations.filter((known) => known.step <= record.step),
   };

@@ -1,10 +1,12 @@
 /** What happens to a run, and what is to be done about it: the two sides of `decide`. */
 import type { ErrorCode, Manifest, Range, StepRecord } from "@paddock/contract";
 import type {
+  CheckpointFailed,
   CheckpointWritten,
   CoordinatorMessage,
   EvaluationDone,
   Failed,
+  Held,
   Prepared,
   Progress,
 } from "@paddock/proto";
@@ -22,6 +24,7 @@ export type RunEvent =
       readonly id: WorkerId;
       readonly written: CheckpointWritten;
     }
+  | { readonly kind: "checkpoint-failed"; readonly id: WorkerId; readonly failed: CheckpointFailed }
   /** The manifest is durable. */
   | {
       readonly kind: "manifest-written";
@@ -38,8 +41,13 @@ export type RunEvent =
     }
   | { readonly kind: "evaluation-done"; readonly id: WorkerId; readonly evaluation: EvaluationDone }
   | { readonly kind: "failed"; readonly id: WorkerId; readonly failure: Failed }
+  /** It rests, and says what it holds. */
+  | { readonly kind: "held"; readonly id: WorkerId; readonly held: Held }
+  | { readonly kind: "leaving"; readonly id: WorkerId; readonly reason: string }
   /** Time passes: leases and waits are looked at. */
   | { readonly kind: "tick" }
+  /** This process stood still for so long: what it did not hear in that time is nobody's fault. */
+  | { readonly kind: "stood-still"; readonly ms: number }
   | { readonly kind: "drain"; readonly reason: string }
   | { readonly kind: "pause" }
   | { readonly kind: "resume" }

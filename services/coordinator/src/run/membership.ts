@@ -1,20 +1,33 @@
 /** Who executes the run: workers come, go, hang and fail; each change of members is a new generation. */
 import { type ErrorCode, isErrorCode, PaddockError } from "@paddock/contract";
-import type { Assignment, Failed } from "@paddock/proto";
+import type { Assignment, Failed, LiveSource } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
+import { coverOf } from "./cover.js";
 import { restartStep } from "./durable.js";
 import { fail, finish, interrupt } from "./ending.js";
 import type { Effect } from "./event.js";
 import { keptSteps } from "./guards/plan.js";
+import { letLeaversGo, tellMissed } from "./holdings.js";
+import { expired, owes, restless } from "./leases.js";
 import {
   type ActiveGeneration,
+  candidates,
   evaluationDue,
+  membersChange,
   type RunState,
-  targetWorkers,
   type WorkerId,
   type WorkerInfo,
 } from "./state.js";
-import { abortGeneration, append, log, refuseStale, send, type Turn, update } from "./turn.js";
+import {
+  abortGeneration,
+  append,
+  log,
+  refuseStale,
+  send,
+  type Turn,
+  update,
+  updateActive,
+} from "./turn.js";
 
 /** Generations in a row without one decided step, after which the run has failed. */
 const maxBarren = 8;
@@ -29,6 +42,9 @@ export function join(turn: Turn, info: WorkerInfo): void {
   }
   const worker = {
     ...info,
+    owesHeld: null,
+    leaving: null,
+    waitingOn: [],
     step: state.durable.next,
     phase: "",
     lastProgressMs: now,
@@ -42,6 +58,7 @@ export function join(turn: Turn, info: WorkerInfo): void {
   };
   update(turn, { workers: [...state.workers, worker] });
   log(turn, "info", "worker joined", { worker: info.name, host: info.host, pid: info.pid });
+  tellMissed(turn, info.id);
   startIfPossible(turn);
 }
 
@@ -55,6 +72,7 @@ export function leave(turn: Turn, id: WorkerId, reason: string): void {
   const isMissed = active !== null && index >= 0 && !(active.stopping && !owes(active, index));
   log(turn, isMissed ? "warn" : "info", "worker gone", { worker: worker.name, reason });
   if (isMissed) lose(turn, "worker-lost", `worker ${worker.name} is gone: ${reason}`);
+  else startIfPossible(turn);
 }
 
 /**
@@ -86,7 +104,7 @@ export function workerFailed(turn: Turn, id: WorkerId, failure: Failed): void {
 
 /** Looks at the leases of those who owe something, and at the waits that are over. */
 export function checkTime(turn: Turn): void {
-  for (const id of expired(turn.state, turn.now)) {
+  for (const id of [...restless(turn.state, turn.now), ...expired(turn.state, turn.now)]) {
     const worker = turn.state.workers.find((known) => known.id === id);
     const seconds = turn.state.durable.spec.fleet.leaseSeconds;
     const reason = `no progress for ${seconds} s (last phase: "${worker?.phase || "none"}")`;
@@ -96,59 +114,65 @@ export function checkTime(turn: Turn): void {
   startIfPossible(turn);
 }
 
-/** Starts the next generation, or ends a run that has nothing left to do. */
+/**
+ * Starts the next generation, or ends a run that has nothing left to do: from the state that the workers hold, if they hold all of it,
+ * else from the last checkpoint.
+ */
 export function startIfPossible(turn: Turn): void {
-  const { active, outcome, orphans, durable, draining, waiting, wanted } = turn.state;
-  if (active || outcome || orphans.length > 0) return;
+  const { active, outcome, orphans, durable, draining, workers } = turn.state;
+  if (active || outcome || workers.some(({ owesHeld }) => owesHeld !== null)) return;
+  const live = coverOf(turn.state);
+  if (!live && orphans.length > 0) return;
   if (restartStep(durable) >= durable.spec.steps) {
     finish(turn);
     return;
   }
-  if (draining !== null) {
+  const isAhead = live !== null && durable.next > restartStep(durable);
+  if (draining !== null && !isAhead) {
     interrupt(turn, draining);
     return;
   }
-  const workers = targetWorkers(turn.state);
-  const isEnough = workers === wanted || (workers > 0 && turn.now >= waiting.fewerFromMs);
-  if (isEnough && turn.now >= waiting.notBeforeMs) startGeneration(turn, workers);
+  if (candidates(turn.state).length > 0) {
+    if (mayStart(turn, live !== null)) startGeneration(turn, live);
+    return;
+  }
+  // Leavers that hold what no checkpoint has stay as long as others may come to take it over.
+  const areNeeded = isAhead && turn.now < turn.state.waiting.fewerFromMs;
+  if (!areNeeded) letLeaversGo(turn);
 }
 
-/** Replaces the generation by one of another size, from the checkpoint that has just become durable. */
-export function regroup(turn: Turn): void {
+function mayStart({ state, now }: Turn, isCovered: boolean): boolean {
+  const { waiting, wanted } = state;
+  const { length } = candidates(state);
+  if (now < waiting.notBeforeMs) return false;
+  if (length === wanted || now >= waiting.fewerFromMs) return true;
+  return isCovered && now >= waiting.fewerHoldersFromMs;
+}
+
+/** At a step boundary at which other members are due: replaces the generation, once the checkpoints and evaluations that it owes are there. */
+export function regroupIfDue(turn: Turn): void {
   const { active, wanted } = turn.state;
-  const reason = `from ${active?.members.length} to ${targetWorkers(turn.state)} of ${wanted} workers`;
+  if (!active || active.regroupAt === null) return;
+  if (active.pendingCheckpoints.length > 0 || active.pendingEvaluations.length > 0) return;
+  updateActive(turn, { regroupAt: null });
+  if (!membersChange(turn.state, active)) return;
+  const next = candidates(turn.state).length;
+  const reason = `from ${active.members.length} to ${next} of ${wanted} workers`;
   abortGeneration(turn);
   const { now } = turn;
-  update(turn, { waiting: { reason, sinceMs: now, notBeforeMs: now, fewerFromMs: now } });
+  update(turn, {
+    waiting: {
+      reason,
+      sinceMs: now,
+      notBeforeMs: now,
+      fewerFromMs: now,
+      fewerHoldersFromMs: now,
+    },
+  });
   startIfPossible(turn);
 }
 
-/** Whether the member must show progress: it is not waiting for a decision. */
-export function owes(active: ActiveGeneration, index: number): boolean {
-  if (!active.stopping) return active.prepared[index] === null;
-  return (
-    active.pendingCheckpoints.some(({ files }) => files[index] === null) ||
-    (index === 0 && active.pendingEvaluations.length > 0)
-  );
-}
-
-/**
- * Members whose lease is over. A worker whose peer is slow waits for it without progress of its own: so nobody is
- * expelled while somebody else who owes something still moves, and the one that stopped first is expelled first.
- */
-function expired({ active, workers, durable }: RunState, now: number): WorkerId[] {
-  if (!active) return [];
-  const owing = workers.filter(({ id }) => {
-    const index = active.members.indexOf(id);
-    return index >= 0 && owes(active, index);
-  });
-  const leaseMs = durable.spec.fleet.leaseSeconds * 1000;
-  const newest = Math.max(...owing.map((worker) => worker.lastProgressMs));
-  if (now - newest <= leaseMs / 2) return [];
-  return owing.filter((worker) => now - worker.lastProgressMs > leaseMs).map(({ id }) => id);
-}
-
-/** The generation is over against its will: back to the last checkpoint, with those who are left or come in time. */
+/** The generation is over against its will: on with those who are left, or back to the last checkpoint. */
 function lose(turn: Turn, code: ErrorCode, reason: string): void {
   const { active, draining, durable } = turn.state;
   if (!active) return;
@@ -175,80 +199,100 @@ function lose(turn: Turn, code: ErrorCode, reason: string): void {
       sinceMs: now,
       notBeforeMs: now + (barren > 0 ? Math.min(10_000, 250 * 2 ** barren) : 0),
       fewerFromMs: now + durable.spec.fleet.leaseSeconds * 1000,
+      fewerHoldersFromMs: now,
     },
   });
   startIfPossible(turn);
 }
 
-function startGeneration(turn: Turn, count: number): void {
-  const { durable, waiting } = turn.state;
+/** @param live who holds the state of `durable.next`; null: the last checkpoint is loaded */
+function startGeneration(turn: Turn, live: LiveSource | null): void {
+  const { durable, waiting, draining } = turn.state;
   const generation = durable.generation + 1;
-  const step = restartStep(durable);
+  const step = live ? durable.next : restartStep(durable);
+  const members = candidates(turn.state).map(({ id }) => id);
   append(turn, {
     kind: "generation",
     generation,
-    workers: count,
+    workers: members.length,
     step,
     reason: waiting.reason,
     unixMs: turn.now,
   });
-  const evaluateFirst =
-    evaluationDue(durable.spec, step) && !durable.evaluations.some((done) => done.step === step);
-  const active: ActiveGeneration = {
-    generation,
-    members: turn.state.workers.slice(0, count).map(({ id }) => id),
-    startStep: step,
-    startMs: turn.now,
-    prepared: Array.from({ length: count }, () => null),
-    pendingCheckpoints: [],
-    pendingEvaluations: evaluateFirst ? [step] : [],
-    regroupAt: null,
-    stopping: false,
-    commits: 0,
-  };
+  const active = beginning(turn, { generation, members, step, stopping: draining !== null });
   update(turn, {
     active,
     recent: [],
-    engine: [...new Set(turn.state.workers.slice(0, count).map(({ engine }) => engine))].join(","),
+    engine: [...new Set(candidates(turn.state).map(({ engine }) => engine))].join(","),
     firstStartMs: turn.state.firstStartMs ?? turn.now,
     workers: turn.state.workers.map((worker) => ({
       ...worker,
       step,
-      phase: active.members.includes(worker.id) ? "start" : "",
+      phase: members.includes(worker.id) ? "start" : "",
+      waitingOn: [],
       lastProgressMs: turn.now,
     })),
   });
   turn.effects.push({ kind: "truncate-steps", step });
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });
   turn.effects.push(segmentsEffect(turn.state, active, step));
-  for (const [worker, id] of active.members.entries()) {
-    send(turn, id, { kind: "assignment", assignment: assignmentOf(turn.state, active, worker) });
+  for (const [worker, id] of members.entries()) {
+    const assignment = assignmentOf(turn.state, active, { worker, live });
+    send(turn, id, { kind: "assignment", assignment });
   }
   log(turn, "info", "generation started", {
     generation,
-    workers: count,
+    workers: members.length,
     step,
+    from: live ? "the workers" : "the checkpoint",
     reason: waiting.reason,
   });
 }
 
+/** A generation before its first step. What was due at its start and is missing comes first. */
+function beginning(
+  { state, now }: Turn,
+  start: Pick<ActiveGeneration, "generation" | "members" | "stopping"> & { readonly step: number },
+): ActiveGeneration {
+  const { generation, members, step } = start;
+  const { durable } = state;
+  const { spec, scaler } = durable;
+  const stopping = start.stopping || step >= spec.steps;
+  const behind = step - restartStep(durable);
+  const checkpointFirst = behind > 0 && (stopping || behind >= spec.checkpoint.everySteps);
+  const evaluateFirst =
+    evaluationDue(spec, step) && !durable.evaluations.some((done) => done.step === step);
+  const files = members.map(() => null);
+  const pending = { step, files, complete: false, scaler, sinceMs: now };
+  return {
+    generation,
+    members,
+    startStep: step,
+    startMs: now,
+    prepared: members.map(() => null),
+    pendingCheckpoints: checkpointFirst ? [pending] : [],
+    pendingEvaluations: evaluateFirst ? [step] : [],
+    regroupAt: null,
+    stopping,
+    commits: 0,
+  };
+}
+
 /** Steps of the checkpoints that stay on disk: durable ones (`keptSteps`), and those being written. */
-export function keptCheckpoints({ durable, active }: RunState): number[] {
-  const pending = (active?.pendingCheckpoints ?? []).map(({ step }) => step);
-  return [...keptSteps(durable), ...pending];
+export function keptCheckpoints({ durable, active, orphans }: RunState): number[] {
+  const pending = [...orphans, ...(active?.pendingCheckpoints ?? [])];
+  return [...keptSteps(durable), ...pending.map(({ step }) => step)];
 }
 
 /** The segment that holds `step` and the one after it: jobs are made as they come near. */
 export function segmentsEffect(state: RunState, active: ActiveGeneration, step: number): Effect {
   const { spec } = state.durable;
-  const current = segmentAt(spec, active.startStep, step);
-  const next = current.end < spec.steps ? [segmentAt(spec, active.startStep, current.end)] : [];
-  return {
-    kind: "segments",
-    generation: active.generation,
-    workers: active.members.length,
-    segments: [current, ...next],
-  };
+  const { generation, members, startStep } = active;
+  const workers = members.length;
+  if (active.stopping) return { kind: "segments", generation, workers, segments: [] };
+  const current = segmentAt(spec, startStep, step);
+  const next = current.end < spec.steps ? [segmentAt(spec, startStep, current.end)] : [];
+  return { kind: "segments", generation, workers, segments: [current, ...next] };
 }
 
 /** Name of the BullMQ queue with one worker's segment jobs. */
@@ -256,15 +300,26 @@ export function segmentQueueName(runId: string, generation: number, worker: numb
   return `paddock-${runId}-g${generation}-w${worker}`;
 }
 
-function assignmentOf(state: RunState, active: ActiveGeneration, worker: number): Assignment {
+function assignmentOf(
+  state: RunState,
+  active: ActiveGeneration,
+  { worker, live }: { readonly worker: number; readonly live: LiveSource | null },
+): Assignment {
   const { durable } = state;
   const { generation, members, startStep } = active;
+  const { length: workers } = members;
+  const checkpoint = durable.checkpoints.find(({ step }) => step === startStep);
+  const isShadowed = durable.spec.fleet.redundancy === "shadow" && workers > 1;
   return {
     generation,
     worker,
-    workers: members.length,
+    workers,
     startStep,
-    loadCheckpoint: durable.checkpoints.some(({ step }) => step === startStep),
+    loadCheckpoint: live === null && checkpoint !== undefined,
+    manifestSha256: live === null ? (checkpoint?.manifest ?? "") : "",
+    live,
+    shadow: isShadowed ? (worker + workers - 1) % workers : -1,
+    rankCuts: [],
     peers: members.map((id, index) => {
       const peer = state.workers.find((known) => known.id === id);
       return {
@@ -277,9 +332,7 @@ function assignmentOf(state: RunState, active: ActiveGeneration, worker: number)
     goodSteps: durable.scaler.goodSteps,
     segmentQueue: segmentQueueName(durable.runId, generation, worker),
     evaluateFirst: active.pendingEvaluations.includes(startStep),
-    manifestSha256: durable.checkpoints.find(({ step }) => step === startStep)?.manifest ?? "",
-    live: null,
-    shadow: -1,
+    checkpointFirst: active.pendingCheckpoints.some(({ step }) => step === startStep),
     leftOut: durable.leftOut,
   };
 }

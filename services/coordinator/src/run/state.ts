@@ -7,7 +7,7 @@ import {
   type RunSpec,
   type StepRecord,
 } from "@paddock/contract";
-import type { Prepared } from "@paddock/proto";
+import type { Holding, Prepared } from "@paddock/proto";
 import { type CollapseWatch, initialWatch } from "./collapse.js";
 import type { DurableState } from "./durable.js";
 import { rollbackText } from "./guards/text.js";
@@ -24,12 +24,20 @@ export interface WorkerInfo {
   readonly device: string;
   /** host:port of its PeerService. */
   readonly peerAddress: string;
+  /** What it holds at rest, as it said last; of no use while it works. */
+  readonly holdings: readonly Holding[];
 }
 
 export interface WorkerState extends WorkerInfo {
+  /** The generation of which it has to say that it rests and what it holds; null: none. */
+  readonly owesHeld: number | null;
+  /** Why it wants to go; null: it does not. */
+  readonly leaving: string | null;
   /** Step and phase of its last Progress. */
   readonly step: number;
   readonly phase: string;
+  /** Indices of the members for whose tensors it says it waits. */
+  readonly waitingOn: readonly number[];
   /** When it last moved, in unix milliseconds. */
   readonly lastProgressMs: number;
   /** Persistent state, and gathered units at the peak, in bytes; of its last Prepared. */
@@ -90,6 +98,8 @@ interface Waiting {
   readonly notBeforeMs: number;
   /** From then on fewer workers than wanted will do; Infinity: never. */
   readonly fewerFromMs: number;
+  /** The same, if those who are there hold the whole state between them. */
+  readonly fewerHoldersFromMs: number;
 }
 
 export type Outcome =
@@ -111,6 +121,7 @@ export interface Counters {
   readonly exchangeBytes: number;
   readonly staleMessages: number;
   readonly badImages: number;
+  readonly failedCheckpoints: number;
   /** Times that the run began to show a sign of collapse. */
   readonly alerts: number;
 }
@@ -130,6 +141,8 @@ export interface RunState {
   /** Why the run is draining, or null. */
   readonly draining: string | null;
   readonly checkpointRequested: boolean;
+  /** Checkpoints in a row that could not be written. */
+  readonly failedCheckpoints: number;
   readonly outcome: Outcome | null;
   /** Generations in a row that ended without a decision, and why the last one did. */
   readonly barren: number;
@@ -154,6 +167,19 @@ export interface RunState {
   readonly checkpointSeconds: number;
 }
 
+/** Holders of the state need a moment to find a coordinator that was started again. */
+const holdersComeMs = 2_000;
+
+/** A new run waits for all its workers; one that goes on makes do with those who come. */
+function firstWaits({ generation, spec }: DurableState, now: number) {
+  const leaseMs = spec.fleet.leaseSeconds * 1000;
+  if (generation === 0) return { fewerFromMs: Infinity, fewerHoldersFromMs: Infinity };
+  return {
+    fewerFromMs: now + leaseMs,
+    fewerHoldersFromMs: now + Math.min(leaseMs, holdersComeMs),
+  };
+}
+
 /** Before any worker has come. */
 export function initialState(durable: DurableState, now: number): RunState {
   return {
@@ -166,12 +192,13 @@ export function initialState(durable: DurableState, now: number): RunState {
       reason: durable.generation === 0 ? "start" : "resume",
       sinceMs: now,
       notBeforeMs: now,
-      fewerFromMs: Number.POSITIVE_INFINITY,
+      ...firstWaits(durable, now),
     },
     orphans: [],
     paused: false,
     draining: null,
     checkpointRequested: false,
+    failedCheckpoints: 0,
     outcome: null,
     barren: 0,
     lastFailure: null,
@@ -186,6 +213,7 @@ export function initialState(durable: DurableState, now: number): RunState {
       exchangeBytes: 0,
       staleMessages: 0,
       badImages: 0,
+      failedCheckpoints: 0,
       alerts: 0,
     },
     recent: [],
@@ -201,9 +229,15 @@ export function initialState(durable: DurableState, now: number): RunState {
   };
 }
 
-/** The member count that the next generation would have: as many as wanted, if so many are there. */
-export function targetWorkers(state: RunState): number {
-  return Math.min(state.wanted, state.workers.length);
+/** Who would be the next generation's members: as many as wanted of those who stay, in order of arrival. */
+export function candidates(state: RunState): readonly WorkerState[] {
+  return state.workers.filter(({ leaving }) => leaving === null).slice(0, state.wanted);
+}
+
+/** Whether the next generation would have other members, or another number of them. */
+export function membersChange(state: RunState, { members }: ActiveGeneration): boolean {
+  const next = candidates(state);
+  return next.length !== members.length || next.some(({ id }) => !members.includes(id));
 }
 
 /** Images of one step over all logical ranks. */

@@ -54,7 +54,7 @@ export function refuseStale(turn: Turn): void {
   count(turn, { staleMessages: 1 });
 }
 
-/** Ends the generation in force, if there is one, for all who are still there. */
+/** Ends the generation in force, if there is one, for all who are still there: they will say what they hold. */
 export function abortGeneration(turn: Turn): void {
   const { active, durable } = turn.state;
   if (!active) return;
@@ -73,5 +73,12 @@ export function abortGeneration(turn: Turn): void {
     };
     send(turn, id, { kind: "decision", decision });
   }
-  update(turn, { active: null });
+  update(turn, {
+    active: null,
+    workers: turn.state.workers.map((worker) =>
+      active.members.includes(worker.id)
+        ? { ...worker, owesHeld: active.generation, holdings: [], lastProgressMs: turn.now }
+        : worker,
+    ),
+  });
 }

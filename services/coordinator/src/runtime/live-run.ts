@@ -42,8 +42,11 @@ export interface LiveRun {
   close(): Promise<void>;
 }
 
-const tickMs = 200;
-const ticksPerRefresh = 25;
+/** Leases are looked at so often that none ends noticeably late. */
+const ticksPerLease = 20;
+const slowestTickMs = 200;
+const probeMs = 1_000;
+const refreshMs = 5_000;
 /** How long workers may take to leave after the end. */
 const farewellMs = 5_000;
 
@@ -63,7 +66,7 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
   });
   // Queues of the generation that a crash may have left behind.
   segments.want(durable.generation, durable.workers, []);
-  const stopTicking = tick(runner, segments);
+  const stopTicking = tick(runner, segments, durable.spec.fleet.leaseSeconds * 1000);
   let cut = (_outcome: Outcome): void => undefined;
   const closed = new Promise<Outcome>((resolve) => {
     cut = resolve;
@@ -90,7 +93,7 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
   return {
     runner,
     segments,
-    view: () => viewOf(runner.state, unixNow()),
+    view: () => viewOf(runner.state, unixNow(), segments.awaySinceMs),
     done,
     async close() {
       await runner.stop();
@@ -103,17 +106,23 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
 }
 
 /** Returns the function that stops it. */
-function tick(runner: Runner, segments: SegmentQueues): () => void {
-  let ticks = 0;
+function tick(runner: Runner, segments: SegmentQueues, leaseMs: number): () => void {
   let isBusy = false;
+  let lastMs = unixNow();
+  const tickMs = Math.min(slowestTickMs, Math.ceil(leaseMs / ticksPerLease));
+  const probing = setInterval(() => segments.probe(), probeMs);
+  const refreshing = setInterval(() => segments.refresh(), refreshMs);
   const timer = setInterval(() => {
-    ticks += 1;
-    if (ticks % ticksPerRefresh === 0) segments.refresh();
+    const stillMs = unixNow() - lastMs - tickMs;
+    lastMs = unixNow();
+    if (stillMs > leaseMs / 4) void runner.post({ kind: "stood-still", ms: stillMs });
     if (isBusy) return;
     isBusy = true;
     void runner.post({ kind: "tick" }).then(() => {
       isBusy = false;
     });
   }, tickMs);
-  return () => clearInterval(timer);
+  return () => {
+    for (const each of [timer, probing, refreshing]) clearInterval(each);
+  };
 }

@@ -9,7 +9,8 @@ import { examplePrepared, exampleSpec } from "../testing/example.js";
 import { createRunner, type RunnerParts } from "./runner.js";
 
 const spec = exampleSpec({ fleet: { workers: 1 }, evaluation: { everySteps: 0 } });
-const info = { id: 1, name: "w", host: "h", pid: 1, engine: "e", device: "d", peerAddress: "p" };
+const process = { host: "h", pid: 1, engine: "e", device: "d" };
+const info = { id: 1, name: "w", ...process, peerAddress: "p", holdings: [] };
 
 function decisionName(kind: DecisionKind): string {
   return kind === DecisionKind.DECISION_KIND_COMMIT ? "commit" : "abort";
@@ -73,7 +74,7 @@ test("effects are carried out in order, each after the one before is durable, al
   void runner.post({ kind: "joined", worker: info });
   void runner.post(prepared(runner, 0));
   await runner.post(prepared(runner, 1));
-  const step = ["append commit", "send commit", "write step"];
+  const step = ["write step", "append commit", "send commit"];
   expect(happened).toEqual(["append generation", "send assignment", ...step, ...step]);
 });
 
@@ -85,7 +86,8 @@ test("a commit that cannot be recorded is never announced: the run fails with th
   const { runner, happened } = startRunner({ ledger: { ...openMemoryLedger(), append } });
   await runner.post({ kind: "joined", worker: info });
   await runner.post(prepared(runner, 0));
-  expect(happened).toEqual(["send assignment", "send abort", "send shutdown", "dismiss"]);
+  const ending = ["send abort", "send shutdown", "dismiss"];
+  expect(happened).toEqual(["send assignment", "write step", ...ending]);
   expect(await runner.ended).toMatchObject({ kind: "failed", code: "disk-unavailable" });
 });
 

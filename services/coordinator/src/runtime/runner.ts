@@ -1,11 +1,14 @@
 /** Runs `decide`: events one after the other, effects in their order. The only place where the run's state changes. */
+
 import { performance } from "node:perf_hooks";
 import { PaddockError } from "@paddock/contract";
-import type { Logger } from "@paddock/service-kit";
+import { type CoordinatorMessage, DecisionKind } from "@paddock/proto";
+import type { FailpointName, Logger } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { Sessions } from "../api/sessions.js";
 import type { Ledger } from "../ledger/ledger.js";
 import { decide } from "../run/decide.js";
-import type { DurableState } from "../run/durable.js";
+import type { DurableState, RunRecord } from "../run/durable.js";
 import type { Effect, RunEvent } from "../run/event.js";
 import { initialState, type Outcome, type RunState } from "../run/state.js";
 import type { Checkpoints } from "../run-dir/checkpoints.js";
@@ -82,13 +85,14 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   async function carryOut(effect: Effect): Promise<void> {
     switch (effect.kind) {
       case "append":
-        return await ledger.append(effect.record);
+        return await append(effect.record);
       case "send":
-        return sessions.send(effect.id, effect.message);
+        return await send(effect);
       case "dismiss":
         return sessions.dismiss(effect.id, effect.code, effect.reason);
       case "write-step":
-        return await steps.write(effect.record);
+        await steps.write(effect.record);
+        return await failpoint("coordinator.step.written");
       case "truncate-steps":
         return await truncateSteps(effect.step);
       case "sync-steps":
@@ -104,6 +108,19 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
       case "end":
         return resolveEnded(effect.outcome);
     }
+  }
+
+  async function append(record: RunRecord): Promise<void> {
+    const points = appendPoints[record.kind];
+    if (points.before) await failpoint(points.before);
+    await ledger.append(record);
+    if (points.after) await failpoint(points.after);
+  }
+
+  async function send({ id, message }: Extract<Effect, { kind: "send" }>): Promise<void> {
+    const point = sendPointOf(message);
+    if (point) await failpoint(point, { again: () => sessions.send(id, message) });
+    sessions.send(id, message);
   }
 
   async function truncateSteps(step: number): Promise<void> {
@@ -125,6 +142,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
     const { generation, step } = manifest;
     try {
       const sha256 = await checkpoints.commit(manifest);
+      await failpoint("coordinator.manifest.renamed");
       await post({ kind: "manifest-written", generation, step, sha256 });
     } catch (error) {
       const { code, message: reason } = PaddockError.from(error);
@@ -140,4 +158,27 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
     stop,
     ended,
   };
+}
+
+/** Failpoints around the append of a record. */
+const appendPoints: Readonly<
+  Record<RunRecord["kind"], { readonly before?: FailpointName; readonly after?: FailpointName }>
+> = {
+  run: {},
+  generation: {
+    before: "coordinator.generation.appending",
+    after: "coordinator.generation.appended",
+  },
+  commit: { before: "coordinator.commit.appending", after: "coordinator.commit.appended" },
+  checkpoint: { after: "coordinator.checkpoint.appended" },
+  alert: {},
+  evaluation: {},
+  finished: {},
+};
+
+function sendPointOf(message: CoordinatorMessage): FailpointName | undefined {
+  if (message.kind === "assignment") return "coordinator.assignment.sending";
+  if (message.kind !== "decision") return undefined;
+  const isAbort = message.decision.kind === DecisionKind.DECISION_KIND_ABORT;
+  return isAbort ? "coordinator.abort.sending" : "coordinator.decision.sending";
 }

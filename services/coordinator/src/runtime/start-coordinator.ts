@@ -3,7 +3,16 @@ import { readFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
 import type { Run, Welcome } from "@paddock/proto";
-import { createMetrics, type Logger, startGrpcServer, startHttpServer } from "@paddock/service-kit";
+import {
+  checkBind,
+  createMetrics,
+  isLoopback,
+  type Logger,
+  refusalLog,
+  startGrpcServer,
+  startHttpServer,
+} from "@paddock/service-kit";
+import { type CoordinatorSecurity, openAdmission } from "../api/admission.js";
 import { type RunControl, runService } from "../api/run-service.js";
 import { createSessions } from "../api/sessions.js";
 import { createRunMetrics } from "../metrics/run-metrics.js";
@@ -26,8 +35,12 @@ export interface CoordinatorOptions {
   readonly host: string;
   /** 0: any free port. */
   readonly port: number;
-  /** Of /metrics, /healthz and /status, on the same host. 0: any free port. */
+  /** Of /metrics, /healthz and /status. 0: any free port. */
   readonly metricsPort: number;
+  /** Address of those pages; default loopback. Elsewhere they need TLS, unless a plain listener is allowed. */
+  readonly metricsHost?: string | undefined;
+  /** Absent: no TLS and no tokens, hence on this machine only. */
+  readonly security?: CoordinatorSecurity | undefined;
   readonly redisUrl: string;
   readonly logger: Logger;
   /** Asks for a drain. */
@@ -57,11 +70,23 @@ const farewellMs = 1_000;
 
 /**
  * Opens the run directory, listens, records the run, and starts it when enough workers have come.
- * Rejects, with nothing recorded, when the directory, the spec or a port does not fit: see `openRun`; `port-in-use`.
+ * Rejects, with nothing recorded, when the directory, the spec or a port does not fit: see `openRun`; `port-in-use`; `permission-denied`
+ * for an address that others reach, without TLS.
  */
 export async function startCoordinator(options: CoordinatorOptions): Promise<Coordinator> {
   const { logger: log } = options;
   const runDir = resolve(options.runDir);
+  const { metricsHost = "127.0.0.1" } = options;
+  const { tls, insecureBind = false } = options.security ?? {};
+  const metricsTls = insecureBind || isLoopback(metricsHost) ? undefined : tls;
+  for (const [what, host, own] of [
+    ["the coordinator", options.host, tls],
+    ["its metrics page", metricsHost, metricsTls],
+  ] as const) {
+    const isEncrypted = own !== undefined;
+    const warning = checkBind({ what, host, isEncrypted, isInsecureAllowed: insecureBind });
+    if (warning !== undefined) log.warn({ host }, warning);
+  }
   const opened = await openRun({ ...options, runDir }, log);
   if (opened.recorded?.finished) {
     await opened.ledger.close();
@@ -87,7 +112,12 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     const changes = createChanges(updateMs, () => {
       if (slot.run) options.onUpdate?.(slot.run.view());
     });
+    const runIdNow = (): string => slot.run?.runner.state.durable.runId ?? "";
+    const { host, port, metricsPort } = options;
+    const admission = { runDir, host, security: options.security, runId: runIdNow };
     const sessions = createSessions({
+      admit: await openAdmission(admission),
+      onRefused: refusalLog(log),
       welcome: async (signal) => welcomeTo(await slot.started(signal), options.redisUrl, runDir),
       post: async (event) => slot.run?.runner.post(event),
     });
@@ -112,18 +142,15 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       submit,
       changed: changes.next,
     };
-    const { host, port, metricsPort } = options;
     const grpc = await startGrpcServer({
-      host,
-      port,
+      ...{ host, port, tls, logger: log },
       services: [sessions.service, runService(control)],
     });
     closers.push(() => grpc.close(control.hasEnded() ? farewellMs : 0));
     const registry = createMetrics({ role: "coordinator" });
     const metrics = createRunMetrics(registry);
     const http = await startHttpServer({
-      host,
-      port: metricsPort,
+      ...{ host: metricsHost, port: metricsPort, tls: metricsTls, logger: log },
       registry,
       status: () => slot.run?.view() ?? { phase: "idle" },
       beforeScrape: async () => {
@@ -154,7 +181,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
       address: grpc.address,
       metricsAddress: http.address,
       get runId() {
-        return slot.run?.runner.state.durable.runId ?? "";
+        return runIdNow();
       },
       done: slot.done,
       drain,

@@ -3,8 +3,10 @@
  * should be and works towards it in the background: training never waits for it, and when Redis loses everything the
  * jobs are made again. Jobs carry numbers, never tensors.
  */
+
 import { PaddockError, type Range, type SegmentJob } from "@paddock/contract";
-import { hideSecret, type Logger, withDeadline } from "@paddock/service-kit";
+import { hideSecret, type Logger, redisTarget, withDeadline } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { Queue } from "bullmq";
 import { Redis } from "ioredis";
 import { segmentQueueName } from "../run/membership.js";
@@ -14,6 +16,10 @@ export interface SegmentQueues {
   want(generation: number, workers: number, segments: readonly Range[]): void;
   /** Looks after the jobs: those that Redis has lost are made again. Cheap; call it every few seconds. */
   refresh(): void;
+  /** Looks whether Redis answers. Cheap; call it every second. */
+  probe(): void;
+  /** Since when Redis does not answer, in unix milliseconds; null: it does. */
+  readonly awaySinceMs: number | null;
   /** Resolves when what was wanted has been done; never while Redis is away. */
   settled(): Promise<void>;
   /** Redis's `used_memory` in bytes, or undefined while Redis is away. */
@@ -37,7 +43,9 @@ const lastPriority = 2 ** 21 - 1;
 
 export function openSegmentQueues(runId: string, redisUrl: string, log: Logger): SegmentQueues {
   // BullMQ's own requirement: commands wait for the connection instead of failing.
-  const connection = new Redis(redisUrl, {
+  const { url, tls } = redisTarget(redisUrl);
+  const connection = new Redis(url, {
+    ...tls,
     maxRetriesPerRequest: null,
     retryStrategy: (attempt) => Math.min(100 * attempt, 2_000),
   });
@@ -48,6 +56,8 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
   let wanted: Wanted = { generation: 0, workers: 0, segments: [] };
   let working = Promise.resolve();
   let isAway = false;
+  let awaySinceMs: number | null = null;
+  let isProbing = false;
 
   connection.on("error", (error: Error) => {
     if (!isAway) {
@@ -87,6 +97,7 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
       for (const { start, end } of segments) {
         await add(queueOf(name), { runId, generation, worker, workers, start, end });
       }
+      await failpoint("coordinator.segments.made");
     }
   }
 
@@ -115,6 +126,23 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     });
   }
 
+  /** A Redis that is stopped keeps its connections: only an answer shows that it lives. */
+  function probe(): void {
+    if (isProbing) return;
+    isProbing = true;
+    const deadline = { timeoutMs: infoMs, what: "Redis", code: "redis-unavailable" } as const;
+    void withDeadline(deadline, () => connection.ping()).then(
+      () => {
+        awaySinceMs = null;
+        isProbing = false;
+      },
+      () => {
+        awaySinceMs ??= Date.now() - infoMs;
+        isProbing = false;
+      },
+    );
+  }
+
   function refresh(): void {
     added.clear();
     work();
@@ -128,6 +156,10 @@ export function openSegmentQueues(runId: string, redisUrl: string, log: Logger):
     },
     refresh() {
       if (connection.status === "ready") refresh();
+    },
+    probe,
+    get awaySinceMs() {
+      return awaySinceMs;
     },
     settled: () => working,
     async usedMemoryBytes() {

@@ -7,6 +7,7 @@ import {
   type Assignment,
   type Decision,
   DecisionKind,
+  type Holding,
   protocolVersion,
   type Shutdown,
   type Version,
@@ -14,7 +15,7 @@ import {
   type WorkerMessage,
   WorkerService,
 } from "@paddock/proto";
-import { createQueue, grpcClient } from "@paddock/service-kit";
+import { createQueue, type GrpcClientOptions, grpcClient } from "@paddock/service-kit";
 import { examplePrepared } from "./example.js";
 
 type Behaviour = "hang" | "die" | undefined;
@@ -23,8 +24,12 @@ export interface FakeWorkerOptions {
   readonly address: string;
   readonly name: string;
   readonly version?: Version;
+  /** Certificates and metadata of its connection. */
+  readonly connection?: GrpcClientOptions;
   /** Called before a step is prepared; "hang" does nothing from then on, "die" ends the connection. */
   readonly beforeStep?: (step: number, assignment: Assignment) => Behaviour | Promise<Behaviour>;
+  /** What it says it holds from before. */
+  readonly holdings?: readonly Holding[];
   /** Added to the size that is reported for a checkpoint file. */
   readonly lieBytes?: number;
 }
@@ -33,6 +38,8 @@ export interface FakeWorker {
   readonly assignments: readonly Assignment[];
   readonly decisions: readonly Decision[];
   readonly shutdown: Shutdown | undefined;
+  /** What it would say after a cut. */
+  readonly holdings: readonly Holding[];
   send(message: WorkerMessage): void;
   /** Cuts the connection. */
   kill(): void;
@@ -41,7 +48,7 @@ export interface FakeWorker {
 }
 
 export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
-  const client = grpcClient(options.address, WorkerService);
+  const client = grpcClient(options.address, WorkerService, options.connection ?? {});
   const outgoing = createQueue<WorkerMessage>(1_000);
   const cut = new AbortController();
   const assignments: Assignment[] = [];
@@ -50,6 +57,9 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
   let welcome: Welcome | undefined;
   let spec: RunSpec | undefined;
   let assignment: Assignment | undefined;
+  /** Of the assignment: committed steps, decisions, whether the next step is prepared. */
+  let shards = { step: 0, decided: 0, prepared: false };
+  let holdings: Holding[] = [...(options.holdings ?? [])];
 
   const send = (message: WorkerMessage): void => void outgoing.push(message);
 
@@ -64,7 +74,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
       device: "none",
       threads: 1,
       peerAddress: `${options.name}:1`,
-      holding: null,
+      holdings,
     },
   });
 
@@ -74,8 +84,9 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     if (behaviour === "die") cut.abort(new Error("died"));
     if (behaviour) return;
     const { generation, worker, workers } = assignment;
-    send({ kind: "progress", progress: { generation, step, phase: "student" } });
+    send({ kind: "progress", progress: { generation, step, phase: "student", waitingOn: [] } });
     const position = { generation, step, worker, workers };
+    shards = { ...shards, prepared: true };
     send({ kind: "prepared", prepared: examplePrepared(spec, layoutOf(spec), position) });
   }
 
@@ -104,19 +115,42 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
 
   async function obey(decision: Decision): Promise<void> {
     decisions.push(decision);
+    const { generation } = decision;
     if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
+      holdings = [...holdings, ...restingShards()];
       assignment = undefined;
+      send({ kind: "held", held: { generation, holdings } });
       return;
     }
     const next = decision.step + 1;
+    if (!assignment) {
+      const held = holdings.filter((h) => h.generation === generation && h.prepared);
+      holdings = held.map((h) => ({ ...h, step: next, prepared: false }));
+      send({ kind: "held", held: { generation, holdings } });
+      return;
+    }
+    holdings = [];
+    shards = { step: next, decided: shards.decided + 1, prepared: false };
     if (decision.checkpoint) await checkpoint(next);
     if (decision.evaluate) evaluate(next);
     if (!decision.stop) await prepare(next);
   }
 
+  /** What it holds of a generation that is over: of one without a step nothing. */
+  function restingShards(): Holding[] {
+    const { step, decided, prepared } = shards;
+    if (!assignment || !welcome || (decided === 0 && !prepared)) return [];
+    const { generation, worker, workers, shadow } = assignment;
+    return [{ generation, worker, workers, shadow, step, prepared, runId: welcome.runId }];
+  }
+
   async function begin(received: Assignment): Promise<void> {
+    const { live, startStep } = received;
+    holdings = holdings.filter((h) => h.generation === live?.generation && h.step === startStep);
+    shards = { step: startStep, decided: 0, prepared: false };
     assignment = received;
     assignments.push(received);
+    if (received.checkpointFirst) await checkpoint(received.startStep);
     if (received.evaluateFirst) evaluate(received.startStep);
     await prepare(received.startStep);
   }
@@ -160,6 +194,9 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     decisions,
     get shutdown() {
       return shutdown;
+    },
+    get holdings() {
+      return [...holdings, ...restingShards()];
     },
     send,
     kill: () => cut.abort(new Error("killed")),

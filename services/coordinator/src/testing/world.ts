@@ -10,7 +10,10 @@ import {
 import {
   type Assignment,
   type CoordinatorMessage,
+  type Decision,
   DecisionKind,
+  type Holding,
+  type LiveSource,
   type Prepared,
 } from "@paddock/proto";
 import { decide } from "../run/decide.js";
@@ -25,6 +28,12 @@ interface ModelWorker {
   readonly inbox: CoordinatorMessage[];
   readonly outbox: RunEvent[];
   assignment: Assignment | null;
+  /** Of the assignment: committed steps that its shards have, decisions so far, and whether the next step is prepared. */
+  step: number;
+  decided: number;
+  isPrepared: boolean;
+  /** What it holds from before the assignment. */
+  holdings: readonly Holding[];
 }
 
 export class World {
@@ -65,13 +74,35 @@ export class World {
     return effects;
   }
 
-  join(): WorkerId {
+  /** @param holdings what it holds from before */
+  join(holdings: readonly Holding[] = []): WorkerId {
     this.#lastId += 1;
     const id = this.#lastId;
-    this.workers.push({ id, inbox: [], outbox: [], assignment: null });
+    const idle = { assignment: null, step: 0, decided: 0, isPrepared: false };
+    this.workers.push({ id, inbox: [], outbox: [], ...idle, holdings });
     const worker = { id, name: `w${id}`, host: "h", pid: id, engine: "e", device: "d" };
-    this.post({ kind: "joined", worker: { ...worker, peerAddress: `h:${id}` } });
+    this.post({ kind: "joined", worker: { ...worker, peerAddress: `h:${id}`, holdings } });
     return id;
+  }
+
+  /** Its connection breaks: what was on its way is lost; it comes back with what it holds. */
+  cut(id: WorkerId): void {
+    const worker = this.#find(id);
+    if (!worker) return;
+    this.kill(id);
+    this.#rest(worker);
+    this.join(worker.holdings);
+  }
+
+  /** The coordinator is killed and started again: all connections break, the workers come back with what they hold. */
+  restart(): void {
+    const survivors = this.workers.splice(0);
+    this.manifests.splice(0);
+    this.state = initialState(this.folded(), this.nowMs);
+    for (const worker of survivors) {
+      this.#rest(worker);
+      this.join(worker.holdings);
+    }
   }
 
   /** Its messages so far may or may not have arrived; no more will. */
@@ -134,44 +165,104 @@ export class World {
     }
   }
 
+  /** Lets the run go on until `steps` are committed, and no further. */
+  runTo(steps: number): void {
+    for (let i = 0; i < 10_000 && this.state.durable.next < steps; i++) {
+      this.nowMs += 1;
+      for (const { id } of [...this.workers]) {
+        this.read(id);
+        if (this.state.durable.next < steps) this.deliver(id);
+      }
+      this.finishManifest(0);
+    }
+  }
+
   #find(id: WorkerId): ModelWorker | undefined {
     return this.workers.find((worker) => worker.id === id);
   }
 
   #begin(worker: ModelWorker, assignment: Assignment): void {
-    worker.assignment = assignment;
-    const { generation, startStep: step, evaluateFirst } = assignment;
-    const progress = { generation, step, phase: "load" };
+    const { generation, startStep: step, evaluateFirst, checkpointFirst, live } = assignment;
+    if (live) this.#checkSource(live, step);
+    worker.holdings = worker.holdings.filter(
+      (held) => held.generation === live?.generation && held.step === step,
+    );
+    Object.assign(worker, { assignment, step, decided: 0, isPrepared: false });
+    const progress = { generation, step, phase: "load", waitingOn: [] };
     worker.outbox.push({ kind: "progress", id: worker.id, progress });
     if (assignment.loadCheckpoint) invariant(this.folders.has(step), `checkpoint ${step} is there`);
+    if (checkpointFirst) this.#write(worker, assignment, step);
     if (evaluateFirst) this.#evaluate(worker, assignment, step);
     this.#prepare(worker, assignment, step);
   }
 
-  #obey(
-    worker: ModelWorker,
-    decision: {
-      readonly step: number;
-      readonly kind: DecisionKind;
-      readonly checkpoint: boolean;
-      readonly evaluate: boolean;
-      readonly stop: boolean;
-    },
-  ): void {
+  /** Whoever is named holds what it is named for, or is gone. */
+  #checkSource({ generation, workers, holders }: LiveSource, step: number): void {
+    invariant(holders.length === workers, "every shard has a holder");
+    for (const { worker: shard, peerAddress } of holders) {
+      const holder = this.#find(Number(peerAddress.split(":")[1]));
+      const holds = holder?.holdings.some(
+        (held) =>
+          held.generation === generation &&
+          held.step === step &&
+          held.workers === workers &&
+          (held.worker === shard || held.shadow === shard),
+      );
+      // It may have committed meanwhile, which all have loaded for, or have gone.
+      invariant(!holder || holds || holder.decided > 0, `${peerAddress} holds shard ${shard}`);
+    }
+  }
+
+  /** Its generation is over: its shards are held, if they were ever those of a decided or prepared step. */
+  #rest(worker: ModelWorker): void {
+    const { assignment, step, decided, isPrepared } = worker;
+    worker.assignment = null;
+    if (!assignment || (decided === 0 && !isPrepared)) return;
+    const { generation, worker: index, workers, shadow } = assignment;
+    const held = { generation, worker: index, workers, shadow, runId: "r" };
+    worker.holdings = [...worker.holdings, { ...held, step, prepared: isPrepared }];
+  }
+
+  #sayHeld({ id, outbox, holdings }: ModelWorker, generation: number): void {
+    outbox.push({ kind: "held", id, held: { generation, holdings: [...holdings] } });
+  }
+
+  #obey(worker: ModelWorker, decision: Decision): void {
     const { assignment } = worker;
-    if (!assignment) return;
+    const { generation } = decision;
     if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
-      worker.assignment = null;
+      this.#rest(worker);
+      this.#sayHeld(worker, generation);
       return;
     }
+    if (!assignment) {
+      this.#catchUp(worker, decision);
+      return;
+    }
+    Object.assign(worker, {
+      holdings: [],
+      step: decision.step + 1,
+      decided: worker.decided + 1,
+      isPrepared: false,
+    });
     const next = decision.step + 1;
     if (decision.checkpoint) this.#write(worker, assignment, next);
     if (decision.evaluate) this.#evaluate(worker, assignment, next);
     if (!decision.stop) this.#prepare(worker, assignment, next);
   }
 
-  #prepare({ id, outbox }: ModelWorker, assignment: Assignment, step: number): void {
+  #catchUp(worker: ModelWorker, { generation, step }: Decision): void {
+    const held = worker.holdings.find((h) => h.generation === generation && h.step === step);
+    invariant(held?.prepared, "only who has prepared a step is told about it again");
+    worker.holdings = [{ ...held, step: step + 1, prepared: false }];
+    this.#sayHeld(worker, generation);
+  }
+
+  #prepare(model: ModelWorker, assignment: Assignment, step: number): void {
+    const { id, outbox } = model;
     const { generation, worker, workers } = assignment;
+    if (step >= this.spec.steps) return;
+    model.isPrepared = true;
     const position = { generation, step, worker, workers };
     const prepared = this.#said(examplePrepared(this.spec, this.#layout, position));
     outbox.push({ kind: "prepared", id, prepared });

@@ -1,5 +1,15 @@
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -204,6 +214,23 @@ test("a damaged header behind a matching hash is refused, not trusted", async ()
   }
 });
 
+test("a link in the place of a file is refused, and so is a manifest without measure", async () => {
+  const directory = folder();
+  await save(directory, 2);
+  const path = join(directory, "shard-1-of-2.safetensors");
+  const elsewhere = `${directory}.elsewhere`;
+  renameSync(path, elsewhere);
+  symlinkSync(elsewhere, path);
+  await expect(openCheckpoint(directory, expected(layout))).rejects.toThrow(/a symbolic link/);
+  renameSync(elsewhere, path);
+  const manifest = join(directory, "manifest.json");
+  await (await openCheckpoint(directory, expected(layout))).close();
+  truncateSync(manifest, 17 * 2 ** 20);
+  await expect(openCheckpoint(directory, expected(layout))).rejects.toThrow(
+    /manifest\.json: expected at most 16777216 bytes/,
+  );
+});
+
 test("a manifest that does not fit its files, the layout or this folder is refused", async () => {
   const directory = folder();
   const manifest = await save(directory, 2);
@@ -348,4 +375,17 @@ test("a disk that refuses is said so, with the path", async () => {
       entries: [],
     }),
   ).rejects.toMatchObject({ code: "disk-unavailable" });
+});
+
+test("a manifest that is not the one in the ledger is refused, though it be well formed", async () => {
+  const directory = folder();
+  await save(directory, 2);
+  const path = join(directory, "manifest.json");
+  const sha256 = createHash("sha256").update(readFileSync(path)).digest("hex");
+  await (await openCheckpoint(directory, { ...expected(layout), sha256 })).close();
+  writeFileSync(path, readFileSync(path, "utf8").replace('"cursor":0', '"cursor":8'));
+  await (await openCheckpoint(directory, expected(layout))).close();
+  await expect(openCheckpoint(directory, { ...expected(layout), sha256 })).rejects.toMatchObject({
+    code: "checkpoint-corrupt",
+  });
 });

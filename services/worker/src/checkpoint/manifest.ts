@@ -1,6 +1,6 @@
 /** manifest.json: read, and believed only as far as its shape goes. What it says about files is checked against them. */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest, Unit } from "@paddock/contract";
 import { PaddockError } from "@paddock/contract";
@@ -10,12 +10,19 @@ export function corrupt(where: string, what: string, cause?: unknown): PaddockEr
   return new PaddockError("checkpoint-corrupt", `${where}: ${what}`, { cause });
 }
 
+/** A thousand workers and a thousand units are half a megabyte. */
+const maxManifestBytes = 16 * 2 ** 20;
+
 /**
  * The manifest in `directory`; `not-found` when there is none, `checkpoint-corrupt` when it is none, or another one than that with
  * `sha256` (null: any).
  */
 export async function readManifest(directory: string, sha256: string | null): Promise<Manifest> {
   const path = join(directory, "manifest.json");
+  const { size } = await stat(path).catch(() => ({ size: 0 }));
+  if (size > maxManifestBytes) {
+    throw corrupt(path, `expected at most ${maxManifestBytes} bytes, received ${size}`);
+  }
   const text = await readFile(path, "utf8").catch((error: unknown) => {
     throw new PaddockError(
       "not-found",
@@ -36,6 +43,9 @@ export async function readManifest(directory: string, sha256: string | null): Pr
   if (!files || !units || !isCount(manifest.step) || !isCount(manifest.workers)) {
     throw corrupt(path, "expected step, workers, files and units, received others");
   }
+  // What a manifest says must not lead out of its folder.
+  const odd = manifest.files.find(({ name }) => !isPlainName(name));
+  if (odd) throw corrupt(path, `expected plain file names, received ${JSON.stringify(odd.name)}`);
   return manifest;
 }
 
@@ -75,6 +85,11 @@ function isFile(value: unknown): boolean {
   const { name, bytes, sha256, worker } = (value ?? {}) as Record<string, unknown>;
   const texts = typeof name === "string" && typeof sha256 === "string";
   return texts && isCount(bytes) && isCount(worker);
+}
+
+/** Whether a file of that name lies in the folder itself. */
+function isPlainName(name: string): boolean {
+  return /^\w[\w.-]{0,127}$/.test(name);
 }
 
 function isUnit(value: unknown): boolean {

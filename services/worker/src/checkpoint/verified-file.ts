@@ -1,5 +1,6 @@
 /** One file of a checkpoint, opened only after its size, the hash of every byte and its header were found right. */
 import { createHash } from "node:crypto";
+import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest, ManifestFile, Range } from "@paddock/contract";
@@ -25,12 +26,13 @@ export async function openVerified(
   manifest: Manifest,
   entry: ManifestFile,
 ): Promise<VerifiedFile> {
-  if (!/^\w[\w.-]*$/.test(entry.name)) {
-    throw corrupt(directory, `expected plain file names in its manifest, received "${entry.name}"`);
-  }
   const path = join(directory, entry.name);
-  const handle = await open(path, "r").catch((error: unknown) => {
-    throw corrupt(path, `expected ${entry.bytes} bytes, received no file`, error);
+  // A link could lead out of the folder.
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
+  const handle = await open(path, flags).catch((error: unknown) => {
+    const { code } = error as NodeJS.ErrnoException;
+    const received = code === "ELOOP" ? "a symbolic link" : "no file";
+    throw corrupt(path, `expected ${entry.bytes} bytes, received ${received}`, error);
   });
   try {
     const { size } = await handle.stat();

@@ -1,8 +1,10 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
+
 import { createHash } from "node:crypto";
 import { type FileHandle, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { invariant, PaddockError, type Range } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
@@ -32,8 +34,8 @@ export interface WrittenFile {
   readonly sha256: string;
 }
 
-/** Hashing so many bytes holds the event loop for less than a millisecond; the disk does not mind. */
-const pieceBytes = 2 ** 20;
+/** Large enough for the disk; hashing so many bytes takes a few milliseconds of the checkpoint thread. */
+const pieceBytes = 4 * 2 ** 20;
 
 /**
  * Writes name, range and values under a temporary name, then fsync, rename, fsync of the folder. Nothing but the state is
@@ -49,7 +51,9 @@ export async function writeShardFile(shard: ShardFile): Promise<WrittenFile> {
     await mkdir(directory, { recursive: true });
     await removeLeftovers(directory, generation);
     const { bytes, sha256 } = await writeSynced(temporary, shard);
+    await failpoint("worker.checkpoint.synced");
     await rename(temporary, join(directory, name));
+    await failpoint("worker.checkpoint.renamed");
     await syncDirectory(directory);
     return { name, bytes, sha256 };
   } catch (error) {
@@ -78,13 +82,16 @@ async function writeSynced(
     const write = async (data: Uint8Array): Promise<void> => {
       for (let start = 0; start < data.byteLength; start += pieceBytes) {
         const piece = data.subarray(start, start + pieceBytes);
+        // Hashed while it is being written.
+        const writing = writeAll(file, piece);
         hash.update(piece);
-        await writeAll(file, piece);
+        await writing;
         bytes += piece.byteLength;
       }
     };
     await write(headerOf(shard));
-    for (const { data } of shard.entries) {
+    for (const [i, { data }] of shard.entries.entries()) {
+      if (i === shard.entries.length >> 1) await failpoint("worker.checkpoint.half");
       await write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
     await file.sync();

@@ -1,5 +1,12 @@
 /** What main thread and engine thread ask of each other. Arrays on SharedArrayBuffers cross without a copy. */
-import type { GradNorms, NormSum, RunSpec, StateKind, StepSeconds } from "@paddock/contract";
+import type {
+  GradNorms,
+  NormSum,
+  RankCuts,
+  RunSpec,
+  StateKind,
+  StepSeconds,
+} from "@paddock/contract";
 import type { Centers, RankBatch, RankMonitor } from "@paddock/model";
 import type { Seen } from "../segment/offender.js";
 
@@ -10,6 +17,13 @@ export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>
  * Shards on the host's shared memory. Where the engine keeps vectors on a device they are as of the last `enter` or `syncState`.
  */
 export type ShardState = StateOf<Float32Array>;
+
+/** The shards of another worker of the generation, kept by applying the same gradients. */
+export interface ShadowOf<V> {
+  /** Whose: its index in the generation. */
+  readonly worker: number;
+  readonly state: StateOf<V>;
+}
 
 export interface EngineFacts {
   readonly name: string;
@@ -23,6 +37,8 @@ export interface Membership {
   readonly generation: number;
   readonly worker: number;
   readonly workers: number;
+  /** Which logical ranks each worker executes; absent: equally many. */
+  readonly cuts?: RankCuts;
 }
 
 export interface RankLossReport {
@@ -70,6 +86,7 @@ export type EngineCalls = {
     spec: RunSpec;
     membership: Membership;
     state: ShardState;
+    shadow: ShadowOf<Float32Array> | null;
     initialise: readonly string[];
     centers: Centers | null;
   }): Promise<void>;
@@ -83,6 +100,8 @@ export type EngineCalls = {
   update(a: { step: number; gradNorm: GradNorms }): Promise<number>;
   /** Brings the shards that were given to `enter` up to date. */
   syncState(a: Record<string, never>): Promise<void>;
+  /** Frees what a `compute` that failed has left behind, and brings the shards up to date. A prepared gradient stays. */
+  rest(a: Record<string, never>): Promise<void>;
   /** Drops the gradient of the last `compute`. */
   skip(a: { step: number }): Promise<void>;
   /** This worker's shards in the exchange dtype, as parts "student/<unit>", "teacher/<unit>", "frozen/<unit>". */

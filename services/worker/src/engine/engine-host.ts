@@ -2,6 +2,7 @@
 import { Worker } from "node:worker_threads";
 import { PaddockError } from "@paddock/contract";
 import type { EngineCalls, HostCalls } from "./calls.js";
+import { callsWithFailpoints } from "./failpoints.js";
 import { createRpc, type Rpc } from "./rpc.js";
 
 export interface EngineHost {
@@ -13,7 +14,7 @@ export interface EngineHost {
 /** Starts the thread. If it dies, every pending call rejects with `run-failed` and what it died of. */
 export function startEngineThread(host: HostCalls): EngineHost {
   const thread = new Worker(new URL("./engine-thread.js", import.meta.url));
-  const rpc = createRpc<EngineCalls, HostCalls>(thread, host);
+  const rpc = createRpc<EngineCalls, HostCalls>(thread, callsWithFailpoints(host));
   thread.on("error", (error) => {
     rpc.fail(
       new PaddockError("run-failed", `the engine thread died: ${error.message}`, { cause: error }),

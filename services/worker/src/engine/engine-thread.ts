@@ -1,6 +1,13 @@
 /** The worker_thread in which all tensor math runs, so that the main thread's timers and sockets stay on time. */
 import { parentPort } from "node:worker_threads";
-import { invariant, layoutOf, PaddockError, type RunSpec, shardOf } from "@paddock/contract";
+import {
+  invariant,
+  layoutOf,
+  PaddockError,
+  type RunSpec,
+  shardOf,
+  type Unit,
+} from "@paddock/contract";
 import { type Engine, openEngine } from "@paddock/engine";
 import {
   features,
@@ -15,7 +22,7 @@ import {
 } from "@paddock/model";
 import { type ResidentState, residentState } from "../segment/resident-state.js";
 import { StepRunner } from "../segment/step.js";
-import type { EngineCalls, HostCalls } from "./calls.js";
+import type { EngineCalls, HostCalls, ShardState } from "./calls.js";
 import { createRpc } from "./rpc.js";
 
 invariant(parentPort, "engine-thread.js runs as a worker_thread");
@@ -28,10 +35,11 @@ interface Run {
   readonly spec: RunSpec;
   readonly runner: Pick<
     StepRunner<unknown>,
-    "layout" | "centers" | "setStep" | "compute" | "update" | "skip" | "encodeWeights"
+    "layout" | "centers" | "setStep" | "compute" | "update" | "skip" | "rest" | "encodeWeights"
   >;
   gatherTeacher(unit: string): Promise<Gathered>;
-  readonly resident: Pick<ResidentState<unknown>, "sync" | "close">;
+  /** Of the own shards, and of those that are kept for another worker. */
+  readonly residents: readonly Pick<ResidentState<unknown>, "sync" | "close">[];
 }
 
 function entered(): Run {
@@ -47,19 +55,17 @@ const calls: EngineCalls = {
 
   async enter(generation) {
     invariant(engine, "open comes before enter");
-    const { spec, membership, state, initialise } = generation;
+    const { spec, membership, state, shadow, initialise } = generation;
     requirePrecision(engine, spec.engine.precision);
     engine.allowTf32(spec.engine.precision !== "fp32");
-    const isCopied = spec.loss.gram?.teacher === "frozen" && spec.loss.gram.checkpoint === null;
+    const { workers } = membership;
     for (const unit of layoutOf(spec).units) {
       if (!initialise.includes(unit.name)) continue;
-      const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
-      const values = initialUnit(spec, unit).subarray(start, end);
-      state.student[unit.name]?.set(values);
-      state.teacher[unit.name]?.set(values);
-      if (isCopied) state.frozen[unit.name]?.set(values);
+      const values = initialUnit(spec, unit);
+      draw(spec, unit, values, { worker: membership.worker, workers, state });
+      if (shadow) draw(spec, unit, values, { ...shadow, workers });
     }
-    run?.resident.close();
+    for (const resident of run?.residents ?? []) resident.close();
     run = engine.vectors
       ? runOn(engine.vectors, generation)
       : runOn(hostVectors(engine.flat ?? referenceFlatMath), generation);
@@ -87,7 +93,13 @@ const calls: EngineCalls = {
   },
 
   async syncState() {
-    entered().resident.sync();
+    for (const resident of entered().residents) resident.sync();
+  },
+
+  async rest() {
+    if (!run) return;
+    run.runner.rest();
+    for (const resident of run.residents) resident.sync();
   },
 
   async encodeWeights() {
@@ -127,12 +139,14 @@ const calls: EngineCalls = {
 };
 
 function runOn<V>(vectors: VectorSpace<V>, generation: Parameters<EngineCalls["enter"]>[0]): Run {
-  const { spec, membership, centers } = generation;
+  const { spec, membership, centers, shadow } = generation;
   const resident = residentState(vectors, generation.state);
+  const shadowResident = shadow && residentState(vectors, shadow.state);
   const runner = new StepRunner({
     spec,
     membership,
     state: resident.state,
+    shadow: shadow && shadowResident && { worker: shadow.worker, state: shadowResident.state },
     centers: centers ?? initialCenters(spec),
     vectors,
     host: {
@@ -144,7 +158,24 @@ function runOn<V>(vectors: VectorSpace<V>, generation: Parameters<EngineCalls["e
     now: () => performance.now(),
   });
   const gatherTeacher = (unit: string) => runner.gatherer.gather("teacher", unit, "alone");
-  return { spec, runner, gatherTeacher, resident };
+  const residents = shadowResident ? [resident, shadowResident] : [resident];
+  return { spec, runner, gatherTeacher, residents };
+}
+
+/** A unit's values from the seed, as far as they belong to the shards. */
+function draw(
+  spec: RunSpec,
+  unit: Unit,
+  values: Float32Array,
+  shards: { readonly worker: number; readonly workers: number; readonly state: ShardState },
+): void {
+  const { start, end } = shardOf(unit.elements, shards.worker, shards.workers);
+  const own = values.subarray(start, end);
+  const { student, teacher, frozen } = shards.state;
+  student[unit.name]?.set(own);
+  teacher[unit.name]?.set(own);
+  const isCopied = spec.loss.gram?.teacher === "frozen" && spec.loss.gram.checkpoint === null;
+  if (isCopied) frozen[unit.name]?.set(own);
 }
 
 function requirePrecision({ name, precisions }: Engine, precision: Precision): void {

@@ -20,6 +20,8 @@ import { meet } from "./rendezvous.js";
 export interface CollectiveExchangeOptions extends RedisExchangeOptions {
   /** Address of this machine at which the other workers reach it. */
   readonly host: string;
+  /** Why this worker takes no part, if it must not. */
+  readonly collectivesRefused?: string | undefined;
   /** Told once: undefined when all workers are connected, else why tensors go through Redis after all. */
   readonly onMeeting: (why: string | undefined) => void;
 }
@@ -42,6 +44,9 @@ class CollectiveExchange implements Exchange {
   readonly #redis: Exchange;
   #group: Group | undefined;
   #worker = 0;
+  #workers = 0;
+  /** Operations under way. */
+  #operations = 0;
   #generation = 0;
   #receivedBytes = 0;
   #closed = false;
@@ -65,8 +70,9 @@ class CollectiveExchange implements Exchange {
   async enter(generation: number, worker: number, workers: number): Promise<void> {
     await this.#redis.enter(generation, worker, workers);
     this.#worker = worker;
+    this.#workers = workers;
     this.#generation = generation;
-    const missing = whyNoGroups();
+    const missing = this.#o.collectivesRefused ?? whyNoGroups();
     if (missing === undefined && !this.#closed) {
       const { timeoutMs } = this.#o;
       const connectMs = timeoutMs * connectShare;
@@ -147,7 +153,18 @@ class CollectiveExchange implements Exchange {
 
   async #together(key: ExchangeKey, work: Promise<void>): Promise<void> {
     invariant(key.generation === this.#generation, `generation ${key.generation} was entered`);
-    await work.catch(rethrow);
+    this.#operations++;
+    try {
+      await work.catch(rethrow);
+    } finally {
+      this.#operations--;
+    }
+  }
+
+  /** An operation of all workers does not say whom it lacks: it may be any of them. */
+  waitingOn(): readonly number[] {
+    if (this.#operations === 0) return this.#redis.waitingOn();
+    return [...Array(this.#workers).keys()].filter((peer) => peer !== this.#worker);
   }
 
   #counted(incoming: Uint8Array[]): Uint8Array[] {

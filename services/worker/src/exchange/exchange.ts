@@ -65,6 +65,8 @@ export interface Exchange {
   /** Forgets steps before `step`: deletes what I published under them and drops what was received and never taken. */
   retire(step: number): Promise<void>;
   readonly stats: ExchangeStats;
+  /** Workers whose bytes are waited for now, as far as it is known. */
+  waitingOn(): readonly number[];
   /** Ends all waits (they reject with stale-generation) and connections. What I published stays readable for a while. */
   close(): Promise<void>;
 }

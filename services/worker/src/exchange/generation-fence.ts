@@ -9,14 +9,15 @@ import type { Redis } from "ioredis";
 import type { RedisLink } from "./redis-link.js";
 
 /**
- * KEYS: generation, members of generations. ARGV: generation to enter, its number of workers. Returns the run's
- * generation after that: a larger one than mine means that I am late and changed nothing.
+ * KEYS: generation, members of generations, my presence. ARGV: generation to enter, its number of workers, expiry in ms. Returns the
+ * run's generation after that: a larger one than mine means that I am late and changed nothing.
  */
 const enterScript = `
 local current = tonumber(redis.call('GET', KEYS[1]) or '0')
 if current > tonumber(ARGV[1]) then return current end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
+redis.call('SET', KEYS[3], '', 'PX', ARGV[3])
 return tonumber(ARGV[1])`;
 
 /**
@@ -48,6 +49,7 @@ export class GenerationFence {
   readonly liveKey: string;
   readonly #link: RedisLink;
   readonly #prefix: string;
+  #presenceKey = "";
 
   constructor(link: RedisLink, prefix: string, generation: number) {
     this.#link = link;
@@ -57,13 +59,20 @@ export class GenerationFence {
   }
 
   /** Raises the run's generation in Redis to mine; `stale-generation` if it is already beyond. */
-  async enter(redis: Redis, workers: number): Promise<void> {
-    const keys = [this.#generationKey, this.#membersKey];
+  async enter(redis: Redis, worker: number, workers: number, expiryMs: number): Promise<void> {
+    this.#presenceKey = `${this.#prefix}:present:${this.generation}:${worker}`;
+    const keys = [this.#generationKey, this.#membersKey, this.#presenceKey];
     const current = await this.#link.answer(
       `entering generation ${this.generation}`,
-      redis.eval(enterScript, 2, ...keys, this.generation, workers),
+      redis.eval(enterScript, 3, ...keys, this.generation, workers, expiryMs),
     );
     if (current !== this.generation) throw this.#stale(current);
+  }
+
+  /** Whether Redis still knows what it was told by this worker: it was not restarted or flushed since `enter`. */
+  async isKnown(redis: Redis, expiryMs: number): Promise<boolean> {
+    const what = "asking Redis whether it has forgotten the run";
+    return (await this.#link.answer(what, redis.pexpire(this.#presenceKey, expiryMs))) === 1;
   }
 
   /** Admits values that were written on the same connection just before; `stale-generation` if my generation is over. */

@@ -20,6 +20,7 @@ export function createLocalExchange(): Exchange {
       // Nothing was published.
     },
     stats: { sentBytes: 0, receivedBytes: 0, inFlightBytes: 0 },
+    waitingOn: () => [],
     async close() {
       // Nothing is open.
     },

@@ -11,6 +11,8 @@ export interface ExchangeSurroundings {
   readonly workers: number;
   /** Address at which the other workers reach this one. */
   readonly host: string;
+  /** Why collectives must not be used here, if so: tensors then go through Redis. */
+  readonly collectivesRefused?: string | undefined;
   /** Told where collectives are asked for: undefined when they are used, else why not. */
   readonly onMeeting: (why: string | undefined) => void;
 }
@@ -18,7 +20,7 @@ export interface ExchangeSurroundings {
 /** An exchange for one generation. The caller enters and closes it. */
 export function openExchange(
   { kind, maxInFlightBytes, timeoutSeconds }: RunSpec["exchange"],
-  { redisUrl, runId, workers, host, onMeeting }: ExchangeSurroundings,
+  { redisUrl, runId, workers, host, collectivesRefused, onMeeting }: ExchangeSurroundings,
 ): Exchange {
   if (workers === 1) return createLocalExchange();
   const options = { redisUrl, runId, maxInFlightBytes, timeoutMs: timeoutSeconds * 1000 };
@@ -26,6 +28,6 @@ export function openExchange(
     case "redis":
       return createRedisExchange(options);
     case "collective":
-      return createCollectiveExchange({ ...options, host, onMeeting });
+      return createCollectiveExchange({ ...options, host, collectivesRefused, onMeeting });
   }
 }

@@ -1,6 +1,8 @@
 /** Raw binary values in Redis, in pieces, fenced by generation: what a ticket refers to. */
+
 import { crc32c } from "@node-rs/crc32";
 import { PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import type { Redis } from "ioredis";
 import { ByteBudget } from "./byte-budget.js";
 import { GenerationFence, type OldGeneration } from "./generation-fence.js";
@@ -45,9 +47,16 @@ export class PayloadStore {
   }
 
   /** Raises the run's generation, deletes the payloads of older ones, and returns those. Rejects with `stale-generation`. */
-  async enter(workers: number): Promise<OldGeneration[]> {
-    await this.#fence.enter(this.#writing, workers);
-    return await this.#fence.sweep(this.#writing);
+  async enter(worker: number, workers: number): Promise<OldGeneration[]> {
+    await this.#fence.enter(this.#writing, worker, workers, expiryMs);
+    const old = await this.#fence.sweep(this.#writing);
+    await failpoint("exchange.entered");
+    return old;
+  }
+
+  /** Whether what was written since `enter` can still be there. */
+  isKnown(): Promise<boolean> {
+    return this.#fence.isKnown(this.#reading, expiryMs);
   }
 
   /** Writes under `name`; the bytes must stay unchanged until this resolves. Rejects with `stale-generation`. */
@@ -67,6 +76,7 @@ export class PayloadStore {
     }
     writes.push(this.#fence.admit(this.#writing, what, keys, expiryMs));
     await Promise.all(writes);
+    await failpoint("exchange.payload.written");
     return { ...ref, crc32c: crc };
   }
 
@@ -79,6 +89,7 @@ export class PayloadStore {
     for (const reply of replies) {
       const piece = await reply;
       if (piece === null) throw gone(ref, at);
+      await failpoint("exchange.payload.read", { bytes: piece });
       if (at + piece.length > target.byteLength) break;
       target.set(piece, at);
       crc = crc32c(piece, crc);
@@ -90,6 +101,7 @@ export class PayloadStore {
   /** Deletes a payload that was sent to me and tells its sender on `channel`. */
   async acknowledge(ref: PayloadRef, channel: string): Promise<void> {
     const keys = this.#keysOf(ref);
+    await failpoint("exchange.payload.acknowledging");
     await this.#link.answer(
       `acknowledging ${ref.name}`,
       this.#reading

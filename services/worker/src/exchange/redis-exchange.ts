@@ -12,7 +12,9 @@ import { InFlight } from "./in-flight.js";
 import { Inbox } from "./inbox.js";
 import { Mailbox } from "./mailbox.js";
 import { expiryMs, type PayloadRef, PayloadStore } from "./payload-store.js";
+import { PeerWaits } from "./peer-waits.js";
 import { RedisLink } from "./redis-link.js";
+import { leastInFlightBytes } from "./redis-memory.js";
 import { type Published, type Sent, type Ticket, TicketDesk } from "./tickets.js";
 
 export interface RedisExchangeOptions {
@@ -33,30 +35,7 @@ export interface RedisExchangeOptions {
 const defaultPieceBytes = 2 ** 20 - 4096;
 /** A message travels in fragments of so many pieces: the first is read while the next is written. */
 const fragmentPieces = 4;
-const leastInFlightBytes = 2 ** 20;
-
-/**
- * Most bytes by which a run makes Redis' `used_memory` grow, whatever happens to its workers:
- * - published student and teacher of two steps (the third is written when the first is gone), `dtypeBytes` each value,
- *   and each worker's unread payloads; a quarter more, because an allocator rounds up;
- * - per worker 8 MiB of connection buffers (two pieces on their way out, two on their way in, and what they round up to)
- *   and 1 MiB for its queue: the last finished tickets and events;
- * - 8 MiB for BullMQ's scripts and the tables of keys.
- * A generation deletes what the one before left when it begins, so generations do not add up.
- */
-export function redisMemoryBound(o: {
-  /** Elements of the layout. */
-  readonly parameters: number;
-  /** Elements of a frozen teacher. */
-  readonly frozen?: number;
-  readonly workers: number;
-  readonly dtypeBytes: number;
-  readonly maxInFlightBytes: number;
-}): number {
-  const published = 2 * (2 * o.parameters + (o.frozen ?? 0)) * o.dtypeBytes;
-  const inFlight = o.workers * Math.max(o.maxInFlightBytes, leastInFlightBytes);
-  return 1.25 * (published + inFlight) + o.workers * 9 * 2 ** 20 + 8 * 2 ** 20;
-}
+const watchMs = 250;
 
 /** An exchange for one generation. The caller closes it. */
 export function createRedisExchange(options: RedisExchangeOptions): Exchange {
@@ -86,12 +65,15 @@ class RedisExchange implements Exchange {
   readonly #link: RedisLink;
   readonly #subscriber: Redis;
   readonly #inbox = new Inbox();
+  readonly #waits = new PeerWaits();
   readonly #announced = new Mailbox<ReadonlyMap<string, PayloadRef>>();
   /** What was sent or published before, by name: the same again is the same. */
   readonly #outgoing = new Map<string, Promise<void>>();
   #published: readonly PublishedEntry[] = [];
   #entered: Entered | undefined;
   #renewal: NodeJS.Timeout | undefined;
+  #watch: NodeJS.Timeout | undefined;
+  #isChecking = false;
   #sentBytes = 0;
   #receivedBytes = 0;
 
@@ -112,6 +94,8 @@ class RedisExchange implements Exchange {
     };
   }
 
+  readonly waitingOn = () => this.#waits.peers();
+
   async enter(generation: number, worker: number, workers: number): Promise<void> {
     this.#link.throwIfClosed();
     invariant(!this.#entered, "an exchange serves one generation");
@@ -121,7 +105,8 @@ class RedisExchange implements Exchange {
     const inFlight = new InFlight(this.#maxInFlightBytes, (refs) => store.findUnread(refs));
     const entered: Entered = { generation, worker, workers, store, desk, inFlight };
     this.#entered = entered;
-    for (const old of await store.enter(workers)) await desk.remove(old.generation, old.workers);
+    for (const old of await store.enter(worker, workers))
+      await desk.remove(old.generation, old.workers);
     this.#subscriber.on("message", (_channel, name) => inFlight.acknowledged(name));
     await this.#link.answer(
       "subscribing to acknowledgements",
@@ -133,6 +118,24 @@ class RedisExchange implements Exchange {
       store.renew(this.#published.flatMap(({ refs }) => refs)).catch(() => undefined);
     }, expiryMs / 3);
     this.#renewal.unref();
+    this.#watch = setInterval(() => void this.#checkMemory(store), watchMs);
+    this.#watch.unref();
+  }
+
+  /** A Redis that was restarted or flushed has lost what others wait for: better to know it at once than after their timeouts. */
+  async #checkMemory(store: PayloadStore): Promise<void> {
+    if (this.#isChecking) return;
+    this.#isChecking = true;
+    // While Redis is away nothing is known; waits have their own ends.
+    const isKnown = await store.isKnown().catch(() => true);
+    this.#isChecking = false;
+    if (isKnown) return;
+    this.#endWaits(
+      new PaddockError(
+        "redis-unavailable",
+        "Redis has forgotten this run: it was restarted or flushed; the step in progress is exchanged again",
+      ),
+    );
   }
 
   async send(key: ExchangeKey, to: number, payload: Uint8Array): Promise<void> {
@@ -155,18 +158,26 @@ class RedisExchange implements Exchange {
 
   async receive(key: ExchangeKey, from: number): Promise<Uint8Array> {
     this.#at(key);
-    const payload = await this.#inbox.take(
-      nameOf(key, from),
-      this.#limit(key, `${key.key} from worker ${from}`),
-    );
+    const limit = this.#limit(key, `${key.key} from worker ${from}`);
+    const take = () => this.#inbox.take(nameOf(key, from), limit);
+    const payload = await this.#waits.during(from, take);
     this.#receivedBytes += payload.byteLength;
     return payload;
   }
 
-  async allToAll(key: ExchangeKey, outgoing: readonly Uint8Array[]): Promise<Uint8Array[]> {
+  async allToAll(
+    key: ExchangeKey,
+    outgoing: readonly Uint8Array[],
+    expectedBytes: readonly number[],
+  ): Promise<Uint8Array[]> {
     const { worker, workers } = this.#at(key);
-    const sends = outgoing.map((bytes, to) => to !== worker && this.send(key, to, bytes));
-    const receives = fromPeers(worker, workers, (from) => this.receive(key, from));
+    // Nothing is neither sent nor waited for: both sides know the sizes.
+    const sends = outgoing.map(
+      (bytes, to) => to !== worker && bytes.byteLength > 0 && this.send(key, to, bytes),
+    );
+    const receives = fromPeers(worker, workers, async (from) =>
+      expectedBytes[from] === 0 ? new Uint8Array(0) : await this.receive(key, from),
+    );
     const [received] = await Promise.all([receives, ...sends]);
     return received;
   }
@@ -205,10 +216,9 @@ class RedisExchange implements Exchange {
 
   async fetch(key: ExchangeKey, from: number, part: string): Promise<Uint8Array> {
     const { store } = this.#at(key);
-    const parts = await this.#announced.peek(
-      nameOf(key, from),
-      this.#limit(key, `${key.key} from worker ${from}`),
-    );
+    const limit = this.#limit(key, `${key.key} from worker ${from}`);
+    const peek = () => this.#announced.peek(nameOf(key, from), limit);
+    const parts = await this.#waits.during(from, peek);
     const ref = parts.get(part);
     if (!ref) {
       throw new PaddockError(
@@ -236,14 +246,20 @@ class RedisExchange implements Exchange {
       "stale-generation",
       `generation ${generation} is over for this worker: its exchange was closed`,
     );
-    clearInterval(this.#renewal);
     // What I published stays, for peers that are not done yet: the next generation removes it, or it expires.
+    this.#endWaits(reason);
+    await this.#entered?.desk.close();
+  }
+
+  /** Nothing can be sent or received from now on. */
+  #endWaits(reason: PaddockError): void {
+    clearInterval(this.#renewal);
+    clearInterval(this.#watch);
     this.#link.close(reason);
     this.#inbox.close(reason);
     this.#announced.close(reason);
     this.#entered?.inFlight.close(reason);
     this.#entered?.store.close(reason);
-    await this.#entered?.desk.close();
   }
 
   async #sendFragment(

@@ -32,6 +32,23 @@ test("a worker of an older generation is refused at Redis, also in the middle of
   await expect(fresh.send(at(5), 1, sampleBytes(10))).rejects.toMatchObject(stale);
 });
 
+test.each(["flushed", "restarted"])(
+  "a Redis that was %s ends every wait at once, not at its timeout",
+  async (how) => {
+    const run = redis.newRun();
+    const worker = await redis.enter(run, { worker: 0 });
+    const waiting = [worker.receive(at(5), 1), worker.fetch(at(5, "weights"), 1, "x")];
+    if (how === "flushed") await redis.admin.flushall();
+    else await redis.restart();
+    for (const wait of waiting) {
+      await expect(wait).rejects.toMatchObject({
+        code: "redis-unavailable",
+        message: expect.stringContaining("has forgotten this run"),
+      });
+    }
+  },
+);
+
 test("a generation removes what an older one left behind: payloads, tickets and queues", async () => {
   const run = redis.newRun();
   const dead = await redis.enter(run, { worker: 0 });

@@ -11,7 +11,10 @@ import { createRedisExchange, type RedisExchangeOptions } from "./redis-exchange
 
 export interface RedisFixture {
   readonly url: string;
+  /** The process that runs now. */
   readonly server: ChildProcess;
+  /** Kills it and starts another on the same port, empty. */
+  restart(): Promise<void>;
   /** A connection for looking and for breaking things. */
   readonly admin: Redis;
   /** A name that no other test uses. */
@@ -36,7 +39,9 @@ export async function startRedisFixture(): Promise<RedisFixture> {
   probe.close();
   await once(probe, "close");
   const settings = ["--save", "", "--appendonly", "no", "--dir", directory];
-  const server = spawn("redis-server", ["--port", String(port), ...settings], { stdio: "ignore" });
+  const start = (): ChildProcess =>
+    spawn("redis-server", ["--port", String(port), ...settings], { stdio: "ignore" });
+  let server = start();
   const url = `redis://127.0.0.1:${port}`;
   const admin = new Redis(url, { maxRetriesPerRequest: null });
   admin.on("error", () => undefined);
@@ -45,8 +50,16 @@ export async function startRedisFixture(): Promise<RedisFixture> {
   let runs = 0;
   const fixture: RedisFixture = {
     url,
-    server,
+    get server() {
+      return server;
+    },
     admin,
+    async restart() {
+      server.kill("SIGKILL");
+      await once(server, "exit");
+      server = start();
+      await admin.ping();
+    },
     newRun: () => `run${runs++}`,
     async enter(runId, { generation = 1, worker, workers = 2 }, options = {}) {
       const exchange = createRedisExchange({

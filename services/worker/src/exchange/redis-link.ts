@@ -1,6 +1,6 @@
 /** The connections of one exchange to one Redis, and the rule that no wait on them is without an end. */
 import { PaddockError } from "@paddock/contract";
-import { hideSecret } from "@paddock/service-kit";
+import { hideSecret, redisTarget } from "@paddock/service-kit";
 import { Redis } from "ioredis";
 
 export interface RedisLinkOptions {
@@ -30,7 +30,9 @@ export class RedisLink {
    * every command on it must be one that may be executed twice.
    */
   connect(): Redis {
-    const redis = new Redis(this.#url, {
+    const { url, tls } = redisTarget(this.#url);
+    const redis = new Redis(url, {
+      ...tls,
       // BullMQ demands it; `answer` sets the limits.
       maxRetriesPerRequest: null,
       retryStrategy: (attempt) => Math.min(50 * attempt, slowestRetryMs),

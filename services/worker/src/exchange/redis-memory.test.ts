@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { redisMemoryBound } from "./redis-exchange.js";
 import { type RedisFixture, sampleBytes, startRedisFixture } from "./redis-fixture.js";
+import { redisMemoryBound } from "./redis-memory.js";
 
 let redis: RedisFixture;
 beforeAll(async () => {

@@ -1,5 +1,6 @@
 /** Tickets: small BullMQ jobs that tell a worker what lies for it in Redis. One queue per worker and generation. */
 import { PaddockError } from "@paddock/contract";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { Queue, UnrecoverableError, Worker } from "bullmq";
 import type { Redis } from "ioredis";
 import type { ExchangeKey } from "./exchange.js";
@@ -58,6 +59,7 @@ export class TicketDesk {
       queueName(this.#run, this.#generation, worker),
       async ({ data }) => {
         try {
+          await failpoint("exchange.ticket.taken");
           await take(data);
         } catch (thrown) {
           const error = PaddockError.from(thrown);
@@ -83,12 +85,14 @@ export class TicketDesk {
   /** Resolves when the ticket is in the queue of `ticket.to`. The same `id` twice is one ticket. */
   async post(ticket: Ticket, id: string): Promise<void> {
     const { key, step, to } = ticket;
-    const adding = this.#queue(to).add("ticket", ticket, {
-      jobId: id,
-      removeOnComplete: { count: keptJobs },
-      removeOnFail: { count: keptJobs },
-    });
-    await this.#link.answer(`announcing ${key} of step ${step} to worker ${to}`, adding);
+    const add = () =>
+      this.#queue(to).add("ticket", ticket, {
+        jobId: id,
+        removeOnComplete: { count: keptJobs },
+        removeOnFail: { count: keptJobs },
+      });
+    await failpoint("exchange.ticket.posting", { again: add });
+    await this.#link.answer(`announcing ${key} of step ${step} to worker ${to}`, add());
   }
 
   /** Deletes the queues of an older generation. */

@@ -1,8 +1,19 @@
 /** Live state between workers: a shard's range, streamed in checked chunks, without a disk. */
+import { hostname } from "node:os";
 import { crc32c } from "@node-rs/crc32";
 import { invariant, PaddockError } from "@paddock/contract";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
-import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
+import {
+  checkBind,
+  formatAddress,
+  type GrpcServer,
+  grpcClient,
+  type RefusalLogger,
+  serve,
+  startGrpcServer,
+  type TlsOptions,
+} from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 
 /** Values per chunk: 1 MiB of fp32, a quarter of what gRPC accepts as one message. */
 const chunkValues = 256 * 1024;
@@ -21,25 +32,51 @@ export interface PeerServer {
   close(): Promise<void>;
 }
 
-/** Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. */
-export async function startPeerService(host: string, readShard: ReadShard): Promise<PeerServer> {
+/** Who may read shards: with TLS workers only; without it whoever reaches `host`, which must be this machine unless allowed. */
+export interface PeerSecurity {
+  readonly tls?: TlsOptions | undefined;
+  readonly insecureBind?: boolean;
+  readonly logger?: RefusalLogger | undefined;
+}
+
+/**
+ * Serves this worker's shards on a free port of `host`. Others than those it holds are refused as `stale-generation`. Errors:
+ * `permission-denied` for an address that others reach, without TLS.
+ */
+export async function startPeerService(
+  host: string,
+  readShard: ReadShard,
+  { tls, insecureBind = false, logger }: PeerSecurity = {},
+): Promise<PeerServer> {
+  const what = "this worker's peer service";
+  const isEncrypted = tls !== undefined;
+  const warning = checkBind({ what, host, isEncrypted, isInsecureAllowed: insecureBind });
+  if (warning !== undefined) logger?.warn({ host }, warning);
   const streamShard = async function* (request: ShardRequest): AsyncGenerator<ShardChunk> {
+    await failpoint("peer.stream.begun");
     const values = await readShard(request);
     if (values?.length !== request.end - request.start) {
       throw new PaddockError(
         "stale-generation",
-        `expected to hold ${nameOf(request)} in generation ${request.generation}, but this worker does not; it serves another generation or another shard, ask for a new assignment`,
+        `expected to hold ${nameOf(request)} of generation ${request.generation} at step ${request.step}, but this worker does not; it holds another generation, step or shard, ask for a new assignment`,
       );
     }
     for (let start = 0; start < values.length; start += chunkValues) {
       const piece = values.slice(start, start + chunkValues);
       const data = Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength);
-      yield { offset: request.start + start, data, crc32c: crc32c(data) };
+      const stated = crc32c(data);
+      await failpoint("peer.chunk.sending", { bytes: data });
+      yield { offset: request.start + start, data, crc32c: stated };
     }
   };
   const services = [serve(PeerService, { streamShard })];
-  const server = await startGrpcServer({ host, port: 0, services });
-  return { address: server.address, close: () => server.close() };
+  const server = await startGrpcServer({ host, port: 0, services, tls, logger });
+  return { address: reachable(host, server), close: () => server.close() };
+}
+
+/** Peers cannot reach "all interfaces": they are told of the one that bears this machine's name. */
+function reachable(host: string, { address, port }: GrpcServer): string {
+  return /^(0\.0\.0\.0|::)$/.test(host) ? formatAddress(hostname(), port) : address;
 }
 
 /**
@@ -50,10 +87,15 @@ export async function startPeerService(host: string, readShard: ReadShard): Prom
 export async function fetchShard(
   address: string,
   request: ShardRequest,
-  settings: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  settings: {
+    readonly timeoutMs: number;
+    readonly signal?: AbortSignal;
+    /** Our certificate, where peers have one too. */
+    readonly tls?: TlsOptions | undefined;
+  },
 ): Promise<Float32Array> {
   invariant(0 <= request.start && request.start <= request.end, `the range of ${nameOf(request)}`);
-  const client = grpcClient(address, PeerService);
+  const client = grpcClient(address, PeerService, { tls: settings.tls, serverRole: "worker" });
   try {
     const values = new Float32Array(request.end - request.start);
     const bytes = new Uint8Array(values.buffer);
@@ -66,6 +108,7 @@ export async function fetchShard(
     if (at !== bytes.byteLength) {
       throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
     }
+    await failpoint("peer.range.received");
     return values;
   } finally {
     client.close();

@@ -56,6 +56,12 @@ export class Gatherer<V> {
     return peak;
   }
 
+  /** Forgets what an unfinished step had asked for. */
+  reset(): void {
+    this.#prefetched.clear();
+    this.#gatheredBytes = 0;
+  }
+
   /** Starts to fetch a unit that will be gathered next, by all workers. */
   prefetch(side: Side, unit: string): void {
     const part = `${side}/${unit}`;

@@ -6,11 +6,13 @@
  * not: so the result is the same for every number of workers.
  */
 import {
+  evenCuts,
   invariant,
   type Layout,
   PaddockError,
   type Range,
-  ranksOf,
+  type RankCuts,
+  ranksOfCut,
   shardOf,
   subtreeRoots,
   sumTree,
@@ -56,6 +58,7 @@ interface RootValue<V> {
 
 export class Reducer<V> {
   readonly #deps: ReduceDeps<V>;
+  readonly #cuts: RankCuts;
   readonly #ranks: Range;
   readonly #roots: readonly TreeNode[];
   readonly #buckets: readonly Bucket[];
@@ -69,8 +72,9 @@ export class Reducer<V> {
 
   constructor(deps: ReduceDeps<V>) {
     this.#deps = deps;
-    const { worker, workers } = deps.membership;
-    this.#ranks = ranksOf(deps.logicalRanks, worker, workers);
+    const { worker, workers, cuts } = deps.membership;
+    this.#cuts = cuts ?? evenCuts(deps.logicalRanks, workers);
+    this.#ranks = ranksOfCut(this.#cuts, worker);
     this.#roots = subtreeRoots(this.#ranks.start, this.#ranks.end, deps.logicalRanks);
     this.#buckets = bucketsOf(deps.layout, backwardOrder(deps.layout), bucketElements);
     this.#units = new Map(deps.layout.units.map((unit) => [unit.name, unit]));
@@ -120,8 +124,12 @@ export class Reducer<V> {
   /**
    * This worker's shard of the reduced gradient of every unit: tree sum over all logical ranks times `factor`, the caller's.
    * Waits for the peers.
+   * @param onRoot sees each sum before `factor`, when a further copy can be made that is exact in the exchange dtype
    */
-  async collect(factor: number): Promise<Map<string, V>> {
+  async collect(
+    factor: number,
+    onRoot?: (unit: string, values: V) => void,
+  ): Promise<Map<string, V>> {
     const { membership, vectors, codec, logicalRanks, waiting } = this.#deps;
     const { worker, workers } = membership;
     invariant(
@@ -143,6 +151,7 @@ export class Reducer<V> {
           (node) => known.get(nodeKey(node)),
           this.#add,
         );
+        onRoot?.(unit.name, values);
         if (factor !== 1) vectors.scale(values, factor);
         reduced.set(unit.name, values);
         this.#ready.delete(unit.name);
@@ -157,7 +166,7 @@ export class Reducer<V> {
   async sum(key: string, perLocalRank: readonly Float32Array[]): Promise<Float32Array> {
     const { membership, logicalRanks } = this.#deps;
     const { worker, workers } = membership;
-    const local = ranksOf(logicalRanks, worker, workers);
+    const local = this.#ranks;
     invariant(perLocalRank.length === local.end - local.start, `${key}: one vector per local rank`);
     const known = new Map<string, Float32Array>();
     for (const node of this.#roots) {
@@ -297,9 +306,8 @@ export class Reducer<V> {
   }
 
   #rootsOf(worker: number): TreeNode[] {
-    const { logicalRanks, membership } = this.#deps;
-    const { start, end } = ranksOf(logicalRanks, worker, membership.workers);
-    return subtreeRoots(start, end, logicalRanks);
+    const { start, end } = ranksOfCut(this.#cuts, worker);
+    return subtreeRoots(start, end, this.#deps.logicalRanks);
   }
 
   /** Adds into the left one and frees the right one. */

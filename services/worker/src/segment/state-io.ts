@@ -13,7 +13,7 @@ import {
 } from "@paddock/contract";
 import { type Centers, initialCenters } from "@paddock/model";
 import { type Checkpoint, openCheckpoint } from "../checkpoint/reader.js";
-import { type ShardEntry, writeShardFile } from "../checkpoint/writer.js";
+import type { ShardEntry, ShardFile } from "../checkpoint/writer.js";
 import type { Membership, ShardState } from "../engine/calls.js";
 import { loadBackbone } from "../weights/load-backbone.js";
 
@@ -28,8 +28,8 @@ interface Saved {
   readonly spec: RunSpec;
 }
 
-/** Writes this worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
-export function saveState(saved: Saved): Promise<{ name: string; bytes: number; sha256: string }> {
+/** What goes into this worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
+export function fileOf(saved: Saved): ShardFile {
   const { directory, step, membership, layout, state, centers, spec } = saved;
   const entries: ShardEntry[] = [];
   for (const { kind, units } of savedParts(spec, layout)) {
@@ -42,16 +42,21 @@ export function saveState(saved: Saved): Promise<{ name: string; bytes: number; 
   for (const [name, data] of Object.entries(centers ?? {})) {
     if (data) entries.push({ name: `centers/${name}`, data });
   }
-  return writeShardFile({ directory, step, ...membership, entries });
+  const { generation, worker, workers } = membership;
+  return { directory, step, generation, worker, workers, entries };
 }
 
 type Target = Pick<Saved, "directory" | "membership" | "layout" | "state" | "spec">;
 
-/** Fills the shards from the run's own checkpoint in `directory`; returns the centres. */
-export async function loadState(target: Target): Promise<Centers> {
+/**
+ * Fills the shards from the run's own checkpoint in `directory`; returns the centres.
+ * @param sha256 of its manifest, as the ledger has it
+ */
+export async function loadState(target: Target, sha256: string): Promise<Centers> {
   const { directory, layout, spec } = target;
   const parts = savedParts(spec, layout);
-  const checkpoint = await openCheckpoint(directory, { parts, units: "own" });
+  const expected = sha256 === "" ? null : sha256;
+  const checkpoint = await openCheckpoint(directory, { parts, units: "own", sha256: expected });
   const centers = await using(checkpoint, async () => {
     for (const { kind, units } of parts) await copyUnits(target, checkpoint, units, kind, kind);
     return centersOf(target, checkpoint);

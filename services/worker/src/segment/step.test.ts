@@ -3,10 +3,11 @@
 import { createRequire } from "node:module";
 import { dirname } from "node:path";
 import {
+  evenCuts,
   layoutOf,
   parseRunSpec,
   type RunSpec,
-  ranksOf,
+  ranksOfCut,
   rngOf,
   shardOf,
   stepNorms,
@@ -24,10 +25,12 @@ import {
 import { setWasmPaths } from "@tensorflow/tfjs-backend-wasm";
 import * as tf from "@tensorflow/tfjs-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { ShardState } from "../engine/calls.js";
+import type { ShadowOf, ShardState } from "../engine/calls.js";
 import { type ResidentState, residentState } from "./resident-state.js";
+import { allocateShards, keptShards } from "./shards.js";
 import { allocateState, stateBytes } from "./state.js";
-import { type StepHost, StepRunner } from "./step.js";
+import { StepRunner } from "./step.js";
+import { Mailroom } from "./testing/mailroom.js";
 
 beforeAll(async () => {
   const wasm = createRequire(import.meta.url).resolve("@tensorflow/tfjs-backend-wasm");
@@ -65,65 +68,6 @@ function specOf(dtype: "fp16" | "fp32", centering: "sinkhorn" | "softmax" = "sin
   });
 }
 
-/** Delivers messages between runners in memory. */
-class Mailroom {
-  readonly #mail = new Map<string, Uint8Array>();
-  readonly #waiting = new Map<string, (payload: Uint8Array) => void>();
-  readonly published = new Map<string, Map<string, Uint8Array>>();
-  /** What each worker asked for, in its order. */
-  readonly collectives: string[][] = [];
-
-  put(key: string, payload: Uint8Array): void {
-    const waiting = this.#waiting.get(key);
-    if (waiting) {
-      this.#waiting.delete(key);
-      waiting(payload);
-    } else this.#mail.set(key, payload);
-  }
-
-  take(key: string): Promise<Uint8Array> {
-    const payload = this.#mail.get(key);
-    this.#mail.delete(key);
-    if (payload) return Promise.resolve(payload);
-    return new Promise((resolve) => this.#waiting.set(key, resolve));
-  }
-
-  hostOf(worker: number, workers: number): StepHost {
-    const collectives: string[] = [];
-    this.collectives[worker] = collectives;
-    const all = Array.from({ length: workers }, (_, peer) => peer);
-    const byPeer = async (
-      expectedBytes: readonly number[],
-      get: (peer: number) => Uint8Array | Promise<Uint8Array>,
-    ): Promise<Uint8Array[]> => {
-      const got = await Promise.all(
-        all.map((peer) => (peer === worker ? new Uint8Array(0) : get(peer))),
-      );
-      for (const peer of all) {
-        if (peer !== worker) expect(got[peer]?.byteLength).toBe(expectedBytes[peer]);
-      }
-      return got;
-    };
-    return {
-      fetchUnit: (step, { part, expectedBytes, everyone }) => {
-        expect(everyone).toBe(true);
-        collectives.push(`${step} ${part}`);
-        const partOf = (peer: number) => this.published.get(String(peer))?.get(part) as Uint8Array;
-        return byPeer(expectedBytes, partOf);
-      },
-      allToAll: (step, key, outgoing, expectedBytes) => {
-        collectives.push(`${step} ${key}`);
-        for (const peer of all) {
-          const payload = (outgoing[peer] as Uint8Array).slice();
-          if (peer !== worker) this.put(`${step} ${key} ${worker}>${peer}`, payload);
-        }
-        return byPeer(expectedBytes, (peer) => this.take(`${step} ${key} ${peer}>${worker}`));
-      },
-      phase: () => undefined,
-    };
-  }
-}
-
 function batchOf(spec: RunSpec, step: number, rank: number): RankBatch {
   const rng = rngOf(99, step, rank);
   const pixels = (count: number, side: number): Float32Array =>
@@ -146,27 +90,44 @@ interface Outcome {
   readonly teacher: Map<string, Float32Array>;
 }
 
-/** Three steps on `workers` runners; what is returned must not depend on `workers`. */
-async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>): Promise<Outcome> {
+/** Three steps on `workers` runners; what is returned must not depend on `workers`. With shadows, each is compared with its owner. */
+async function train<V>(
+  spec: RunSpec,
+  workers: number,
+  vectors: VectorSpace<V>,
+  { withShadows = false, cuts = evenCuts(spec.logicalRanks, workers) } = {},
+): Promise<Outcome> {
   const layout = layoutOf(spec);
   const mail = new Mailroom();
   const states: ShardState[] = [];
+  const shadows: ShadowOf<Float32Array>[] = [];
   const residents: ResidentState<V>[] = [];
   const runners = Array.from({ length: workers }, (_, worker) => {
-    const membership = { generation: 1, worker, workers };
-    const state = allocateState(spec, membership);
+    const membership = { generation: 1, worker, workers, cuts };
+    const shards = allocateShards(
+      spec,
+      membership,
+      withShadows ? (worker + workers - 1) % workers : -1,
+    );
+    const { state, shadow } = shards;
     states.push(state);
-    for (const unit of layout.units) {
-      const { start, end } = shardOf(unit.elements, worker, workers);
-      state.student[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
-      state.teacher[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
+    if (shadow) shadows.push(shadow);
+    for (const kept of keptShards(shards)) {
+      for (const unit of layout.units) {
+        const { start, end } = shardOf(unit.elements, kept.membership.worker, workers);
+        kept.state.student[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
+        kept.state.teacher[unit.name]?.set(initialUnit(spec, unit).subarray(start, end));
+      }
     }
     const resident = residentState(vectors, state);
     residents.push(resident);
+    const shadowResident = shadow && residentState(vectors, shadow.state);
+    if (shadowResident) residents.push(shadowResident);
     return new StepRunner({
       spec,
       membership,
       state: resident.state,
+      shadow: shadow && shadowResident && { worker: shadow.worker, state: shadowResident.state },
       centers: initialCenters(spec),
       vectors,
       host: mail.hostOf(worker, workers),
@@ -180,7 +141,7 @@ async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>)
     }
     const reports = await Promise.all(
       runners.map((runner, worker) => {
-        const { start, end } = ranksOf(spec.logicalRanks, worker, workers);
+        const { start, end } = ranksOfCut(cuts, worker);
         const batches = Array.from({ length: end - start }, (_, i) =>
           batchOf(spec, step, start + i),
         );
@@ -200,6 +161,8 @@ async function train<V>(spec: RunSpec, workers: number, vectors: VectorSpace<V>)
     resident.sync();
     resident.close();
   }
+  for (const { worker, state } of shadows) expect(state).toEqual(states[worker]);
+  expect(shadows).toHaveLength(withShadows ? workers : 0);
   // Collectives work only if all workers ask for the same in the same order, whatever ranks they have.
   for (const asked of mail.collectives) expect(asked).toEqual(mail.collectives[0]);
   const whole = (kind: "student" | "teacher"): Map<string, Float32Array> =>
@@ -243,6 +206,32 @@ test.each([
     expect(tf.memory().numTensors).toBe(tensors);
   },
 );
+
+test.each(["fp32", "fp16"] as const)(
+  "%s exchange: what another worker keeps of a shard is the shard, bit by bit",
+  async (dtype) => {
+    const spec = specOf(dtype, "sinkhorn");
+    const alone = await train(spec, 1, onHost);
+    for (const workers of [2, 3]) {
+      const { text } = await train(spec, workers, onHost, { withShadows: true });
+      expect(text).toEqual(alone.text);
+    }
+  },
+);
+
+test("unequal workers: however the ranks are dealt, the step is the same", async () => {
+  const spec = specOf("fp16", "softmax");
+  const even = await train(spec, 2, onHost);
+  for (const cuts of [
+    [0, 1, 4],
+    [0, 3, 4],
+    [0, 1, 2, 4],
+  ]) {
+    const uneven = await train(spec, cuts.length - 1, onHost, { cuts });
+    expect(uneven.text).toEqual(even.text);
+    expect(uneven.student).toEqual(even.student);
+  }
+});
 
 /** DINO's first steps: each tensor clipped by itself, the prototypes' magnitude and at first their direction held. */
 function dinoSpec(kind: "adamw" | "sgd" | "lars", clipBy: "tensor" | "submodule"): RunSpec {

@@ -6,6 +6,7 @@
  *
  * `compute` leaves the state untouched, so a step can be dropped at any time before `update`.
  */
+
 import {
   frozenUnitsOf,
   type GradNorms,
@@ -14,7 +15,7 @@ import {
   layoutOf,
   PaddockError,
   type RunSpec,
-  ranksOf,
+  ranksOfCut,
   scalarsAt,
   shardOf,
   type Unit,
@@ -27,12 +28,14 @@ import {
   updateUnit,
   type VectorSpace,
 } from "@paddock/model";
-import type { Membership, StateOf, StepReport } from "../engine/calls.js";
+import { failpoint, failpointSync } from "@paddock/service-kit/failpoints";
+import type { Membership, ShadowOf, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
 import { OffenderWatch, type Seen } from "./offender.js";
 import { PartTimer } from "./part-timer.js";
 import { Reducer } from "./reduce.js";
+import { Shadow } from "./shadow.js";
 
 /** How a step reaches its peers (see HostCalls); `step` is part of every key. Not used with one worker, but for `phase`. */
 export interface StepHost {
@@ -50,6 +53,8 @@ export interface StepRunnerOptions<V> {
   readonly spec: RunSpec;
   readonly membership: Membership;
   readonly state: StateOf<V>;
+  /** Another worker's shards that are kept here too; null: none. */
+  readonly shadow: ShadowOf<V> | null;
   readonly centers: Centers;
   readonly vectors: VectorSpace<V>;
   readonly host: StepHost;
@@ -61,6 +66,8 @@ interface PreparedStep<V> {
   readonly step: number;
   /** This worker's shard of every unit's reduced gradient. */
   readonly gradients: ReadonlyMap<string, V>;
+  /** The same of the shards that are kept for another worker; empty: none are. */
+  readonly shadowGradients: ReadonlyMap<string, V>;
   /** To adopt with the update. */
   readonly centers: Centers;
 }
@@ -71,6 +78,7 @@ export class StepRunner<V> {
   readonly #o: StepRunnerOptions<V>;
   readonly #codec: Codec<V>;
   readonly #reducer: Reducer<V>;
+  readonly #shadow: Shadow<V> | undefined;
   readonly #timer: PartTimer;
   readonly #watch: OffenderWatch;
   #step = 0;
@@ -79,7 +87,7 @@ export class StepRunner<V> {
   #prepared: PreparedStep<V> | undefined;
 
   constructor(options: StepRunnerOptions<V>) {
-    const { spec, membership, state, vectors, host } = options;
+    const { spec, membership, state, shadow, vectors, host } = options;
     this.#o = options;
     this.layout = layoutOf(spec);
     this.#centers = options.centers;
@@ -95,7 +103,11 @@ export class StepRunner<V> {
       precision: spec.engine.precision,
       fetchUnit: (request) => host.fetchUnit(this.#step, request),
     });
-    const { start, end } = ranksOf(spec.logicalRanks, membership.worker, membership.workers);
+    const { layout } = this;
+    this.#shadow = shadow
+      ? new Shadow({ layout, membership, shadow, codec: this.#codec, vectors })
+      : undefined;
+    const { start, end } = ranksOfCut(membership.cuts, membership.worker);
     const ranks = Array.from({ length: end - start }, (_, i) => start + i);
     this.#watch = new OffenderWatch(this.layout, ranks);
     this.#reducer = new Reducer({
@@ -123,7 +135,8 @@ export class StepRunner<V> {
   async compute(step: number, scale: number, batches: readonly RankBatch[]): Promise<StepReport> {
     const { spec, host, membership, state, vectors } = this.#o;
     this.#step = step;
-    this.#reducer.reset();
+    await failpoint("worker.compute.begun");
+    this.rest();
     if (this.#prepared) this.#dispose(this.#prepared);
     this.#prepared = undefined;
     this.#timer.enter("teacher");
@@ -143,9 +156,10 @@ export class StepRunner<V> {
           this.#timer.during("gather", () => this.gatherer.gather(side, unit)),
         prefetch: (side, unit) => this.gatherer.prefetch(side, unit),
         emitGradient: (unit, rank, grads) =>
-          this.#timer.during("reduce", () =>
-            this.#reducer.emit(unit, rank, grads, scale / lossScale),
-          ),
+          this.#timer.during("reduce", async () => {
+            await failpoint("worker.backward.gradient");
+            await this.#reducer.emit(unit, rank, grads, scale / lossScale);
+          }),
         sumAcrossRanks: async (key, vectors) => {
           const sum = await this.#reducer.sum(`sum.${key}`, vectors);
           this.#watch.sum(key, vectors, sum);
@@ -159,16 +173,20 @@ export class StepRunner<V> {
     });
     this.#timer.enter("reduce");
     host.phase(step, "reduce");
-    const gradients = await this.#reducer.collect(1 / (scale * spec.logicalRanks));
+    const factor = 1 / (scale * spec.logicalRanks);
+    const gradients = await this.#reducer.collect(factor, this.#shadow?.note);
+    await failpoint("worker.gradient.reduced");
+    const shadowed = this.#exchangeShadow(step, factor);
     const normRoots = normNodes(vectors, this.layout, ({ name, elements }) => ({
       start: shardOf(elements, membership.worker, membership.workers).start,
       grad: gradients.get(name) as V,
       student: state.student[name] as V,
     }));
+    const shadowGradients = await this.#timer.during("wait", () => shadowed);
     const isGradientFinite = normRoots.every(({ sum }) => Number.isFinite(sum));
     const seen = await this.#watch.seen(losses);
     const inShard = isGradientFinite ? undefined : this.#firstBad(gradients);
-    this.#prepared = { step, gradients, centers };
+    this.#prepared = { step, gradients, shadowGradients, centers };
     return {
       losses,
       monitors,
@@ -182,31 +200,58 @@ export class StepRunner<V> {
 
   /** Clips, then optimizer step and EMA on this worker's shards, in place. */
   update(step: number, norms: GradNorms): void {
-    const { spec, membership, state, vectors } = this.#o;
+    const { spec, membership, state, shadow, vectors } = this.#o;
     const prepared = this.#takePrepared(step);
     const scalars = scalarsAt(spec, step);
-    for (const unit of this.layout.units) {
-      const shard = {
-        student: state.student[unit.name] as V,
-        m: state.m[unit.name] as V,
-        v: state.v[unit.name] as V,
-        teacher: state.teacher[unit.name] as V,
-        grad: prepared.gradients.get(unit.name) as V,
-      };
-      const range = shardOf(unit.elements, membership.worker, membership.workers);
-      updateUnit(vectors, unit, range, shard, { spec, scalars, step, norms });
+    const { worker, workers } = membership;
+    const updateShards = (
+      of: number,
+      { student, m, v, teacher }: StateOf<V>,
+      gradients: ReadonlyMap<string, V>,
+    ) => {
+      for (const unit of this.layout.units) {
+        const { name } = unit;
+        const shard = {
+          student: student[name] as V,
+          m: m[name] as V,
+          v: v[name] as V,
+          teacher: teacher[name] as V,
+          grad: gradients.get(name) as V,
+        };
+        const range = shardOf(unit.elements, of, workers);
+        updateUnit(vectors, unit, range, shard, { spec, scalars, step, norms });
+        failpointSync("worker.update.half");
+      }
+    };
+    updateShards(worker, state, prepared.gradients);
+    if (shadow) updateShards(shadow.worker, shadow.state, prepared.shadowGradients);
+    if (gramUpdateDue(spec, step)) {
+      this.#renewGramTeacher(state);
+      if (shadow) this.#renewGramTeacher(shadow.state);
     }
-    if (gramUpdateDue(spec, step)) this.#renewGramTeacher();
     this.#centers = prepared.centers;
     this.#dispose(prepared);
   }
 
   /** The frozen gram teacher becomes a copy of the EMA teacher. */
-  #renewGramTeacher(): void {
-    const { state, vectors } = this.#o;
-    for (const [unit, shard] of Object.entries(state.frozen)) {
-      vectors.copy(shard, state.teacher[unit] as V);
+  #renewGramTeacher({ frozen, teacher }: StateOf<V>): void {
+    for (const [unit, shard] of Object.entries(frozen)) {
+      this.#o.vectors.copy(shard, teacher[unit] as V);
     }
+  }
+
+  /** Frees what a step that failed has left. What is prepared stays. */
+  rest(): void {
+    this.#reducer.reset();
+    this.gatherer.reset();
+  }
+
+  /** The gradient of the shards that are kept for another worker, in exchange for the own one. */
+  async #exchangeShadow(step: number, factor: number): Promise<ReadonlyMap<string, V>> {
+    if (!this.#shadow) return new Map();
+    return await this.#shadow.exchange(factor, (outgoing, expected) =>
+      this.#o.host.allToAll(step, "shadow", outgoing, expected),
+    );
   }
 
   /** Drops the gradient of a step whose update is skipped. */
@@ -225,8 +270,9 @@ export class StepRunner<V> {
     return parts;
   }
 
-  #dispose({ gradients }: PreparedStep<V>): void {
+  #dispose({ gradients, shadowGradients }: PreparedStep<V>): void {
     for (const gradient of gradients.values()) this.#o.vectors.dispose(gradient);
+    for (const gradient of shadowGradients.values()) this.#o.vectors.dispose(gradient);
   }
 
   #takePrepared(step: number): PreparedStep<V> {

@@ -1,34 +1,35 @@
 /**
- * One generation in a worker: load or initialise the shards, then step after step
- *   batch -> compute -> prepared -> decision -> update | skip -> publish -> (checkpoint) (evaluation)
- * until a decision says stop or the coordinator ends the generation.
+ * What one generation does in a worker, activity by activity: load, compute, apply, checkpoint, evaluate. In which order and whether at
+ * all is not decided here but in `worker-state.ts`.
  */
+
 import { join } from "node:path";
-import {
-  isStateKind,
-  type Layout,
-  layoutOf,
-  type RunSpec,
-  ranksOf,
-  type SegmentJob,
-  shardOf,
-} from "@paddock/contract";
+import { evenCuts, type PaddockError, type RunSpec, ranksOfCut } from "@paddock/contract";
 import type { BatchPool, RankBatch } from "@paddock/data";
+import type { Centers } from "@paddock/model";
 import {
   type Assignment,
   type Decision,
   DecisionKind,
-  type Offender,
+  type EvaluationDone,
+  type Prepared,
+  type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
-import type { DeviceBytes, Membership, ShardState, StepReport } from "../engine/calls.js";
+import type { TlsOptions } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
+import type { Saver } from "../checkpoint/saver.js";
+import type { WrittenFile } from "../checkpoint/writer.js";
+import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
+import { loadLive } from "../segment/live-state.js";
 import { withSamples } from "../segment/offender-samples.js";
-import { allocateState, stateBytes } from "../segment/state.js";
-import { type Initial, loadInitial, loadState, saveState } from "../segment/state-io.js";
-import { Decisions } from "./decisions.js";
+import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
+import { stateBytes } from "../segment/state.js";
+import { fileOf, type Initial, loadInitial, loadState } from "../segment/state-io.js";
+import { audit } from "./audit.js";
 
 /** What a generation needs of its surroundings. */
 export interface GenerationDeps {
@@ -37,172 +38,317 @@ export interface GenerationDeps {
   readonly engine: EngineHost;
   readonly exchange: Exchange;
   /** Batches of some logical ranks, made ahead and off the main thread. */
-  readonly pool: Pick<BatchPool, "request" | "release">;
+  readonly pool: Pick<BatchPool, "request" | "release" | "leaveOut">;
   readonly evaluator: Evaluator;
+  readonly saver: Saver;
+  /** Our certificate, where peers have one too. */
+  readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
   /** p99 of the main thread's event-loop delay in its current window, in milliseconds. */
   readonly eventLoopP99Ms: () => number;
   /** Images replaced so far. */
   readonly badImages: () => number;
   /** Spoils batches; for tests. */
-  readonly poison?: ((batches: readonly RankBatch[]) => void) | undefined;
+  readonly poison: ((batches: readonly RankBatch[]) => void) | undefined;
 }
+
+/** Between two looks at the waits for peers. */
+const waitLookMs = 100;
+
+/** Shards at rest, and the centres that belong to them. */
+export interface AtRest {
+  readonly shards: Shards;
+  readonly centers: Centers;
+}
+
+export type StepOutcome = Omit<Prepared, "generation" | "step">;
 
 export class Generation {
   readonly membership: Membership;
-  readonly layout: Layout;
-  readonly state: ShardState;
+  readonly shards: Shards;
+  /** Set while nothing runs here and the state may be read. */
+  atRest: AtRest | undefined;
   readonly #deps: GenerationDeps;
   readonly #assignment: Assignment;
-  readonly #decisions = new Decisions();
   readonly #ranks: readonly number[];
-  #scale: number;
-  #nextStep: number;
+  readonly #abort = new AbortController();
+  /** Whatever still runs here. */
+  readonly #running = new Set<Promise<unknown>>();
   #sentBytes = 0;
   #updateSeconds = 0;
   #commitSeconds = 0;
+  #preparedAt = 0;
+  #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
+  #isEntered = false;
+  /** The copy for a checkpoint, which reads the state: an update waits for it. */
+  #saving: Promise<unknown> = Promise.resolve();
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
-    const { generation, worker, workers } = assignment;
-    this.membership = { generation, worker, workers };
+    const { generation, worker, workers, shadow, rankCuts } = assignment;
+    const cuts = rankCuts.length > 0 ? rankCuts : evenCuts(deps.spec.logicalRanks, workers);
+    this.membership = { generation, worker, workers, cuts };
     this.#assignment = assignment;
     this.#deps = deps;
-    this.layout = layoutOf(deps.spec);
-    this.state = allocateState(deps.spec, this.membership);
-    this.#scale = assignment.scale;
-    this.#nextStep = assignment.startStep;
-    const { start, end } = ranksOf(deps.spec.logicalRanks, worker, workers);
+    this.shards = allocateShards(deps.spec, this.membership, shadow);
+    const { start, end } = ranksOfCut(cuts, worker);
     this.#ranks = Array.from({ length: end - start }, (_, i) => start + i);
   }
 
-  /** Loads or initialises the shards, publishes them, and evaluates step 0 if asked to. */
-  async begin(): Promise<void> {
-    const { engine, spec, exchange, runDir } = this.#deps;
-    const { startStep, loadCheckpoint, evaluateFirst } = this.#assignment;
-    const { membership, state, layout } = this;
-    this.#progress(startStep, "load");
+  get exchange(): Exchange {
+    return this.#deps.exchange;
+  }
+
+  get isInterrupted(): boolean {
+    return this.#abort.signal.aborted;
+  }
+
+  /** Runs an activity; `rest` waits for it. */
+  run<T>(activity: () => Promise<T>): Promise<T> {
+    const running = activity();
+    const settled = running.then(
+      () => undefined,
+      () => undefined,
+    );
+    this.#running.add(settled);
+    void settled.then(() => this.#running.delete(settled));
+    return running;
+  }
+
+  /**
+   * Fills the shards and publishes them.
+   * @param own what this worker holds of the generation from which the state comes
+   */
+  async load(own: AtRest | undefined): Promise<void> {
+    const { engine, spec, exchange } = this.#deps;
+    const { startStep, evaluateFirst, checkpointFirst } = this.#assignment;
+    const { membership, shards } = this;
+    this.#deps.pool.leaveOut(this.#assignment.leftOut);
+    this.progress(startStep, "load");
+    this.#watchWaits();
     await exchange.enter(membership.generation, membership.worker, membership.workers);
-    const target = { layout, membership, state, spec };
-    const initial: Initial = loadCheckpoint
-      ? {
-          centers: await loadState({
-            ...target,
-            directory: checkpointDirectory(runDir, startStep),
-          }),
-          drawn: [],
-        }
-      : await loadInitial(target);
-    const { centers, drawn: initialise } = initial;
-    await engine.call("enter", { spec, membership, state, initialise, centers });
-    await this.#publish(startStep, evaluateFirst ? "anyone" : "everyone");
-    if (evaluateFirst) await this.#evaluate(startStep, true);
+    await failpoint("worker.load.begun");
+    const { centers, drawn: initialise } = await this.#fill(own);
+    await failpoint("worker.load.read");
+    const { state, shadow } = shards;
+    await engine.call("enter", { spec, membership, state, shadow, initialise, centers });
+    await failpoint("worker.load.done");
+    this.#isEntered = true;
+    // Worker 0 may also make pictures of a run that is to be saved and nothing else.
+    await this.#publish(startStep, evaluateFirst || checkpointFirst ? "anyone" : "everyone");
   }
 
-  /** Runs the steps of one segment job. Returns true when a decision said stop. */
-  async runSegment(job: SegmentJob, onStep: (done: number) => Promise<void>): Promise<boolean> {
-    // A job that is delivered again (Redis lost its memory of it) begins where this worker stands.
-    for (let step = Math.max(job.start, this.#nextStep); step < job.end; step++) {
-      const stop = await this.#runStep(step);
-      this.#nextStep = step + 1;
-      await onStep(step + 1 - job.start);
-      if (stop) return true;
-    }
-    return false;
-  }
-
-  decided(decision: Decision): void {
-    this.#decisions.arrived(decision);
-  }
-
-  /** Live state for a peer: elements [start, end) of a unit, or undefined where another worker or generation owns them. */
-  async readShard(request: {
-    readonly generation: number;
-    readonly kind: string;
-    readonly unit: string;
-    readonly start: number;
-    readonly end: number;
-  }): Promise<Float32Array | undefined> {
-    if (request.generation !== this.membership.generation || !isStateKind(request.kind))
-      return undefined;
-    const shard = this.state[request.kind][request.unit];
-    const unit = this.layout.units.find(({ name }) => name === request.unit);
-    if (!shard || !unit) return undefined;
-    const owned = shardOf(unit.elements, this.membership.worker, this.membership.workers);
-    if (request.start < owned.start || request.end > owned.end) return undefined;
-    await this.#deps.engine.call("syncState", {});
-    return shard.subarray(request.start - owned.start, request.end - owned.start);
-  }
-
-  /** Ends every wait for a decision. The engine and the exchange end theirs by themselves. */
-  fail(reason: Error): void {
-    this.#decisions.fail(reason);
-  }
-
-  async #runStep(step: number): Promise<boolean> {
+  /** One step up to its reduced gradient. */
+  async compute(step: number, scale: number): Promise<StepOutcome> {
     const { engine, pool } = this.#deps;
-    this.#progress(step, "data");
+    this.progress(step, "data");
     const started = performance.now();
     const batches = await pool.request(step, this.#ranks);
-    this.#deps.poison?.(batches);
     const dataSeconds = secondsSince(started);
-    const report = await engine.call("compute", { step, scale: this.#scale, batches });
+    this.#deps.poison?.(batches);
+    await failpoint("worker.batch.ready");
+    const report = await engine.call("compute", { step, scale, batches });
+    audit(this.membership.generation, step, batches);
     const offenders = report.offenders.map((seen) => withSamples(seen, batches));
     pool.release(batches);
-    this.#reportPrepared(step, { ...report, offenders }, dataSeconds);
-    const prepared = performance.now();
-    const decision = await this.#decisions.of(step);
-    this.#commitSeconds = secondsSince(prepared);
-    const updating = performance.now();
-    if (decision.kind === DecisionKind.DECISION_KIND_COMMIT) {
-      await engine.call("update", { step, gradNorm: decision.gradNorm });
-    } else {
-      await engine.call("skip", { step });
-    }
-    this.#scale = decision.scale;
-    // Evaluation, and the pictures that worker 0 makes at the end, gather weights without the others.
-    await this.#publish(step + 1, decision.evaluate || decision.stop ? "anyone" : "everyone");
-    this.#updateSeconds = secondsSince(updating);
-    if (decision.checkpoint) await this.#checkpoint(step + 1);
-    if (decision.evaluate) await this.#evaluate(step + 1, step + 1 === this.#deps.spec.steps);
-    return decision.stop;
+    this.#preparedAt = performance.now();
+    return { ...this.#outcomeOf(report, dataSeconds), offenders };
   }
 
-  #reportPrepared(
-    step: number,
-    report: StepReport & DeviceBytes & { readonly offenders: readonly Offender[] },
-    dataSeconds: number,
-  ): void {
-    const { spec, exchange, send } = this.#deps;
-    const sentBytes = exchange.stats.sentBytes;
-    send({
-      kind: "prepared",
-      prepared: {
-        generation: this.membership.generation,
-        step,
-        finite: report.finite,
-        losses: report.losses,
-        monitors: report.monitors,
-        normRoots: report.normRoots,
-        // Update and commit of this step are still to come: those of the step before stand in for them.
-        seconds: {
-          ...report.seconds,
-          data: dataSeconds,
-          update: this.#updateSeconds,
-          commit: this.#commitSeconds,
-        },
-        exchangeBytes: sentBytes - this.#sentBytes,
-        peakGatheredBytes: report.peakGatheredBytes,
-        stateBytes: stateBytes(this.state),
-        images: this.#ranks.length * spec.batchPerRank,
-        offenders: report.offenders,
-        eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
-        badImages: this.#deps.badImages(),
-        deviceAllocatedBytes: report.deviceAllocatedBytes,
-        devicePeakBytes: report.devicePeakBytes,
-        deviceReservedBytes: report.deviceReservedBytes,
-      },
+  /** Applies a decision about the prepared step. Needs no peer and is never interrupted. */
+  async update({ step, kind, gradNorm }: Decision): Promise<void> {
+    const { engine } = this.#deps;
+    await failpoint("worker.decision.received");
+    await this.#saving;
+    const updating = performance.now();
+    this.#commitSeconds = (updating - this.#preparedAt) / 1000;
+    if (kind === DecisionKind.DECISION_KIND_COMMIT) await engine.call("update", { step, gradNorm });
+    else await engine.call("skip", { step });
+    await failpoint("worker.update.done");
+    this.#updateSeconds = secondsSince(updating);
+  }
+
+  /** After `update`: the fresh weights for the peers. */
+  async publishAfter({ step, evaluate, stop }: Decision): Promise<void> {
+    const publishing = performance.now();
+    // Evaluation, and the pictures that worker 0 makes at the end, gather weights without the others.
+    await this.#publish(step + 1, evaluate || stop ? "anyone" : "everyone");
+    this.#updateSeconds += secondsSince(publishing);
+    await failpoint("worker.step.done");
+  }
+
+  /**
+   * Saves the state as it is now. Resolves when the state may change again; the file is written meanwhile, and after this generation has
+   * ended too: whoever writes it writes the same bytes.
+   */
+  checkpoint(step: number): Promise<void> {
+    const copied = this.#copyForSaving(step);
+    this.#saving = copied.catch(() => undefined);
+    return copied;
+  }
+
+  async #copyForSaving(step: number): Promise<void> {
+    const { engine, spec, saver } = this.#deps;
+    const { membership, shards } = this;
+    const { layout, state } = shards;
+    this.progress(step, "checkpoint");
+    await failpoint("worker.checkpoint.begun");
+    const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
+    await engine.call("syncState", {});
+    const directory = this.#checkpointDirectory(step);
+    const { copied, written } = saver.save(
+      fileOf({ directory, step, membership, layout, state, centers, spec }),
+    );
+    written.then(
+      (file) => this.#reportWritten(step, file),
+      (error: PaddockError) => this.#reportUnwritten(step, error),
+    );
+    // What could not be copied costs the checkpoint, like what could not be written.
+    await copied.catch(() => undefined);
+  }
+
+  #reportWritten(step: number, { name: file, bytes, sha256 }: WrittenFile): void {
+    const { generation, worker } = this.membership;
+    const checkpointWritten = { generation, step, file, bytes, sha256, worker };
+    this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
+  }
+
+  #reportUnwritten(step: number, { code, message }: PaddockError): void {
+    const { generation } = this.membership;
+    const checkpointFailed = { generation, step, code, message };
+    this.#deps.send({ kind: "checkpointFailed", checkpointFailed });
+  }
+
+  /** The teacher's accuracy on worker 0; undefined on the others. */
+  async evaluate(step: number, full: boolean): Promise<EvaluationDone | undefined> {
+    const started = performance.now();
+    await failpoint("worker.evaluation.begun");
+    const result = await this.#deps.evaluator.evaluate({
+      membership: this.membership,
+      step,
+      full,
+      onProgress: () => this.progress(step, "evaluate"),
     });
+    if (!result) return undefined;
+    return {
+      generation: this.membership.generation,
+      step,
+      knnAccuracy: result.accuracy,
+      bank: result.bank,
+      queries: result.queries,
+      seconds: secondsSince(started),
+    };
+  }
+
+  /** Ends all waits for peers; resolves when nothing runs here any more. The shards stay, and may be read by peers. */
+  async interrupt(reason: Error): Promise<void> {
+    await failpoint("worker.abort.received");
+    this.#abort.abort(reason);
+    await this.exchange.close();
+    await Promise.all(this.#running);
+    await this.settle();
+    await failpoint("worker.rested");
+  }
+
+  /** Makes the shards readable as they are now, if they have been loaded. */
+  async settle(): Promise<void> {
+    const { engine } = this.#deps;
+    if (!this.#isEntered) return;
+    await engine.call("rest", {});
+    const centers = await engine.call("centers", {});
+    this.atRest = { shards: this.shards, centers };
+  }
+
+  progress(step: number, phase: string): void {
+    this.#progress = { step, phase, waitingOn: [] };
+    this.#sendProgress();
+  }
+
+  /** Looks every now and then whether peers keep this worker from going on, and says so, once. */
+  #watchWaits(): void {
+    let before = "";
+    const timer = setInterval(() => {
+      if (this.isInterrupted) clearInterval(timer);
+      const waitingOn = [...this.exchange.waitingOn()];
+      const { step, phase } = this.#progress;
+      const now = `${step} ${phase} ${waitingOn}`;
+      // The same as at the look before: it does not pass by itself.
+      const isNews = `${waitingOn}` !== `${this.#progress.waitingOn}`;
+      if (waitingOn.length > 0 && now === before && isNews) {
+        this.#progress = { step, phase, waitingOn };
+        this.#sendProgress();
+      }
+      before = now;
+    }, waitLookMs);
+    timer.unref();
+  }
+
+  #sendProgress(): void {
+    const { generation } = this.membership;
+    this.#deps.send({ kind: "progress", progress: { generation, ...this.#progress } });
+  }
+
+  async #fill(own: AtRest | undefined): Promise<Initial> {
+    const { shards } = this;
+    const { startStep, loadCheckpoint, live, manifestSha256 } = this.#assignment;
+    if (live) {
+      const centers = await loadLive({
+        shards,
+        source: live,
+        step: startStep,
+        own,
+        timeoutMs: this.#deps.spec.exchange.timeoutSeconds * 1000,
+        signal: this.#abort.signal,
+        tls: this.#deps.tls,
+        onProgress: () => this.progress(startStep, "load"),
+      });
+      return { centers, drawn: [] };
+    }
+    let initial: Initial = { centers: null, drawn: [] };
+    for (const kept of keptShards(shards).toReversed()) {
+      initial = loadCheckpoint
+        ? {
+            centers: await loadState(
+              { ...kept, directory: this.#checkpointDirectory(startStep) },
+              manifestSha256,
+            ),
+            drawn: [],
+          }
+        : await loadInitial(kept);
+    }
+    return initial;
+  }
+
+  #outcomeOf(
+    report: StepReport & DeviceBytes,
+    dataSeconds: number,
+  ): Omit<StepOutcome, "offenders"> {
+    const { spec, exchange } = this.#deps;
+    const { sentBytes } = exchange.stats;
+    const exchangeBytes = sentBytes - this.#sentBytes;
     this.#sentBytes = sentBytes;
+    const { losses, monitors, normRoots, finite, peakGatheredBytes } = report;
+    return {
+      finite,
+      losses: [...losses],
+      monitors: [...monitors],
+      normRoots: [...normRoots],
+      // Update and commit of this step are still to come: those of the step before stand in for them.
+      seconds: {
+        ...report.seconds,
+        data: dataSeconds,
+        update: this.#updateSeconds,
+        commit: this.#commitSeconds,
+      },
+      exchangeBytes,
+      peakGatheredBytes,
+      stateBytes: keptShards(this.shards).reduce((sum, { state }) => sum + stateBytes(state), 0),
+      images: this.#ranks.length * spec.batchPerRank,
+      eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
+      badImages: this.#deps.badImages(),
+      deviceAllocatedBytes: report.deviceAllocatedBytes,
+      devicePeakBytes: report.devicePeakBytes,
+      deviceReservedBytes: report.deviceReservedBytes,
+    };
   }
 
   /** Makes the shards readable by the peers as weights of `step`; older ones are no longer needed by anybody. */
@@ -211,63 +357,16 @@ export class Generation {
     const { generation, workers } = this.membership;
     if (workers === 1) return;
     const parts = await engine.call("encodeWeights", {});
+    await failpoint("worker.publish.begun");
     await exchange.publish({ generation, step, key: "weights" }, parts, readers);
+    await failpoint("worker.publish.done");
     // A peer may still read the weights of the step that this one follows (its evaluation, a late gather).
     await exchange.retire(step - 1);
   }
 
-  async #checkpoint(step: number): Promise<void> {
-    const { engine, runDir, spec, send } = this.#deps;
-    const { membership, layout, state } = this;
-    this.#progress(step, "checkpoint");
-    const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
-    await engine.call("syncState", {});
-    const directory = checkpointDirectory(runDir, step);
-    const file = await saveState({ directory, step, membership, layout, state, centers, spec });
-    send({
-      kind: "checkpointWritten",
-      checkpointWritten: {
-        generation: membership.generation,
-        step,
-        file: file.name,
-        bytes: file.bytes,
-        sha256: file.sha256,
-        worker: membership.worker,
-      },
-    });
+  #checkpointDirectory(step: number): string {
+    return join(this.#deps.runDir, "checkpoints", String(step));
   }
-
-  async #evaluate(step: number, full: boolean): Promise<void> {
-    const { evaluator, send } = this.#deps;
-    const started = performance.now();
-    const result = await evaluator.evaluate({
-      membership: this.membership,
-      step,
-      full,
-      onProgress: () => this.#progress(step, "evaluate"),
-    });
-    if (!result) return;
-    send({
-      kind: "evaluationDone",
-      evaluationDone: {
-        generation: this.membership.generation,
-        step,
-        knnAccuracy: result.accuracy,
-        bank: result.bank,
-        queries: result.queries,
-        seconds: secondsSince(started),
-      },
-    });
-  }
-
-  #progress(step: number, phase: string): void {
-    const { generation } = this.membership;
-    this.#deps.send({ kind: "progress", progress: { generation, step, phase } });
-  }
-}
-
-function checkpointDirectory(runDir: string, step: number): string {
-  return join(runDir, "checkpoints", String(step));
 }
 
 function secondsSince(start: number): number {

@@ -1,27 +1,37 @@
-/** A worker's life: open the engine, say hello, then serve one generation after another until told to shut down. */
+/**
+ * A worker's life: opens the engine, then does what `decideWorker` says, and tells it what came of it. The only place where the
+ * session's state changes.
+ */
 import { once } from "node:events";
 import { hostname } from "node:os";
-import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
-import { type BatchPool, openDataset, type SharedDataset, startBatchPool } from "@paddock/data";
+import { PaddockError, type RunSpec } from "@paddock/contract";
 import {
   type Assignment,
-  type CoordinatorMessage,
-  DecisionKind,
+  type Decision,
   protocolVersion,
+  type ShardRequest,
   type Welcome,
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
-import type { EngineFacts, HostCalls } from "../engine/calls.js";
+import { failpoint } from "@paddock/service-kit/failpoints";
+import { startSaver } from "../checkpoint/saver.js";
+import type { EngineFacts } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
 import { writeVisuals } from "../evaluate/visuals.js";
-import type { Exchange } from "../exchange/exchange.js";
 import { openExchange } from "../exchange/open-exchange.js";
-import { startPeerService } from "../peer/peer-service.js";
+import { type ReadShard, startPeerService } from "../peer/peer-service.js";
 import { poisonOf } from "../segment/offender-samples.js";
-import { connectSession, type Session } from "./connection.js";
+import { readHolding } from "../segment/live-state.js";
+import { createLink, type Link } from "./connection.js";
+import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
+import { hostCallsOf } from "./host-calls.js";
+import { collectivesRefusal, type WorkerSecurity } from "./security.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
+import { type ServedRun, serveRun } from "./served-run.js";
+import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
+import { initialWorkerState, type WorkerState } from "./worker-state.js";
 
 export interface WorkerOptions {
   /** host:port of the coordinator. */
@@ -40,8 +50,12 @@ export interface WorkerOptions {
   readonly poison?: string | undefined;
   /** Address on which peers reach this worker. */
   readonly host: string;
+  /** Absent: neither certificates nor a token, on this machine only. */
+  readonly security?: WorkerSecurity | undefined;
+  /** How long it looks for a coordinator that does not answer, its state kept; 0: not at all. */
+  readonly reconnectSeconds: number;
   readonly logger: ReturnType<typeof createLogger>;
-  /** Leaves the fleet when it fires: says goodbye and ends. */
+  /** Leaves the fleet when it fires: hands its shards over and ends. */
   readonly signal: AbortSignal;
 }
 
@@ -51,7 +65,7 @@ export interface WorkerEnd {
   readonly reason: string;
 }
 
-/** Resolves when the coordinator shuts the worker down; rejects when the stream breaks or this worker cannot go on. */
+/** Resolves when the coordinator shuts the worker down; rejects when it stays away or this worker cannot go on. */
 export async function runWorker(options: WorkerOptions): Promise<WorkerEnd> {
   const life = new WorkerLife(options);
   try {
@@ -61,250 +75,305 @@ export async function runWorker(options: WorkerOptions): Promise<WorkerEnd> {
   }
 }
 
-/** What a welcome brings: the run that this worker serves. */
-interface Served {
-  readonly spec: RunSpec;
-  readonly message: Welcome;
-  readonly train: SharedDataset;
-  readonly pool: BatchPool;
-}
-
-/** What exists while one generation runs. */
-interface Running {
-  readonly generation: Generation;
-  readonly exchange: Exchange;
-  segments: SegmentConsumer | undefined;
-  /** Set when this generation is over: errors after that are expected. */
-  over: PaddockError | undefined;
-}
-
 class WorkerLife {
   readonly #o: WorkerOptions;
-  readonly #eventLoop: EventLoopMonitor;
-  #engine: EngineHost;
-  /** false once a step was interrupted: the thread then holds tensors of nobody and is replaced. */
-  #engineIsClean = true;
-  #session: Session | undefined;
-  #served: Served | undefined;
-  #running: Running | undefined;
+  readonly #eventLoop: EventLoopMonitor = monitorEventLoop();
+  readonly #engine: EngineHost;
+  readonly #saver = startSaver();
+  readonly #link: Link;
+  #state: WorkerState | undefined;
+  readonly #events: WorkerEvent[] = [];
+  #isDeciding = false;
+  #served: Promise<ServedRun> | undefined;
+  /** The generation that runs or ran last, and one that is still held. */
+  readonly #generations = new Map<number, Generation>();
+  #current: Generation | undefined;
+  #segments: SegmentConsumer | undefined;
+  #pictures: Promise<void> | undefined;
   #badImages = 0;
-  #fail: (error: PaddockError) => void = () => undefined;
+  #settle: { resolve: (end: WorkerEnd) => void; reject: (error: PaddockError) => void } | undefined;
 
   constructor(options: WorkerOptions) {
     this.#o = options;
-    this.#eventLoop = monitorEventLoop();
-    this.#engine = startEngineThread(this.#hostCalls());
+    this.#engine = startEngineThread(hostCallsOf(() => this.#current));
+    this.#link = createLink({
+      address: options.coordinator,
+      security: options.security,
+      reconnectSeconds: options.reconnectSeconds,
+      onOpen: () => this.#post({ kind: "connected" }),
+      onMessage: (message) => this.#post({ kind: "message", message }),
+      onLost: (reason) => {
+        options.logger.warn({ reason }, "the coordinator does not answer; looking for it");
+        this.#post({ kind: "disconnected", reason });
+      },
+      onGivenUp: (error) => {
+        options.logger.error({ err: error }, "the session cannot go on");
+        this.#settle?.reject(error);
+      },
+    });
   }
 
   async live(): Promise<WorkerEnd> {
-    const { coordinator, name, host, logger } = this.#o;
+    const { name, host, logger, signal, security } = this.#o;
     const facts = await this.#openEngine();
     logger.info({ engine: facts.name, device: facts.device, why: facts.why }, "engine is open");
-    const peers = await startPeerService(host, (request) => this.#readShard(request));
+    const readShard: ReadShard = (request) => this.#readShard(request);
+    const peers = await startPeerService(host, readShard, { ...security, logger });
+    const ended = new Promise<WorkerEnd>((resolve, reject) => {
+      this.#settle = { resolve, reject };
+    });
+    const { state, effects } = initialWorkerState({
+      version: protocolVersion,
+      workerName: name,
+      host: hostname(),
+      pid: process.pid,
+      engine: facts.name,
+      device: facts.device,
+      threads: facts.threads,
+      peerAddress: peers.address,
+    });
+    this.#state = state;
+    for (const effect of effects) this.#carryOut(effect);
+    const leave = (): void => this.#post({ kind: "leave", reason: `received ${signal.reason}` });
+    if (signal.aborted) leave();
+    else void once(signal, "abort").then(leave);
     try {
-      const session = connectSession(coordinator);
-      this.#session = session;
-      session.send({
-        kind: "hello",
-        hello: {
-          version: protocolVersion,
-          workerName: name,
-          host: hostname(),
-          pid: process.pid,
-          engine: facts.name,
-          device: facts.device,
-          threads: facts.threads,
-          peerAddress: peers.address,
-          holding: null,
-        },
-      });
-      const failed = new Promise<never>((_, reject) => {
-        this.#fail = reject;
-      });
-      return await Promise.race([this.#listen(session), failed, this.#leave(session)]);
+      return await ended;
     } finally {
       await peers.close();
     }
   }
 
   async close(): Promise<void> {
-    await this.#endGeneration(new PaddockError("stale-generation", "the worker is closing"));
-    this.#session?.close();
-    await this.#served?.pool.close();
-    await this.#engine.terminate(new PaddockError("stale-generation", "the worker is closing"));
+    const reason = new PaddockError("stale-generation", "the worker is closing");
+    await this.#segments?.close();
+    for (const generation of this.#generations.values()) await generation.exchange.close();
+    this.#link.close();
+    await this.#saver.close();
+    await (await this.#served?.catch(() => undefined))?.pool.close();
+    await this.#engine.terminate(reason);
     this.#eventLoop.close();
   }
 
-  async #leave(session: Session): Promise<WorkerEnd> {
-    const { signal } = this.#o;
-    if (!signal.aborted) await once(signal, "abort");
-    const reason = `received ${String(signal.reason)}`;
-    session.send({ kind: "goodbye", goodbye: { reason } });
-    return { finished: false, reason };
-  }
-
-  async #listen(session: Session): Promise<WorkerEnd> {
-    for await (const message of session.messages) {
-      const end = await this.#hear(message);
-      if (end) return end;
-    }
-    throw new PaddockError(
-      "worker-lost",
-      "the coordinator closed the session without a shutdown message",
-    );
-  }
-
-  async #hear(message: CoordinatorMessage): Promise<WorkerEnd | undefined> {
-    switch (message.kind) {
-      case "welcome":
-        await this.#onWelcome(message.welcome);
-        return undefined;
-      case "assignment":
-        await this.#onAssignment(message.assignment);
-        return undefined;
-      case "decision": {
-        const { decision } = message;
-        if (decision.generation !== this.#running?.generation.membership.generation)
-          return undefined;
-        if (decision.kind === DecisionKind.DECISION_KIND_ABORT) {
-          await this.#endGeneration(
-            new PaddockError(
-              "stale-generation",
-              `generation ${decision.generation} was ended by the coordinator`,
-            ),
-          );
-        } else {
-          this.#running.generation.decided(decision);
-        }
-        return undefined;
+  /** Events one after the other, also those that come while one is dealt with. */
+  #post(event: WorkerEvent): void {
+    this.#events.push(event);
+    if (this.#isDeciding) return;
+    this.#isDeciding = true;
+    try {
+      for (let next = this.#events.shift(); next; next = this.#events.shift()) {
+        if (!this.#state) return;
+        const { state, effects } = decideWorker(this.#state, next);
+        this.#state = state;
+        for (const effect of effects) this.#carryOut(effect);
       }
-      case "shutdown":
-        return await this.#onShutdown(message.shutdown);
-      default:
-        // A drain shows in the decisions; kinds of a newer minor version are ignored.
-        return undefined;
+    } finally {
+      this.#isDeciding = false;
     }
   }
 
-  async #onWelcome(message: Welcome): Promise<void> {
-    const spec = parseRunSpec(JSON.parse(message.specJson));
-    const train = await openDataset(spec.data, "train");
-    const pool = await startBatchPool({
-      spec,
-      threads: spec.data.threads,
-      dataset: train,
-      onBadImage: ({ path, reason }) => {
-        this.#badImages++;
-        this.#o.logger.warn({ path, reason }, "image replaced: it cannot be decoded");
-      },
-    });
-    this.#served = { spec, message, train, pool };
+  #carryOut(effect: WorkerEffect): void {
+    switch (effect.kind) {
+      case "connect":
+        this.#link.open(effect.afterMs);
+        break;
+      case "send":
+        this.#link.send(effect.message);
+        break;
+      case "serve":
+        this.#serve(effect.welcome);
+        break;
+      case "load":
+        void this.#load(effect.assignment);
+        break;
+      case "compute":
+        this.#compute(effect.generation, effect.step, effect.scale);
+        break;
+      case "apply":
+        this.#apply(effect.decision);
+        break;
+      case "checkpoint":
+        this.#checkpoint(effect.generation, effect.step);
+        break;
+      case "evaluate":
+        this.#evaluate(effect.generation, effect.step, effect.full);
+        break;
+      case "interrupt":
+        void this.#interrupt(effect.generation);
+        break;
+      case "forget":
+        this.#generations.delete(effect.generation);
+        break;
+      case "segment-done":
+        this.#segments?.done(effect.start, effect.end);
+        break;
+      case "pictures":
+        this.#pictures = this.#writePictures();
+        break;
+      case "end":
+        void this.#end({ finished: effect.finished, reason: effect.reason });
+        break;
+      case "die":
+        this.#settle?.reject(new PaddockError(effect.code, effect.message));
+        break;
+    }
   }
 
-  async #onAssignment(assignment: Assignment): Promise<void> {
-    await this.#endGeneration(
-      new PaddockError("stale-generation", `generation ${assignment.generation} has begun`),
-    );
-    if (!this.#engineIsClean) await this.#replaceEngine();
-    const served = this.#served;
-    if (!served) throw new PaddockError("internal", "an assignment came before the welcome");
-    const { spec, message, train, pool } = served;
-    pool.leaveOut(assignment.leftOut);
-    const engine = this.#engine;
+  #serve(welcome: Welcome): void {
+    const before = this.#served;
+    const served = serveRun(welcome, ({ path, reason }) => {
+      this.#badImages++;
+      this.#o.logger.warn({ path, reason }, "image replaced: it cannot be decoded");
+    });
+    this.#served = served;
+    void before?.then(({ pool }) => pool.close()).catch(() => undefined);
+    // Also when no assignment comes that would await it.
+    served.catch((thrown) => this.#failed(0, 0, thrown));
+  }
+
+  async #load(assignment: Assignment): Promise<void> {
+    const { generation: number, live } = assignment;
+    await failpoint("worker.assignment.received");
+    const served = await this.#served?.catch(() => undefined);
+    // A run that cannot be served has been reported.
+    if (!served) return;
+    const generation = this.#generationOf(assignment, served);
+    this.#generations.set(number, generation);
+    this.#current = generation;
+    const { worker, workers, startStep: step } = assignment;
+    this.#o.logger.info({ generation: number, worker, workers, step }, "generation begins");
+    const held = live ? this.#generations.get(live.generation)?.atRest : undefined;
+    const work = generation.run(async () => {
+      await generation.load(held);
+      this.#segments = consumeSegments({
+        redisUrl: served.welcome.redisUrl,
+        queue: assignment.segmentQueue,
+        onSegment: ({ start, end }) =>
+          this.#post({ kind: "segment", generation: number, start, end }),
+      });
+    });
+    this.#report(generation, step, work, () => this.#post({ kind: "loaded", generation: number }));
+  }
+
+  #generationOf(assignment: Assignment, { spec, welcome, train, pool }: ServedRun): Generation {
+    const { logger, host, security } = this.#o;
+    const { redisUrl, runId, runDir } = welcome;
     const exchange = openExchange(spec.exchange, {
-      redisUrl: message.redisUrl,
-      runId: message.runId,
+      redisUrl,
+      runId,
       workers: assignment.workers,
-      host: this.#o.host,
+      host,
+      collectivesRefused: collectivesRefusal(host, security),
       onMeeting: (why) => {
-        if (why === undefined) this.#o.logger.info("collectives: tensors go worker to worker");
-        else this.#o.logger.warn({ why }, "no collectives: tensors go through Redis instead");
+        if (why === undefined) logger.info("collectives: tensors go worker to worker");
+        else logger.warn({ why }, "no collectives: tensors go through Redis instead");
       },
     });
-    const generation = new Generation(assignment, {
+    const engine = this.#engine;
+    return new Generation(assignment, {
       spec,
-      runDir: message.runDir,
+      runDir,
       engine,
       exchange,
       pool,
+      tls: security?.tls,
+      saver: this.#saver,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
-      send: (m) => this.#session?.send(m),
+      send: (message) => this.#link.send(message),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
       badImages: () => this.#badImages,
       poison: poisonOf(this.#o.poison),
     });
-    const running: Running = { generation, exchange, segments: undefined, over: undefined };
-    this.#running = running;
-    this.#o.logger.info(
-      {
-        generation: assignment.generation,
-        worker: assignment.worker,
-        workers: assignment.workers,
-        step: assignment.startStep,
-      },
-      "generation begins",
+  }
+
+  #compute(number: number, step: number, scale: number): void {
+    const generation = this.#generations.get(number);
+    if (!generation) return;
+    const work = generation.run(() => generation.compute(step, scale));
+    this.#report(generation, step, work, (report) =>
+      this.#post({ kind: "prepared", generation: number, step, report }),
     );
-    void this.#run(running, assignment, message.redisUrl);
   }
 
-  /** Begins the generation and consumes its segments; a failure is reported to the coordinator, which decides. */
-  async #run(running: Running, assignment: Assignment, redisUrl: string): Promise<void> {
-    const { generation } = running;
-    this.#engineIsClean = false;
-    try {
-      await generation.begin();
-      if (running.over) return;
-      running.segments = consumeSegments({
-        redisUrl,
-        queue: assignment.segmentQueue,
-        run: (job, onStep) => generation.runSegment(job, onStep),
-        onStop: () => {
-          this.#engineIsClean = true;
-        },
-        onError: (error) => this.#report(running, error),
-      });
-    } catch (thrown) {
-      this.#report(running, thrown);
-    }
-  }
-
-  #report(running: Running, thrown: unknown): void {
-    const error = PaddockError.from(thrown);
-    if (running.over) return;
-    const { generation } = running.generation.membership;
-    this.#o.logger.error({ generation, code: error.code, err: error }, "generation failed here");
-    this.#session?.send({
-      kind: "failed",
-      failed: { generation, step: 0, code: error.code, message: error.message },
+  /** The update counts as soon as it is done: if the peers cannot be told, that is another matter. */
+  #apply(decision: Decision): void {
+    const { generation: number, step } = decision;
+    const generation = this.#generations.get(number);
+    if (!generation) return;
+    const work = generation.run(async () => {
+      await generation.update(decision);
+      if (!generation.isInterrupted) {
+        return await generation.publishAfter(decision).catch((thrown) => PaddockError.from(thrown));
+      }
+      await generation.settle();
+      return undefined;
     });
-    // A failure that a new generation can mend is the coordinator's to mend; any other ends this worker.
-    if (error.retry !== "replan") this.#fail(error);
+    this.#report(generation, step, work, (failure) => {
+      this.#post({ kind: "applied", generation: number, step });
+      if (failure) this.#failed(number, step, failure);
+    });
   }
 
-  async #onShutdown(shutdown: { finished: boolean; reason: string }): Promise<WorkerEnd> {
-    const running = this.#running;
-    const served = this.#served;
-    if (shutdown.finished && running && served && running.generation.membership.worker === 0) {
-      const { spec, message, train } = served;
-      const { exchange } = running;
-      const engine = this.#engine;
-      const evaluator = createEvaluator({ spec, engine, exchange, train });
-      await writeVisuals({ spec, runDir: message.runDir, engine, evaluator }).catch((error) =>
-        this.#o.logger.warn({ err: error }, "no pictures for the report"),
-      );
-    }
-    this.#session?.send({ kind: "goodbye", goodbye: { reason: "the coordinator said shutdown" } });
-    return { finished: shutdown.finished, reason: shutdown.reason };
+  #checkpoint(number: number, step: number): void {
+    const generation = this.#generations.get(number);
+    if (!generation) return;
+    const work = generation.run(() => generation.checkpoint(step));
+    this.#report(generation, step, work, () => undefined);
   }
 
-  async #endGeneration(reason: PaddockError): Promise<void> {
-    const running = this.#running;
-    this.#running = undefined;
-    if (!running) return;
-    running.over = reason;
-    running.generation.fail(reason);
-    await running.segments?.close();
-    await running.exchange.close();
+  #evaluate(number: number, step: number, full: boolean): void {
+    const generation = this.#generations.get(number);
+    if (!generation) return;
+    const work = generation.run(() => generation.evaluate(step, full));
+    this.#report(generation, step, work, (evaluationDone) => {
+      if (evaluationDone) this.#link.send({ kind: "evaluationDone", evaluationDone });
+      this.#post({ kind: "evaluated", generation: number, step });
+    });
+  }
+
+  async #interrupt(number: number): Promise<void> {
+    const reason = new PaddockError("stale-generation", `generation ${number} is over`);
+    const segments = this.#segments;
+    this.#segments = undefined;
+    await segments?.close();
+    await this.#generations.get(number)?.interrupt(reason);
+    this.#post({ kind: "rested", generation: number });
+  }
+
+  /** Tells the session what came of an activity; failures of one that was interrupted are expected. */
+  #report<T>(
+    generation: Generation,
+    step: number,
+    work: Promise<T>,
+    onDone: (value: T) => void,
+  ): void {
+    work.then(onDone).catch((thrown) => {
+      if (!generation.isInterrupted) this.#failed(generation.membership.generation, step, thrown);
+    });
+  }
+
+  #failed(generation: number, step: number, thrown: unknown): void {
+    const { code, message } = PaddockError.from(thrown);
+    if (this.#generations.get(generation)?.isInterrupted) return;
+    this.#o.logger.error({ generation, step, code, err: thrown }, "generation failed here");
+    this.#post({ kind: "failed", generation, step, code, message });
+  }
+
+  async #writePictures(): Promise<void> {
+    const { spec, welcome, train } = (await this.#served) as ServedRun;
+    const exchange = this.#current?.exchange;
+    if (!exchange) return;
+    const engine = this.#engine;
+    const evaluator = createEvaluator({ spec, engine, exchange, train });
+    await writeVisuals({ spec, runDir: welcome.runDir, engine, evaluator }).catch((error) =>
+      this.#o.logger.warn({ err: error }, "no pictures for the report"),
+    );
+  }
+
+  async #end(end: WorkerEnd): Promise<void> {
+    await this.#pictures;
+    this.#link.send({ kind: "goodbye", goodbye: { reason: end.reason } });
+    this.#settle?.resolve(end);
   }
 
   #openEngine(): Promise<EngineFacts> {
@@ -313,51 +382,13 @@ class WorkerLife {
     return this.#engine.call("open", vectors ? { ...options, vectors } : options);
   }
 
-  async #replaceEngine(): Promise<void> {
-    await this.#engine.terminate(new PaddockError("stale-generation", "the step was interrupted"));
-    this.#engine = startEngineThread(this.#hostCalls());
-    await this.#openEngine();
-    this.#engineIsClean = true;
-  }
-
-  /** What the engine thread asks of the outside, always on behalf of the generation that runs now. */
-  #hostCalls(): HostCalls {
-    const current = (): Running => {
-      if (!this.#running) throw new PaddockError("stale-generation", "no generation is running");
-      return this.#running;
-    };
-    return {
-      fetchUnit: async ({ step, part, expectedBytes, everyone }) => {
-        const { exchange, generation } = current();
-        const { generation: number, worker, workers } = generation.membership;
-        const key = { generation: number, step, key: "weights" };
-        if (everyone) return await exchange.gather(key, part, expectedBytes);
-        return await Promise.all(
-          Array.from({ length: workers }, (_, peer) =>
-            peer === worker ? new Uint8Array(0) : exchange.fetch(key, peer, part),
-          ),
-        );
-      },
-      allToAll: ({ step, key, outgoing, expectedBytes }) => {
-        const { exchange, generation } = current();
-        const { generation: number } = generation.membership;
-        return exchange.allToAll({ generation: number, step, key }, outgoing, expectedBytes);
-      },
-      phase: ({ step, phase }) => {
-        const generation = this.#running?.generation.membership.generation;
-        if (generation === undefined) return;
-        this.#session?.send({ kind: "progress", progress: { generation, step, phase } });
-      },
-    };
-  }
-
-  async #readShard(request: {
-    generation: number;
-    kind: string;
-    unit: string;
-    start: number;
-    end: number;
-  }) {
-    return this.#running?.generation.readShard(request);
+  /** Only what is held at rest can be read, by its generation and step. */
+  #readShard(request: ShardRequest): Float32Array | undefined {
+    const isHeld = this.#state?.holdings.some(
+      ({ generation, step }) => generation === request.generation && step === request.step,
+    );
+    if (!isHeld) return;
+    const held = this.#generations.get(request.generation)?.atRest;
+    return held && readHolding(held, request);
   }
 }

@@ -1,50 +1,50 @@
-/** Takes this worker's segment jobs from its BullMQ queue, one at a time, and reports progress on them. */
-import type { SegmentJob } from "@paddock/contract";
+/** Takes this worker's segment jobs from its BullMQ queue and holds each until its steps are done. */
+
+import { PaddockError, type SegmentJob } from "@paddock/contract";
+import { redisTarget } from "@paddock/service-kit";
+import { failpoint } from "@paddock/service-kit/failpoints";
 import { UnrecoverableError, Worker } from "bullmq";
 import { Redis } from "ioredis";
 
 export interface SegmentConsumer {
-  /** Takes no further job. The one in progress is left to fail by itself. */
+  /** The steps [start, end) are done: their job is complete. */
+  done(start: number, end: number): void;
+  /** Takes no further job and fails those that are open: a new generation brings a new queue. */
   close(): Promise<void>;
 }
 
-/**
- * @param run executes a job; true: the run stops here. Its failure fails the job for good: a new generation brings a new queue.
- * @param onStop called once, after a job whose `run` returned true
- */
+interface OpenJob {
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** @param onSegment called for every job that comes, also for one that comes again */
 export function consumeSegments(options: {
   readonly redisUrl: string;
   readonly queue: string;
-  readonly run: (job: SegmentJob, onStep: (done: number) => Promise<void>) => Promise<boolean>;
-  readonly onStop: () => void;
-  readonly onError: (error: Error) => void;
+  readonly onSegment: (job: SegmentJob) => void;
 }): SegmentConsumer {
-  const connection = new Redis(options.redisUrl, { maxRetriesPerRequest: null });
+  const { url, tls } = redisTarget(options.redisUrl);
+  const connection = new Redis(url, { ...tls, maxRetriesPerRequest: null });
   // Its loss also shows in the exchange and in the lease, which decide what follows.
   connection.on("error", () => undefined);
+  const open = new Map<string, OpenJob>();
   const worker = new Worker<SegmentJob>(
     options.queue,
-    async (job) => {
-      try {
-        const steps = job.data.end - job.data.start;
-        const stop = await options.run(job.data, (done) =>
-          job.updateProgress((100 * done) / steps),
-        );
-        if (stop) options.onStop();
-      } catch (thrown) {
-        const error = thrown instanceof Error ? thrown : new Error(String(thrown));
-        options.onError(error);
-        const failure = new UnrecoverableError(error.message);
-        failure.cause = error;
-        throw failure;
-      }
+    async ({ data }) => {
+      await failpoint("worker.segment.taken");
+      await new Promise<void>((resolve, reject) => {
+        open.set(nameOf(data.start, data.end), { resolve, reject });
+        options.onSegment(data);
+      });
     },
     {
       connection,
-      concurrency: 1,
+      // A job ends with its last step, the next one may already be there.
+      concurrency: 2,
       drainDelay: 1,
       // Only a backstop: leases are renewed by progress on the session stream. Short, because a connection cut at the wrong
-      // moment leaves a job active that nobody runs; taking it again is harmless, the generation knows what it has done.
+      // moment leaves a job active that nobody runs; taking it again is harmless, the session knows what it has done.
       lockDuration: 10_000,
       stalledInterval: 5_000,
       maxStalledCount: 100,
@@ -52,9 +52,20 @@ export function consumeSegments(options: {
   );
   worker.on("error", () => undefined);
   return {
+    done(start, end) {
+      open.get(nameOf(start, end))?.resolve();
+      open.delete(nameOf(start, end));
+    },
     async close() {
+      const over = new PaddockError("stale-generation", "the generation of this job is over");
+      for (const { reject } of open.values()) reject(new UnrecoverableError(over.message));
+      open.clear();
       await worker.close(true);
       connection.disconnect();
     },
   };
+}
+
+function nameOf(start: number, end: number): string {
+  return `${start}-${end}`;
 }

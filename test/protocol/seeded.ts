@@ -1,0 +1,145 @@
+/** Known ways to break the protocol, each in a copy of what is compiled: the checker must find every one. */
+import { spawn } from "node:child_process";
+import { rm } from "node:fs/promises";
+import { execPath } from "node:process";
+import type { Mutation } from "../mutations/mutations.js";
+import { copySources, withMutation } from "../mutations/sandbox.js";
+import type { Exploration } from "./explore.js";
+
+const worker = (file: string): string => `services/worker/dist/session/${file}.js`;
+const coordinator = (file: string): string => `services/coordinator/dist/run/${file}.js`;
+
+const bugs: readonly Mutation[] = [
+  {
+    name: "a worker forgets that its step is prepared",
+    file: worker("worker-rest"),
+    find: "prepared: isPrepared, shadow",
+    replace: "prepared: false, shadow",
+  },
+  {
+    name: "a worker drops the shards of a first step that is prepared",
+    file: worker("worker-rest"),
+    find: "(count > 0 || isPrepared)",
+    replace: "(count > 0)",
+  },
+  {
+    name: "older shards are dropped at the assignment, not at the first decision",
+    file: worker("worker-rest"),
+    find: "held.generation === live?.generation && held.step === startStep",
+    replace: "false",
+  },
+  {
+    name: "a worker says hello before it has come to rest",
+    file: worker("worker-rest"),
+    find: 'if (connection !== "open" || running || catchingUp)',
+    replace: 'if (connection !== "open")',
+  },
+  {
+    name: "a decision that was missed is applied and not counted",
+    file: worker("worker-rest"),
+    find: "({ ...held, step: step + 1, prepared: false })",
+    replace: "({ ...held, prepared: false })",
+  },
+  {
+    name: "a worker does not answer ABORT when it rests",
+    file: worker("worker-rest"),
+    find: 'if (ending === "to-answer")',
+    replace: 'if (ending === "never")',
+  },
+  {
+    name: "holdings of any generation count",
+    file: coordinator("cover"),
+    find: "generation === committedBy && step === next",
+    replace: "step === next",
+  },
+  {
+    name: "the copy of the wrong shard is taken",
+    file: coordinator("cover"),
+    find: "held.shadow === shard",
+    replace: "held.shadow === (shard + 1) % workers",
+  },
+  {
+    name: "a live generation counts as a rollback",
+    file: coordinator("durable"),
+    find: "if (record.step === state.next)",
+    replace: "if (record.step > state.next)",
+  },
+  {
+    name: "the last decision is not kept",
+    file: coordinator("durable"),
+    find: "return norms ? { generation, step, skipped, norms } : null;",
+    replace: "return null;",
+  },
+  {
+    name: "decisions are sent before they are in the ledger",
+    file: coordinator("turn"),
+    find: 'turn.effects.push({ kind: "send", id, message });',
+    replace: 'turn.effects.unshift({ kind: "send", id, message });',
+  },
+  {
+    name: "a generation starts before all have come to rest",
+    file: coordinator("membership"),
+    find: "workers.some(({ owesHeld }) => owesHeld !== null)",
+    replace: "false",
+  },
+  {
+    name: "one prepared worker is enough for a commit",
+    file: coordinator("commit"),
+    find: "prepared.length < active.members.length",
+    replace: "prepared.length < 1",
+  },
+  {
+    name: "the oldest checkpoints are kept",
+    file: coordinator("membership"),
+    find: "durable.checkpoints.slice(-durable.spec.checkpoint.keep)",
+    replace: "durable.checkpoints.slice(0, durable.spec.checkpoint.keep)",
+  },
+  {
+    name: "a checkpoint is complete with its first file",
+    file: coordinator("checkpoint"),
+    find: "files.every((file) => file !== null)",
+    replace: "files.some((file) => file !== null)",
+  },
+  {
+    name: "a run finishes without its last checkpoint",
+    file: coordinator("ending"),
+    find: "if (active.pendingCheckpoints.length > 0 || active.pendingEvaluations.length > 0)",
+    replace: "if (false)",
+  },
+];
+
+/** Prints one line per bug. @returns 0 if every one was found */
+export async function runSeeded(): Promise<number> {
+  const folder = await copySources();
+  let missed = 0;
+  try {
+    for (const bug of bugs) {
+      const found = await withMutation(folder, bug, () => exploreIn(folder));
+      const broken = found.find(({ violation }) => violation);
+      if (!broken?.violation) missed++;
+      const how = broken?.violation
+        ? `found after ${broken.states} states: ${broken.violation.what}`
+        : "MISSED";
+      process.stdout.write(`${bug.name}: ${how}\n`);
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  process.stdout.write(`${bugs.length - missed} of ${bugs.length} seeded bugs found\n`);
+  return missed === 0 ? 0 : 1;
+}
+
+/** Both redundancies, within small bounds. */
+async function exploreIn(folder: string): Promise<Exploration[]> {
+  const bounds = ["--workers", "2", "--steps", "2", "--faults", "2", "--max-states", "150000"];
+  const child = spawn(execPath, ["test/dist/protocol/main.js", ...bounds, "--json"], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "ignore"],
+  });
+  let text = "";
+  for await (const piece of child.stdout) text += String(piece);
+  return text
+    .split("\n")
+    .filter((line) => line !== "")
+    .map((line) => JSON.parse(line) as Exploration);
+}
