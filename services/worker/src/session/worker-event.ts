@@ -59,6 +59,8 @@ export interface WorkerState {
   readonly link: "down" | "connecting" | "up";
   /** Attempts to connect since the last welcome. */
   readonly attempts: number;
+  /** A stream was open before this one. */
+  readonly isKnown: boolean;
   /** The last welcome; null: none yet. */
   readonly welcome: Welcome | null;
   /** The newest generation that this worker was assigned to; 0: none. */
@@ -173,6 +175,7 @@ export function initialWorkerState(facts: WorkerFacts): WorkerState {
     facts,
     link: "connecting",
     attempts: 0,
+    isKnown: false,
     welcome: null,
     generation: 0,
     current: null,

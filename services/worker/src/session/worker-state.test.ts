@@ -11,6 +11,7 @@ import {
   welcome,
 } from "./testing.js";
 import { readableHoldings } from "./worker-generation.js";
+import { decideWorker } from "./worker-state.js";
 
 describe("a generation", () => {
   it("loads, computes, reports, applies, and goes on", () => {
@@ -254,8 +255,11 @@ describe("a broken stream", () => {
   it("ends the worker where no other attempt helps; its own name is known there for a while", () => {
     const refused = { kind: "disconnected", reason: "?", awayMs: 0 } as const;
     expect(kinds(new Play().do({ ...refused, code: "version-mismatch" }))).toEqual(["die"]);
-    expect(kinds(new Play().do({ ...refused, code: "already-exists" }))).toEqual(["die"]);
-    const known = new Play().join();
+    const known = new Play();
+    known.do({ kind: "connected" });
+    expect(decideWorker(known.state, { ...refused, code: "already-exists" }).effects[0]?.kind).toBe("die");
+    known.disconnect();
+    known.do({ kind: "connected" });
     expect(kinds(known.do({ ...refused, code: "already-exists" }))).toEqual(["connect"]);
   });
 

@@ -84,14 +84,15 @@ function disconnected(turn: WorkerTurn, { code, reason, awayMs }: Of<"disconnect
   const { state } = turn;
   if (state.link === "down") return;
   // A coordinator that has not yet noticed the end of the old stream still knows this worker's name.
-  const isOwnName = code === "already-exists" && state.welcome !== null;
+  const isOwnName = code === "already-exists" && state.isKnown;
   const isHopeless = new PaddockError(code, reason).retry === "never" && !isOwnName;
   if (isHopeless || awayMs >= state.facts.reconnectMs) {
     die(turn, code, reason);
     return;
   }
   // What that stream asked for is void.
-  turn.state = { ...state, link: "down", owesHeld: false, next: null };
+  const isKnown = state.isKnown || state.link === "up";
+  turn.state = { ...state, link: "down", isKnown, owesHeld: false, next: null };
   endGeneration(turn);
 }
 
