@@ -7,13 +7,15 @@
  *   --matrix       every failpoint with every action; --only TEXT: those whose "point action" contains it; --sample N: every N-th of them
  *   --schedules N  undisturbed runs with 2, 3, 5, 7 and 8 workers (--counts), and N random schedules of joins, leaves and kills
  *   --steps N      of each run (default: 300 of the matrix, 200 of random faults, 100 of schedules); --redundancy shadow|none: what lost shards come back from (default shadow)
+ *   --trace DIR    every process writes a trace there, for npm run check:protocol -- --replay DIR
  *
  * Exit codes: 0 the promise held, 1 it did not (folders and how to see it again are printed), 2 wrong use.
  */
 import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, cpus, tmpdir } from "node:os";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { env } from "node:process";
 import { parseArgs } from "node:util";
 import type { FaultyRun } from "./faulty-run.js";
 import { type MatrixCell, runMatrix } from "./matrix.js";
@@ -40,6 +42,7 @@ const { values } = parseArgs({
     counts: { type: "string", default: undisturbedWorkers.join(",") },
     json: { type: "boolean", default: false },
     keep: { type: "boolean", default: false },
+    trace: { type: "string" },
     threads: { type: "string" },
   },
 });
@@ -59,6 +62,8 @@ async function main(): Promise<number> {
     );
     return 2;
   }
+  // The fleets' processes have this one's environment.
+  if (values.trace) Object.assign(env, { PADDOCK_TRACE: resolve(values.trace) });
   const root = mkdtempSync(join(tmpdir(), "paddock-chaos-"));
   const seed = count(values.seed, "--seed");
   if (faults > 0) await randomFaults(join(root, "faults"), faults, seed);

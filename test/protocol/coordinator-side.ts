@@ -8,6 +8,7 @@ import {
   type RunState,
 } from "@paddock/coordinator/protocol";
 import type { WorkerMessage } from "@paddock/proto";
+import { demandAppendable, demandHolders, demandSendable } from "./ledger-rules.js";
 import { demand } from "./violation.js";
 import { withNode } from "./worker-side.js";
 import { type Node, streamEnd, type World } from "./world.js";
@@ -34,6 +35,8 @@ function carryOutOne(world: World, effect: Effect): World {
     case "append":
       return appended(world, effect.record);
     case "send": {
+      demandSendable(world.durable, effect.message);
+      demandHolders(world.coordinator?.workers ?? [], effect.message);
       const index = sessionIndex(world, effect.id);
       const node = world.nodes[index];
       if (!node || node.lostThere) return world;
@@ -68,23 +71,14 @@ function dismissed(node: Node): Partial<Node> {
 }
 
 function appended(world: World, record: Extract<Effect, { kind: "append" }>["record"]): World {
-  const { durable } = world;
-  let { rollbacks } = world;
-  if (record.kind === "commit") {
-    demand(record.step === durable.next, `commit of step ${record.step} follows ${durable.next}`);
-    demand(record.generation === durable.generation, "only the newest generation commits");
-  }
-  if (record.kind === "generation") {
-    demand(record.generation === durable.generation + 1, "generations are counted without a gap");
-    demand(record.step <= durable.next, "no generation starts ahead of the last commit");
-    if (record.step < durable.next) rollbacks++;
-  }
+  demandAppendable(world.durable, record);
+  const isRollback = record.kind === "generation" && record.step < world.durable.next;
   if (record.kind === "checkpoint") {
-    demand(record.step <= durable.next, "no checkpoint holds more than was committed");
     const isThere = world.files.some(({ step }) => step === record.step);
     demand(isThere, `the checkpoint of step ${record.step} is on disk when it is recorded`);
   }
-  return { ...world, rollbacks, durable: foldRecord(durable, record) };
+  const rollbacks = world.rollbacks + (isRollback ? 1 : 0);
+  return { ...world, rollbacks, durable: foldRecord(world.durable, record) };
 }
 
 /** The process dies: all streams break. */

@@ -1,9 +1,11 @@
 /**
- * `npm run check:protocol [-- --workers 3 --steps 3 --faults 3 --redundancy shadow --max-states N] [--seeded] [--json]`: explores the protocol with the
- * real `decide` and `decideWorker`. Exit codes: 0 no invariant is broken (with --seeded: every seeded bug was found), 1 else.
+ * `npm run check:protocol [-- --workers 3 --steps 3 --faults 3 --redundancy shadow --max-states N] [--seeded [--only TEXT]] [--replay FOLDER]
+ * [--json]`: explores the protocol with the real `decide` and `decideWorker`, or replays what they did in real runs. Exit codes: 0 no invariant is
+ * broken (with --seeded: every seeded bug was found; with --replay: everything is as it was recorded), 1 else.
  */
 import { parseArgs } from "node:util";
 import { type Exploration, explore } from "./explore.js";
+import { replayFolder, reportText } from "./replay.js";
 import { runSeeded } from "./seeded.js";
 import type { Bounds } from "./world.js";
 
@@ -15,7 +17,9 @@ const usage = `Usage: npm run check:protocol -- [options]
   --redundancy R        none or shadow                (default: both, one after the other)
   --max-states N        stop after so many states     (default: 600000 each)
   --seeded              break the protocol in known ways and see each found
-  --json                one JSON object per exploration`;
+  --only TEXT           of those whose name contains it, with the events that lead there
+  --replay FOLDER       give the traces of real runs, made with PADDOCK_TRACE=FOLDER, to the machines again
+  --json                one JSON object per exploration, or for the replay`;
 
 async function main(): Promise<number> {
   const { values } = parseArgs({
@@ -26,6 +30,8 @@ async function main(): Promise<number> {
       redundancy: { type: "string" },
       "max-states": { type: "string", default: "600000" },
       seeded: { type: "boolean", default: false },
+      only: { type: "string" },
+      replay: { type: "string" },
       json: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
@@ -34,7 +40,8 @@ async function main(): Promise<number> {
     process.stdout.write(`${usage}\n`);
     return 0;
   }
-  if (values.seeded) return await runSeeded();
+  if (values.replay !== undefined) return await replay(values.replay, values.json);
+  if (values.seeded) return await runSeeded(values.only);
   const kinds = values.redundancy ? [values.redundancy] : ["none", "shadow"];
   let code = 0;
   for (const redundancy of kinds as Bounds["redundancy"][]) {
@@ -53,6 +60,17 @@ async function main(): Promise<number> {
     if (found.violation) code = 1;
   }
   return code;
+}
+
+async function replay(folder: string, isJson: boolean): Promise<number> {
+  const report = await replayFolder(folder);
+  const { rows, violations } = report;
+  const brief = {
+    traces: rows.map(({ name, runId, events, steps }) => ({ name, runId, events, steps })),
+    violations,
+  };
+  process.stdout.write(isJson ? `${JSON.stringify(brief)}\n` : reportText(report));
+  return violations.length === 0 ? 0 : 1;
 }
 
 function textOf({ workers, steps, faults, redundancy }: Bounds, found: Exploration): string {

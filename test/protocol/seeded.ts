@@ -1,10 +1,13 @@
 /** Known ways to break the protocol, each in a copy of what is compiled: the checker must find every one. */
 import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { rm } from "node:fs/promises";
 import { execPath } from "node:process";
+import { text as textOf } from "node:stream/consumers";
 import type { Mutation } from "../mutations/mutations.js";
 import { copySources, withMutation } from "../mutations/sandbox.js";
 import type { Exploration } from "./explore.js";
+import type { Bounds } from "./world.js";
 
 const worker = (file: string): string => `services/worker/dist/session/${file}.js`;
 const coordinator = (file: string): string => `services/coordinator/dist/run/${file}.js`;
@@ -108,38 +111,66 @@ const bugs: readonly Mutation[] = [
   },
 ];
 
-/** Prints one line per bug. @returns 0 if every one was found */
-export async function runSeeded(): Promise<number> {
+/**
+ * Prints a table with one row per bug.
+ * @param only bugs whose name contains it, and then how each was found, event by event
+ * @returns 0 if every one was found. @throws RangeError if no name contains `only`
+ */
+export async function runSeeded(only?: string): Promise<number> {
+  const chosen = bugs.filter(({ name }) => name.includes(only ?? ""));
+  if (chosen.length === 0) throw new RangeError(`--only: no seeded bug has "${only}" in its name`);
   const folder = await copySources();
   let missed = 0;
+  process.stdout.write(
+    "| bug | broken invariant | redundancy | states | events |\n|---|---|---|---|---|\n",
+  );
   try {
-    for (const bug of bugs) {
-      const found = await withMutation(folder, bug, () => exploreIn(folder));
+    for (const { name, ...bug } of chosen) {
+      const found = await withMutation(folder, { name, ...bug }, () => exploreIn(folder));
       const broken = found.find(({ violation }) => violation);
       if (!broken?.violation) missed++;
-      const how = broken?.violation
-        ? `found after ${broken.states} states: ${broken.violation.what}`
-        : "MISSED";
-      process.stdout.write(`${bug.name}: ${how}\n`);
+      process.stdout.write(`${rowOf(name, broken)}\n`);
+      if (only !== undefined) process.stdout.write(`${traceOf(broken)}\n`);
     }
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
-  process.stdout.write(`${bugs.length - missed} of ${bugs.length} seeded bugs found\n`);
+  process.stdout.write(`\n${chosen.length - missed} of ${chosen.length} seeded bugs found\n`);
   return missed === 0 ? 0 : 1;
 }
 
-/** Both redundancies, within small bounds. */
-async function exploreIn(folder: string): Promise<Exploration[]> {
-  const bounds = ["--workers", "2", "--steps", "2", "--faults", "2", "--max-states", "150000"];
-  const child = spawn(execPath, ["test/dist/protocol/main.js", ...bounds, "--json"], {
-    cwd: folder,
-    stdio: ["ignore", "pipe", "ignore"],
-  });
-  let text = "";
-  for await (const piece of child.stdout) text += String(piece);
-  return text
-    .split("\n")
-    .filter((line) => line !== "")
-    .map((line) => JSON.parse(line) as Exploration);
+function rowOf(name: string, broken: Explored | undefined): string {
+  if (!broken?.violation) return `| ${name} | MISSED | | | |`;
+  const { states, violation, bounds } = broken;
+  return `| ${name} | ${violation.what} | ${bounds.redundancy} | ${states} | ${violation.trace.length} |`;
+}
+
+function traceOf(broken: Explored | undefined): string {
+  return (broken?.violation?.trace ?? []).map((name, i) => `  ${i + 1}. ${name}`).join("\n");
+}
+
+/** As `--json` prints it. */
+type Explored = Exploration & { readonly bounds: Bounds };
+
+/** Within bounds that are explored to their end where nothing is found; the second redundancy only if the first has shown nothing. */
+async function exploreIn(folder: string): Promise<Explored[]> {
+  const alone = await exploreOne(folder, "none");
+  return alone.violation ? [alone] : [alone, await exploreOne(folder, "shadow")];
+}
+
+/** @throws if the exploration ended without a result */
+async function exploreOne(folder: string, redundancy: string): Promise<Explored> {
+  const bounds = ["--workers", "2", "--steps", "2", "--faults", "2", "--max-states", "2000000"];
+  const child = spawn(
+    execPath,
+    ["test/dist/protocol/main.js", ...bounds, "--redundancy", redundancy, "--json"],
+    { cwd: folder, stdio: ["ignore", "pipe", "pipe"] },
+  );
+  const ended = once(child, "close");
+  const [text, errors] = await Promise.all([textOf(child.stdout), textOf(child.stderr)]);
+  const [code, signal] = await ended;
+  if (text === "") {
+    throw new Error(`an exploration ended with ${code ?? signal} before its result: ${errors}`);
+  }
+  return JSON.parse(text) as Explored;
 }

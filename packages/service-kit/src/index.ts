@@ -67,3 +67,13 @@ export {
   refusalLog,
 } from "./security/refusals.js";
 export { listenForShutdown, type Shutdown } from "./shutdown.js";
+export {
+  digestsOf,
+  openTrace,
+  readTrace,
+  type Trace,
+  type TraceEvent,
+  type TraceHead,
+  type TraceRole,
+} from "./trace.js";
+export { digestOf } from "./trace-values.js";

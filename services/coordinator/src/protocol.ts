@@ -4,3 +4,4 @@ export { type DurableState, fold, foldRecord, type RunRecord } from "./run/durab
 export type { Effect, RunEvent } from "./run/event.js";
 export { owes } from "./run/leases.js";
 export { initialState, type RunState } from "./run/state.js";
+export { traced } from "./run/traced.js";

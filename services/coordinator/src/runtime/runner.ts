@@ -3,7 +3,7 @@
 import { performance } from "node:perf_hooks";
 import { PaddockError } from "@paddock/contract";
 import { type CoordinatorMessage, DecisionKind } from "@paddock/proto";
-import type { FailpointName, Logger } from "@paddock/service-kit";
+import { type FailpointName, type Logger, openTrace } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { Sessions } from "../api/sessions.js";
 import type { Ledger } from "../ledger/ledger.js";
@@ -11,6 +11,7 @@ import { decide } from "../run/decide.js";
 import type { DurableState, RunRecord } from "../run/durable.js";
 import type { Effect, RunEvent } from "../run/event.js";
 import { initialState, type Outcome, type RunState } from "../run/state.js";
+import { traced } from "../run/traced.js";
 import type { Checkpoints } from "../run-dir/checkpoints.js";
 import type { StepsFile } from "../run-dir/steps-file.js";
 import type { SegmentQueues } from "../segments/segment-queues.js";
@@ -45,7 +46,9 @@ export interface Runner {
 
 export function createRunner(durable: DurableState, parts: RunnerParts): Runner {
   const { ledger, steps, checkpoints, segments, sessions, log, now } = parts;
-  let state = initialState(durable, now());
+  const startMs = now();
+  let state = initialState(durable, startMs);
+  const trace = openTrace("coordinator", { durable, now: startMs }, traced({ state, effects: [] }));
   let last = Promise.resolve();
   let isStopped = false;
   let resolveEnded = (_outcome: Outcome): void => undefined;
@@ -67,9 +70,11 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   }
 
   async function step(event: RunEvent): Promise<void> {
-    const { state: next, effects } = decide(state, event, now());
-    state = next;
-    for (const effect of effects) await carryOut(effect);
+    const at = now();
+    const decided = decide(state, event, at);
+    trace?.note(event, traced(decided), at);
+    state = decided.state;
+    for (const effect of decided.effects) await carryOut(effect);
   }
 
   function post(event: RunEvent): Promise<void> {

@@ -23,14 +23,14 @@ import { openExchange } from "../exchange/open-exchange.js";
 import { type ReadShard, startPeerService } from "../peer/peer-service.js";
 import { readHolding } from "../segment/live-state.js";
 import { createLink, type Link } from "./connection.js";
-import { decideWorker } from "./decide-worker.js";
 import { Generation } from "./generation.js";
 import { hostCallsOf } from "./host-calls.js";
 import { collectivesRefusal, type WorkerSecurity } from "./security.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
+import { tracedSession } from "./traced-session.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
-import { initialWorkerState, type WorkerState } from "./worker-state.js";
+import type { WorkerState } from "./worker-state.js";
 
 export interface WorkerOptions {
   /** host:port of the coordinator. */
@@ -78,6 +78,7 @@ class WorkerLife {
   readonly #engine: EngineHost;
   readonly #saver = startSaver();
   readonly #link: Link;
+  readonly #session = tracedSession();
   #state: WorkerState | undefined;
   readonly #events: WorkerEvent[] = [];
   #isDeciding = false;
@@ -121,7 +122,7 @@ class WorkerLife {
     const ended = new Promise<WorkerEnd>((resolve, reject) => {
       this.#settle = { resolve, reject };
     });
-    const { state, effects } = initialWorkerState({
+    const { state, effects } = this.#session.begin({
       version: protocolVersion,
       workerName: name,
       host: hostname(),
@@ -162,7 +163,7 @@ class WorkerLife {
     try {
       for (let next = this.#events.shift(); next; next = this.#events.shift()) {
         if (!this.#state) return;
-        const { state, effects } = decideWorker(this.#state, next);
+        const { state, effects } = this.#session.decide(this.#state, next);
         this.#state = state;
         for (const effect of effects) this.#carryOut(effect);
       }
