@@ -99,11 +99,20 @@ test("another value in an event is found", async () => {
 });
 
 test("a decision that no coordinator's trace has is found from the worker's", async () => {
-  const first = readdirSync(traces).find((name) => name.startsWith("coordinator")) as string;
+  const first = readdirSync(traces).find((name) => {
+    const [head = ""] = readFileSync(join(traces, name), "utf8").split("\n");
+    return name.startsWith("coordinator") && JSON.parse(head).initial.durable.generation === 0;
+  }) as string;
   const lines = readFileSync(join(traces, first), "utf8").trimEnd().split("\n");
-  // As if it had been killed before its last commits, of which workers and the other coordinator know.
-  const commits = lines.flatMap((line, n) => (line.includes('"append ') ? [n] : []));
-  const { violations } = await replayChanged(first, lines.slice(0, commits.at(-2)));
+  // As if it had been killed a little earlier, before commits of which workers and the other coordinator know.
+  const appending = lines.flatMap((line, n) => (line.includes('"append ') ? [n] : []));
+  const { violations } = await replayChanged(first, lines.slice(0, appending.at(-4)));
   expect(violations.some((what) => what.includes("which the ledger does not have"))).toBe(true);
   expect(violations.some((what) => what.includes("goes on from what was appended"))).toBe(true);
+});
+
+test("a message that a coordinator heard and no worker's trace has is found", async () => {
+  const { name, lines, at } = find("worker", "prepared");
+  const { violations } = await replayChanged(name, lines.slice(0, at));
+  expect(violations.some((what) => what.endsWith("heard, and never said"))).toBe(true);
 });
