@@ -8,7 +8,7 @@ import {
   type RunState,
 } from "@paddock/coordinator/protocol";
 import type { WorkerMessage } from "@paddock/proto";
-import { demandAppendable, demandHolders, demandSendable } from "./ledger-rules.js";
+import { demandAppendable, demandHolders, demandKept, demandSendable } from "./ledger-rules.js";
 import { demand } from "./violation.js";
 import { withNode } from "./worker-side.js";
 import { type Node, streamEnd, type World } from "./world.js";
@@ -54,6 +54,7 @@ function carryOutOne(world: World, effect: Effect): World {
       return { ...world, manifests: [...world.manifests, { generation, step }] };
     }
     case "keep-checkpoints": {
+      demandKept(world.durable, effect.steps);
       const writing = world.nodes.flatMap(({ activities }) =>
         activities.flatMap((a) => (a.kind === "write" ? [a.step] : [])),
       );

@@ -32,6 +32,12 @@ export function demandSendable(durable: DurableState, message: CoordinatorMessag
   demand(isRecorded, `the decision about step ${step} is in the ledger before it is sent`);
 }
 
+/** @param steps of the checkpoints that stay on disk */
+export function demandKept({ checkpoints }: DurableState, steps: readonly number[]): void {
+  const newest = checkpoints.at(-1);
+  if (newest) demand(steps.includes(newest.step), "the newest durable checkpoint stays on disk");
+}
+
 /** The holders of a live generation are named after what they have said, not after what they may have. */
 export function demandHolders(workers: RunState["workers"], message: CoordinatorMessage): void {
   const { live, startStep } = message.kind === "assignment" ? message.assignment : {};

@@ -11,7 +11,7 @@ import {
   traced,
 } from "@paddock/coordinator/protocol";
 import { digestOf, type TraceHead } from "@paddock/service-kit";
-import { demandAppendable, demandHolders, demandSendable } from "./ledger-rules.js";
+import { demandAppendable, demandHolders, demandKept, demandSendable } from "./ledger-rules.js";
 import { assigned, decided, hello, prepared, processOf, resting, saved } from "./message-keys.js";
 import { type Replayer, reporting } from "./replay-trace.js";
 import { demand } from "./violation.js";
@@ -115,6 +115,9 @@ export class CoordinatorReplay implements Replayer {
         break;
       case "write-manifest":
         this.#checkManifest(effect);
+        break;
+      case "keep-checkpoints":
+        demandKept(this.#ledger, effect.steps);
         break;
       default:
         break;

@@ -122,13 +122,12 @@ export async function runSeeded(only?: string): Promise<number> {
   const folder = await copySources();
   let missed = 0;
   process.stdout.write(
-    "| bug | broken invariant | redundancy | states | events |\n|---|---|---|---|---|\n",
+    "| bug | broken invariant | steps, faults, redundancy | states | events |\n|---|---|---|---|---|\n",
   );
   try {
     for (const { name, ...bug } of chosen) {
-      const found = await withMutation(folder, { name, ...bug }, () => exploreIn(folder));
-      const broken = found.find(({ violation }) => violation);
-      if (!broken?.violation) missed++;
+      const broken = await withMutation(folder, { name, ...bug }, () => exploreIn(folder));
+      if (!broken) missed++;
       process.stdout.write(`${rowOf(name, broken)}\n`);
       if (only !== undefined) process.stdout.write(`${traceOf(broken)}\n`);
     }
@@ -142,7 +141,7 @@ export async function runSeeded(only?: string): Promise<number> {
 function rowOf(name: string, broken: Explored | undefined): string {
   if (!broken?.violation) return `| ${name} | MISSED | | | |`;
   const { states, violation, bounds } = broken;
-  return `| ${name} | ${violation.what} | ${bounds.redundancy} | ${states} | ${violation.trace.length} |`;
+  return `| ${name} | ${violation.what} | ${bounds.steps}, ${bounds.faults}, ${bounds.redundancy} | ${states} | ${violation.trace.length} |`;
 }
 
 function traceOf(broken: Explored | undefined): string {
@@ -152,20 +151,34 @@ function traceOf(broken: Explored | undefined): string {
 /** As `--json` prints it. */
 type Explored = Exploration & { readonly bounds: Bounds };
 
-/** Within bounds that are explored to their end where nothing is found; the second redundancy only if the first has shown nothing. */
-async function exploreIn(folder: string): Promise<Explored[]> {
-  const alone = await exploreOne(folder, "none");
-  return alone.violation ? [alone] : [alone, await exploreOne(folder, "shadow")];
+/**
+ * The unbroken machines are explored to the end within each; the next only if those before it have shown nothing. Three steps make two checkpoints;
+ * two faults, a generation that ends before its first decision and then loses a worker.
+ */
+const allBounds: readonly Bounds[] = [
+  { workers: 2, steps: 3, faults: 1, redundancy: "none" },
+  { workers: 2, steps: 3, faults: 1, redundancy: "shadow" },
+  { workers: 2, steps: 2, faults: 2, redundancy: "none" },
+  { workers: 2, steps: 2, faults: 2, redundancy: "shadow" },
+];
+
+/** The first exploration that finds something. */
+async function exploreIn(folder: string): Promise<Explored | undefined> {
+  for (const bounds of allBounds) {
+    const explored = await exploreOne(folder, bounds);
+    if (explored.violation) return explored;
+  }
+  return undefined;
 }
 
 /** @throws if the exploration ended without a result */
-async function exploreOne(folder: string, redundancy: string): Promise<Explored> {
-  const bounds = ["--workers", "2", "--steps", "2", "--faults", "2", "--max-states", "2000000"];
-  const child = spawn(
-    execPath,
-    ["test/dist/protocol/main.js", ...bounds, "--redundancy", redundancy, "--json"],
-    { cwd: folder, stdio: ["ignore", "pipe", "pipe"] },
-  );
+async function exploreOne(folder: string, bounds: Bounds): Promise<Explored> {
+  const flags = Object.entries({ ...bounds, "max-states": 3_000_000 });
+  const args = flags.flatMap(([name, value]) => [`--${name}`, String(value)]);
+  const child = spawn(execPath, ["test/dist/protocol/main.js", ...args, "--json"], {
+    cwd: folder,
+    stdio: ["ignore", "pipe", "pipe"],
+  });
   const ended = once(child, "close");
   const [text, errors] = await Promise.all([textOf(child.stdout), textOf(child.stderr)]);
   const [code, signal] = await ended;
