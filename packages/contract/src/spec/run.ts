@@ -124,6 +124,8 @@ export const RunSpec = z.strictObject({
       everySteps: z.number().int().positive().default(500),
       /** Checkpoints kept; older ones are deleted after a newer one is durable. */
       keep: z.number().int().positive().default(2),
+      /** Those of every so many steps are kept for ever, beside the newest. 0: none. */
+      keepEvery: z.number().int().nonnegative().default(0),
     })
     .prefault({}),
   evaluation: z

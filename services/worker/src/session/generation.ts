@@ -18,7 +18,7 @@ import {
 } from "@paddock/proto";
 import type { TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
-import type { Saver } from "../checkpoint/saver.js";
+import type { CheckpointHost } from "../checkpoint/checkpoint-host.js";
 import type { WrittenFile } from "../checkpoint/writer.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
@@ -27,7 +27,13 @@ import type { Exchange, Readers } from "../exchange/exchange.js";
 import { loadLive } from "../segment/live-state.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
-import { fileOf, type Initial, loadInitial, loadState } from "../segment/state-io.js";
+import {
+  type Initial,
+  type Load,
+  loadInitial,
+  loadState,
+  shardFileOf,
+} from "../segment/state-io.js";
 import { audit } from "./audit.js";
 
 /** What a generation needs of its surroundings. */
@@ -39,7 +45,7 @@ export interface GenerationDeps {
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
-  readonly saver: Saver;
+  readonly checkpoints: Pick<CheckpointHost, "save" | "load">;
   /** Our certificate, where peers have one too. */
   readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
@@ -77,7 +83,7 @@ export class Generation {
   #preparedAt = 0;
   #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
   #isEntered = false;
-  /** The copy for a checkpoint, which reads the state: an update waits for it. */
+  /** The copies for checkpoints, which read the state: an update waits for them. */
   #saving: Promise<unknown> = Promise.resolve();
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
@@ -176,12 +182,12 @@ export class Generation {
    */
   checkpoint(step: number): Promise<void> {
     const copied = this.#copyForSaving(step);
-    this.#saving = copied.catch(() => undefined);
+    this.#saving = Promise.allSettled([this.#saving, copied]);
     return copied;
   }
 
   async #copyForSaving(step: number): Promise<void> {
-    const { engine, spec, saver } = this.#deps;
+    const { engine, spec, checkpoints } = this.#deps;
     const { membership, shards } = this;
     const { layout, state } = shards;
     this.progress(step, "checkpoint");
@@ -189,20 +195,21 @@ export class Generation {
     const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = this.#checkpointDirectory(step);
-    const { copied, written } = saver.save(
-      fileOf({ directory, step, membership, layout, state, centers, spec }),
+    const { copied, written } = checkpoints.save(
+      shardFileOf({ directory, step, membership, layout, state, centers, spec }),
     );
     written.then(
       (file) => this.#reportWritten(step, file),
       (error: PaddockError) => this.#reportUnwritten(step, error),
     );
-    // What could not be copied costs the checkpoint, like what could not be written.
-    await copied.catch(() => undefined);
+    await copied;
   }
 
-  #reportWritten(step: number, { name: file, bytes, sha256 }: WrittenFile): void {
+  #reportWritten(step: number, { name: file, bytes, sha256, head }: WrittenFile): void {
     const { generation, worker } = this.membership;
-    const checkpointWritten = { generation, step, file, bytes, sha256, worker };
+    const [headBytes, headSha256] = [head?.bytes ?? 0, head?.sha256 ?? ""];
+    const of = { generation, step, worker };
+    const checkpointWritten = { ...of, file, bytes, sha256, headBytes, headSha256 };
     this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
   }
 
@@ -297,19 +304,11 @@ export class Generation {
       });
       return { centers, drawn: [] };
     }
-    let initial: Initial = { centers: null, drawn: [] };
-    for (const kept of keptShards(shards).toReversed()) {
-      initial = loadCheckpoint
-        ? {
-            centers: await loadState(
-              { ...kept, directory: this.#checkpointDirectory(startStep) },
-              manifestSha256,
-            ),
-            drawn: [],
-          }
-        : await loadInitial(kept);
-    }
-    return initial;
+    const load: Load = (request) =>
+      this.#deps.checkpoints.load(request, () => this.progress(startStep, "load"));
+    if (!loadCheckpoint) return await loadInitial(shards, load);
+    const source = { directory: this.#checkpointDirectory(startStep), sha256: manifestSha256 };
+    return { centers: await loadState(shards, source, load), drawn: [] };
   }
 
   #outcomeOf(report: StepReport & DeviceBytes, dataSeconds: number): StepOutcome {
