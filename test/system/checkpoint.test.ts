@@ -14,8 +14,8 @@ afterEach(async () => {
 });
 afterAll(folder.remove);
 
-const steps = 60;
-const changes: Partial<RunSpecInput> = { steps, checkpoint: { everySteps: 20, keep: 2 } };
+const steps = 30;
+const changes: Partial<RunSpecInput> = { steps, checkpoint: { everySteps: 10, keep: 2 } };
 const undisturbed = join(folder.path, "undisturbed");
 
 beforeAll(async () => {
@@ -66,12 +66,12 @@ test("a full disk costs the checkpoint and not the run; what is saved later is t
   await until("a failed checkpoint", 120, () => worker.log().includes("checkpoint failed here"));
   limit(worker, "unlimited");
   expect(await coordinator.ended).toBe(0);
-  expect(savedSteps(fleet)).toEqual([40, 60]);
-  expect(existsSync(join(fleet.runDir, "checkpoints", "20"))).toBe(false);
+  expect(savedSteps(fleet)).toEqual([20, 30]);
+  expect(existsSync(join(fleet.runDir, "checkpoints", "10"))).toBe(false);
   expect(trajectory(fleet.runDir)).toEqual(trajectory(undisturbed));
   const [here, there] = await Promise.all([verified(fleet.runDir), verified(undisturbed)]);
-  expect(here).toMatchObject({ code: 0, checkpoints: [{ step: 60, workers: 2 }, { step: 40 }] });
-  expect(there).toMatchObject({ code: 0, checkpoints: [{ step: 60, workers: 1 }, { step: 40 }] });
+  expect(here).toMatchObject({ code: 0, checkpoints: [{ step: 30, workers: 2 }, { step: 20 }] });
+  expect(there).toMatchObject({ code: 0, checkpoints: [{ step: 30, workers: 1 }, { step: 20 }] });
   const hashes = ({ checkpoints }: Verified) => checkpoints.map(({ stateHash }) => stateHash);
   expect(hashes(here)).toEqual(hashes(there));
   expect(hashes(here)[0]).toMatch(/^[0-9a-f]{64}$/);
@@ -93,12 +93,12 @@ test("list, verify and prune tell what there is, what is damaged, and what goes"
   const list = await paddock(["checkpoint", "list", undisturbed, "--json"]);
   expect(JSON.parse(list.stdout)).toMatchObject({
     checkpoints: [
-      { step: 60, complete: true, inLedger: true },
-      { step: 40, complete: true, inLedger: true },
+      { step: 30, complete: true, inLedger: true },
+      { step: 20, complete: true, inLedger: true },
     ],
   });
   for (const name of ["shard-0-of-1.safetensors", "manifest.json"]) {
-    const path = join(undisturbed, "checkpoints", "40", name);
+    const path = join(undisturbed, "checkpoints", "20", name);
     const good = readFileSync(path);
     const bad = Buffer.from(good);
     bad[100] = (bad[100] as number) ^ 4;
@@ -107,18 +107,18 @@ test("list, verify and prune tell what there is, what is damaged, and what goes"
     expect(found.code).toBe(4);
     expect(found.checkpoints[0]).not.toHaveProperty("error");
     expect(found.checkpoints[1]?.error).toMatch(new RegExp(`${name}: expected sha-?256`, "i"));
-    expect((await verified(undisturbed, "--step", "60")).code).toBe(0);
+    expect((await verified(undisturbed, "--step", "30")).code).toBe(0);
     writeFileSync(path, good);
   }
   expect((await paddock(["checkpoint", "verify", undisturbed, "--step", "41"])).code).toBe(2);
   const prune = ["checkpoint", "prune", undisturbed, "--json", "--keep", "1"];
   const planned = await paddock([...prune, "--dry-run"]);
-  expect(JSON.parse(planned.stdout)).toMatchObject({ kept: [60], deleted: [40], dryRun: true });
-  expect(existsSync(join(undisturbed, "checkpoints", "40"))).toBe(true);
-  expect((await paddock([...prune, "--keep-every", "20"])).stdout).toContain('"deleted":[]');
+  expect(JSON.parse(planned.stdout)).toMatchObject({ kept: [30], deleted: [20], dryRun: true });
+  expect(existsSync(join(undisturbed, "checkpoints", "20"))).toBe(true);
+  expect((await paddock([...prune, "--keep-every", "10"])).stdout).toContain('"deleted":[]');
   const done = await paddock(prune);
-  expect(JSON.parse(done.stdout)).toMatchObject({ kept: [60], deleted: [40], dryRun: false });
-  expect(existsSync(join(undisturbed, "checkpoints", "40"))).toBe(false);
+  expect(JSON.parse(done.stdout)).toMatchObject({ kept: [30], deleted: [20], dryRun: false });
+  expect(existsSync(join(undisturbed, "checkpoints", "20"))).toBe(false);
   for (const name of ["list", "verify", "prune"]) {
     const help = await paddock(["checkpoint", name, "--help"]);
     expect(help).toMatchObject({ code: 0, stdout: expect.stringContaining("Examples:") });

@@ -106,7 +106,10 @@ function loseCheckpoint(
   count(turn, { failedCheckpoints: 1 });
   log(turn, "warn", "checkpoint failed", { step, code, reason, inRow: failedCheckpoints });
   if (turn.state.active?.stopping || failedCheckpoints >= maxFailedCheckpoints) {
-    fail(turn, code, reason);
+    const which = turn.state.active?.stopping
+      ? "the last checkpoint"
+      : `${failedCheckpoints} checkpoints in a row`;
+    fail(turn, code, `${which} could not be written: ${reason}`);
     return;
   }
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });

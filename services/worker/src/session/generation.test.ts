@@ -70,7 +70,8 @@ function open() {
   const send = (message: WorkerMessage): void => {
     if (message.kind !== "progress") told.push(message);
   };
-  const deps = { spec, runDir: "run", engine, exchange, checkpoints, send };
+  const logger = { error: () => undefined };
+  const deps = { spec, runDir: "run", engine, exchange, checkpoints, logger, send };
   const generation = new Generation(assignment, deps as unknown as GenerationDeps);
   return { generation, done, saves, told };
 }

@@ -16,7 +16,7 @@ import {
   type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
-import type { TlsOptions } from "@paddock/service-kit";
+import type { createLogger, TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { CheckpointHost } from "../checkpoint/checkpoint-host.js";
 import type { WrittenFile } from "../checkpoint/writer.js";
@@ -46,6 +46,7 @@ export interface GenerationDeps {
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
   readonly checkpoints: Pick<CheckpointHost, "save" | "load">;
+  readonly logger: Pick<ReturnType<typeof createLogger>, "error">;
   /** Our certificate, where peers have one too. */
   readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
@@ -216,6 +217,7 @@ export class Generation {
   #reportUnwritten(step: number, { code, message }: PaddockError): void {
     const { generation } = this.membership;
     const checkpointFailed = { generation, step, code, message };
+    this.#deps.logger.error(checkpointFailed, "checkpoint failed here");
     this.#deps.send({ kind: "checkpointFailed", checkpointFailed });
   }
 

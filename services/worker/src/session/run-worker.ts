@@ -280,6 +280,7 @@ class WorkerLife {
       pool,
       tls: security?.tls,
       checkpoints: this.#checkpoints,
+      logger: this.#o.logger,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (message) => this.#link.send(message),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
