@@ -1,11 +1,19 @@
 /** Checkpoints as a user meets them: a disk that is full, and `paddock checkpoint`. */
 import { execFileSync } from "node:child_process";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import { type Fleet, type Member, startFleet } from "../support/fleet.js";
-import { paddock, scratch, trajectory, until, writeTinyRun } from "../support/paddock.js";
+import {
+  paddock,
+  readSteps,
+  scratch,
+  startPaddock,
+  trajectory,
+  until,
+  writeTinyRun,
+} from "../support/paddock.js";
 
 const folder = scratch();
 const fleets: Fleet[] = [];
@@ -87,6 +95,36 @@ test("a disk that stays full ends the run with exit code 3 and the reason, and t
   const { code, stderr } = await paddock(["resume", fleet.runDir, "--workers", "1"]);
   expect(code, stderr).toBe(0);
   expect(trajectory(fleet.runDir)).toEqual(trajectory(undisturbed));
+});
+
+test("replicas are written from shadows: a run resumes from them, and repair mends what they are of", async () => {
+  const spec = writeTinyRun(folder.path, {
+    ...changes,
+    checkpoint: { everySteps: 10, replicas: true },
+    fleet: { workers: 2, redundancy: "shadow" },
+  });
+  const runDir = join(folder.path, "replicas");
+  const drained = startPaddock(["train", spec, "--run-dir", runDir]);
+  await until("step 3", 60, () => readSteps(runDir).length >= 3);
+  drained.process.kill("SIGINT");
+  expect((await drained.done).code).toBe(130);
+  const step = readSteps(runDir).length;
+  const path = join(runDir, "checkpoints", String(step), "shard-0-of-2.safetensors");
+  const good = readFileSync(path);
+  const last = good.length - 1;
+  writeFileSync(path, good.with(last, (good[last] as number) ^ 1));
+  expect((await verified(runDir)).code).toBe(4);
+  const resumed = await paddock(["resume", runDir, "--workers", "1"]);
+  expect(resumed.code, resumed.stderr).toBe(0);
+  expect(trajectory(runDir)).toEqual(trajectory(undisturbed));
+  const logs = readdirSync(join(runDir, "logs")).map((name) =>
+    readFileSync(join(runDir, "logs", name), "utf8"),
+  );
+  expect(logs.join("\n")).toContain("read from its replica");
+  const newest = join(runDir, "checkpoints", "30", "shard-0-of-1.safetensors");
+  rmSync(newest);
+  // One worker has no shadow, hence no replica.
+  expect((await paddock(["checkpoint", "repair", runDir])).code).toBe(4);
 });
 
 test("list, verify and prune tell what there is, what is damaged, and what goes", async () => {

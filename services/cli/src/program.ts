@@ -4,6 +4,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from "commander
 import {
   listCheckpointsCommand,
   pruneCheckpointsCommand,
+  repairCheckpointsCommand,
   verifyCheckpointsCommand,
 } from "./commands/checkpoint.js";
 import { doctorCommand } from "./commands/doctor.js";
@@ -58,6 +59,7 @@ const checkpointExamples = `
 Examples:
   paddock checkpoint list
   paddock checkpoint verify runs/vit-small --step 5000 --json
+  paddock checkpoint repair runs/vit-small
   paddock checkpoint prune runs/vit-small --keep 1 --keep-every 10000 --dry-run
 
 Exit codes: 0 done, 2 wrong use or no such run, 3 the disk refused, 4 a checkpoint is damaged.`;
@@ -184,7 +186,7 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
   }
 
   addCheckpointCommands(
-    add("checkpoint", "the checkpoints of a run: list, verify, prune"),
+    add("checkpoint", "the checkpoints of a run: list, verify, repair, prune"),
     io,
     done,
   );
@@ -256,6 +258,11 @@ function addCheckpointCommands(parent: Command, io: Io, done: (code: number) => 
     .option("--step <N>", "that of so many steps (default: all)", natural)
     .action(async (runDir, flags) =>
       done(await verifyCheckpointsCommand({ runDir, ...flags }, io)),
+    );
+  add("repair", "write damaged files anew from their replicas (checkpoint.replicas of the run)")
+    .option("--step <N>", "that of so many steps (default: all)", natural)
+    .action(async (runDir, flags) =>
+      done(await repairCheckpointsCommand({ runDir, ...flags }, io)),
     );
   add("prune", "delete those that the run does not keep; not while it is running")
     .option("--keep <N>", "the newest so many stay (default: checkpoint.keep of the run)", positive)

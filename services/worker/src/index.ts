@@ -5,6 +5,7 @@ export type { Wanted } from "./checkpoint/file-content.js";
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
 export { loadCheckpoint } from "./checkpoint/load.js";
 export type { ExpectedState } from "./checkpoint/reader.js";
+export { type Repair, repairCheckpoint } from "./checkpoint/repair.js";
 export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/verify.js";
 export { type ShardEntry, type ShardFile, writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";

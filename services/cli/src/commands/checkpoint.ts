@@ -1,9 +1,15 @@
-/** `paddock checkpoint list|verify|prune [run-dir]`: what a run can go on from, whether it is sound, and room for more. */
+/** `paddock checkpoint list|verify|repair|prune [run-dir]`: what a run can go on from, whether it is sound, and room for more. */
 import { readdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { keptSteps, PaddockError, type RunSpec } from "@paddock/contract";
 import { lockRun } from "@paddock/coordinator";
-import { listCheckpoints, type VerifiedCheckpoint, verifyCheckpoint } from "@paddock/worker";
+import {
+  listCheckpoints,
+  type Repair,
+  repairCheckpoint,
+  type VerifiedCheckpoint,
+  verifyCheckpoint,
+} from "@paddock/worker";
 import { count } from "../display/format.js";
 import type { Io } from "../io.js";
 import { type DurableCheckpoint, durableCheckpoints } from "../run/durable-checkpoints.js";
@@ -97,6 +103,32 @@ async function verifyOne({ runDir, spec, durable }: Run, step: number) {
     if (code !== "checkpoint-corrupt" && code !== "not-found") throw thrown;
     return { step, error };
   }
+}
+
+/** Exit code 4 when something stays damaged. Errors: `already-exists` while a coordinator has the run. */
+export async function repairCheckpointsCommand(
+  flags: Flags & { readonly step?: number },
+  io: Io,
+): Promise<number> {
+  const run = await openRun(flags, io);
+  const release = await lockRun(run.runDir);
+  const all: (Repair & { readonly step: number })[] = [];
+  try {
+    for (const step of await stepsToVerify(run, flags.step)) {
+      const sha256 = run.durable.find((known) => known.step === step)?.manifest ?? null;
+      const repairs = await repairCheckpoint(folderOf(run.runDir, step), sha256);
+      all.push(...repairs.map((repair) => ({ step, ...repair })));
+    }
+  } finally {
+    await release();
+  }
+  if (flags.json) io.out(`${JSON.stringify({ runDir: run.runDir, repairs: all })}\n`);
+  else if (all.length === 0) io.out("nothing is damaged\n");
+  for (const { step, file, damage, remains } of flags.json ? [] : all) {
+    const end = remains === null ? "written anew from its replica" : `NOT repaired: ${remains}`;
+    io.out(`${count(step).padStart(12)}  ${file}  ${damage}; ${end}\n`);
+  }
+  return all.every(({ remains }) => remains === null) ? 0 : 4;
 }
 
 interface PruneFlags extends Flags {

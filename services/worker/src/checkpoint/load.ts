@@ -20,6 +20,8 @@ export interface Loaded {
   readonly manifest: Manifest;
   /** What is not sharded. */
   readonly extras: ReadonlyMap<string, Float32Array>;
+  /** What was wrong with files that were read from their replicas. */
+  readonly damages: readonly string[];
 }
 
 /** Errors as of `openCheckpoint`; then the targets hold anything. */
@@ -40,12 +42,14 @@ export async function loadCheckpoint(
     const known = parts.flatMap((part) => part.units);
     const files = await openAll(directory, manifest, (entry) => ({
       wanted,
+      orReplica: true,
       part: isNeeded(entry, manifest, wanted, known) ? "all" : "head",
       ...(onProgress ? { onProgress } : {}),
     }));
     await closeAll(files);
     for (const one of wanted) checkFilled(directory, files, one);
-    return { manifest, extras: extrasOf(files) };
+    const damages = files.flatMap(({ damage }) => damage ?? []);
+    return { manifest, extras: extrasOf(files), damages };
   } catch (error) {
     throw await withRemedy(error, directory);
   }

@@ -12,6 +12,7 @@ import {
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
 import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
+import { replicaName } from "./writer.js";
 
 export interface Checkpoint {
   readonly manifest: Manifest;
@@ -116,7 +117,9 @@ function vectorsOf(
 }
 
 /** How each file of a checkpoint is read. */
-export type HowToOpen = (entry: ManifestFile) => Omit<VerifyOptions, "blocks">;
+export type HowToOpen = (entry: ManifestFile) => Omit<VerifyOptions, "blocks"> & {
+  /** Where a file is damaged. */ readonly orReplica?: boolean;
+};
 
 /**
  * All or none: the first failure closes what is open.
@@ -134,7 +137,7 @@ export async function openAll(
     const blocks = newBlocks(Math.max(0, ...manifest.files.map(({ bytes }) => bytes)));
     for (const entry of waiting) {
       if (failure !== undefined) return;
-      files.push(await openVerified(directory, manifest, entry, { ...how(entry), blocks }));
+      files.push(await openOne(directory, manifest, entry, { ...how(entry), blocks }));
     }
   };
   const lanes = Array.from({ length: Math.min(parallelFiles, manifest.files.length) }, () =>
@@ -146,6 +149,24 @@ export async function openAll(
   if (failure === undefined) return files;
   await closeAll(files);
   throw failure;
+}
+
+async function openOne(
+  directory: string,
+  manifest: Manifest,
+  entry: ManifestFile,
+  { orReplica = false, ...options }: VerifyOptions & { readonly orReplica?: boolean },
+): Promise<VerifiedFile> {
+  try {
+    return await openVerified(directory, manifest, entry, options);
+  } catch (damage) {
+    const replica = { ...entry, name: replicaName(entry.name) };
+    if (!orReplica || replica.name === entry.name) throw damage;
+    const file = await openVerified(directory, manifest, replica, options).catch(() => {
+      throw damage;
+    });
+    return { ...file, damage: PaddockError.from(damage).message };
+  }
 }
 
 export async function closeAll(files: readonly VerifiedFile[]): Promise<void> {
@@ -218,7 +239,7 @@ export async function withRemedy(thrown: unknown, directory: string): Promise<un
     : "there is no other complete checkpoint beside it";
   return new PaddockError(
     "checkpoint-corrupt",
-    `${thrown.message}. Nothing was loaded. Restore the file from a copy; ${other}`,
+    `${thrown.message}. Nothing was loaded. \`paddock checkpoint repair\` mends it if it has a replica; else restore it from a copy; ${other}`,
     { cause: thrown },
   );
 }

@@ -14,6 +14,8 @@ const blocksAhead = 3;
 
 export interface VerifiedFile {
   readonly path: string;
+  /** It is a replica: what was wrong with the file itself. */
+  readonly damage?: string;
   /** Every byte was read and found right, not only those of the head. */
   readonly isWhole: boolean;
   readonly header: Header;

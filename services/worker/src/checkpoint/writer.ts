@@ -26,6 +26,8 @@ export interface ShardFile {
   readonly worker: number;
   readonly workers: number;
   readonly entries: readonly ShardEntry[];
+  /** Written by another worker than its own: the same bytes under another name. */
+  readonly isReplica?: boolean;
 }
 
 /** As a manifest has it, but for the worker. */
@@ -52,7 +54,8 @@ export async function writeShardFile(
 ): Promise<WrittenFile> {
   checkEntries(shard.entries);
   const { directory, generation, worker, workers } = shard;
-  const name = `shard-${worker}-of-${workers}.safetensors`;
+  const own = `shard-${worker}-of-${workers}.safetensors`;
+  const name = shard.isReplica ? replicaName(own) : own;
   const temporary = join(directory, `.${name}.g${generation}.${process.pid}.tmp`);
   try {
     await mkdir(directory, { recursive: true });
@@ -61,12 +64,17 @@ export async function writeShardFile(
     await failpoint("worker.checkpoint.synced");
     await rename(temporary, join(directory, name));
     await failpoint("worker.checkpoint.renamed");
-    await syncDirectory(directory);
+    await syncPath(directory);
     return { name, ...written };
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
     throw diskError(join(directory, name), shard.step, error);
   }
+}
+
+/** Where the replica of a file lies. */
+export function replicaName(name: string): string {
+  return name.replace(/^shard-/, "replica-");
 }
 
 function checkEntries(entries: readonly ShardEntry[]): void {
@@ -190,22 +198,24 @@ function headerOf({ step, worker, workers, entries }: ShardFile): Buffer {
 /** Temporary files of older generations: their writers are dead, or too late. Those of newer ones are not ours to touch. */
 async function removeLeftovers(directory: string, generation: number): Promise<void> {
   for (const found of await readdir(directory)) {
-    const written = /^\.shard-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
+    const written = /^\.(?:shard|replica)-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
     if (written === undefined || Number(written) >= generation) continue;
     await unlink(join(directory, found)).catch(() => undefined);
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
+/** Waits until a file or folder is on disk. */
+export async function syncPath(path: string): Promise<void> {
+  const opened = await open(path, "r");
   try {
-    await directory.sync();
+    await opened.sync();
   } finally {
-    await directory.close();
+    await opened.close();
   }
 }
 
-function diskError(path: string, step: number, error: unknown): PaddockError {
+/** `disk-unavailable`, with path, reason and remedy. */
+export function diskError(path: string, step: number, error: unknown): PaddockError {
   const { code, message = String(error) } = error as NodeJS.ErrnoException;
   const remedy =
     code === "ENOSPC" || code === "EDQUOT"

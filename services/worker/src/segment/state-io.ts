@@ -30,11 +30,13 @@ interface Saved {
   /** Worker 0 saves the centres, the others pass null. */
   readonly centers: Centers | null;
   readonly spec: RunSpec;
+  /** The shards are another worker's, and so is its membership. */
+  readonly isReplica?: boolean;
 }
 
 /** This worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
 export function shardFileOf(saved: Saved): ShardFile {
-  const { directory, step, membership, layout, state, centers, spec } = saved;
+  const { directory, step, membership, layout, state, centers, spec, isReplica = false } = saved;
   const entries: ShardEntry[] = [];
   for (const { kind, units } of savedParts(spec, layout)) {
     for (const unit of units) {
@@ -47,7 +49,7 @@ export function shardFileOf(saved: Saved): ShardFile {
     if (data) entries.push({ name: `centers/${name}`, data });
   }
   const { generation, worker, workers } = membership;
-  return { directory, step, generation, worker, workers, entries };
+  return { directory, step, generation, worker, workers, entries, isReplica };
 }
 
 /** Fills shards from a checkpoint: `loadCheckpoint`, wherever that runs. */

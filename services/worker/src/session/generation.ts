@@ -4,7 +4,13 @@
  */
 
 import { join } from "node:path";
-import { evenCuts, type PaddockError, type RunSpec, ranksOfCut } from "@paddock/contract";
+import {
+  evenCuts,
+  invariant,
+  type PaddockError,
+  type RunSpec,
+  ranksOfCut,
+} from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import {
@@ -189,21 +195,37 @@ export class Generation {
 
   async #copyForSaving(step: number): Promise<void> {
     const { engine, spec, checkpoints } = this.#deps;
-    const { membership, shards } = this;
-    const { layout, state } = shards;
     this.progress(step, "checkpoint");
     await failpoint("worker.checkpoint.begun");
-    const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
+    const all = keptShards(this.shards);
+    const kept = spec.checkpoint.replicas ? all : all.slice(0, 1);
+    const hasFirst = kept.some(({ membership }) => membership.worker === 0);
+    const centers = hasFirst ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = this.#checkpointDirectory(step);
-    const { copied, written } = checkpoints.save(
-      shardFileOf({ directory, step, membership, layout, state, centers, spec }),
+    const [own, replica] = kept.map((shards, i) =>
+      checkpoints.save(
+        shardFileOf({
+          ...shards,
+          directory,
+          step,
+          centers: shards.membership.worker === 0 ? centers : null,
+          isReplica: i > 0,
+        }),
+      ),
     );
+    invariant(own, "a worker keeps its own shards");
+    const { copied, written } = own;
     written.then(
       (file) => this.#reportWritten(step, file),
       (error: PaddockError) => this.#reportUnwritten(step, error),
     );
+    // A replica costs nothing but itself.
+    replica?.written.catch((error: PaddockError) =>
+      this.#deps.logger.error({ step, reason: error.message }, "replica failed here"),
+    );
     await copied;
+    await replica?.copied;
   }
 
   #reportWritten(step: number, { name: file, bytes, sha256, head }: WrittenFile): void {
@@ -306,8 +328,12 @@ export class Generation {
       });
       return { centers, drawn: [] };
     }
-    const load: Load = (request) =>
-      this.#deps.checkpoints.load(request, () => this.progress(startStep, "load"));
+    const load: Load = async (request) => {
+      const { checkpoints, logger } = this.#deps;
+      const loaded = await checkpoints.load(request, () => this.progress(startStep, "load"));
+      for (const damage of loaded.damages) logger.error({ damage }, "read from its replica");
+      return loaded;
+    };
     if (!loadCheckpoint) return await loadInitial(shards, load);
     const source = { directory: this.#checkpointDirectory(startStep), sha256: manifestSha256 };
     return { centers: await loadState(shards, source, load), drawn: [] };
