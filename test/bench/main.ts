@@ -2,6 +2,7 @@
  * [--precision fp32|bf16|fp16] [--batch N] [--case NAME]... [--profile] [--python FILE] [--before DIR]`. */
 import { availableParallelism, cpus, loadavg } from "node:os";
 import { parseArgs } from "node:util";
+import { checkpointBench } from "./checkpoint.js";
 import { collectivesBench } from "./collectives.js";
 import { corruptionBench } from "./corruption.js";
 import { dataBench } from "./data.js";
@@ -23,6 +24,7 @@ const benches: readonly Bench[] = [
   collectivesBench,
   dataBench,
   precisionBench,
+  checkpointBench,
   corruptionBench,
   recoveryBench,
   redundancyBench,

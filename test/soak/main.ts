@@ -1,7 +1,8 @@
 /**
  * `npm run soak [-- --steps N] [--short] [--json] [--leak]`: thousands of training steps of a tiny, complete DINOv2 run on `torch`, first in one
  * process, then as a fleet. After the warm-up the number of tensors must stay the same to the last one and resident memory must
- * grow by less than 1 %. `--short` is 200 steps in one process, for tests; `--leak` keeps a tensor per step. Exit codes: 0 so it is, 1 it is not, 3 no torch.
+ * grow by less than 1 %. `--short` is 200 steps in one process, for tests; `--leak` keeps a tensor per step. `--oversubscribed 4 --minutes 30`:
+ * instead, a fleet of three beside four busy processes per core, of whom nobody may be taken for dead. Exit codes: 0 so it is, 1 it is not, 3 no torch.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -15,6 +16,7 @@ import { residentMiB } from "../bench/harness/usage.js";
 import { writeIdxImages } from "../support/images.js";
 import { tinySpec } from "../support/paddock.js";
 import { trainFleet } from "./fleet.js";
+import { type Oversubscribed, trainOversubscribed } from "./oversubscribed.js";
 import { type Held, trainSteps } from "./steps.js";
 
 /** A quarter of the run: V8's heap and the allocators' caches take some hundred steps to reach their size. */
@@ -48,6 +50,8 @@ async function main(): Promise<number> {
       short: { type: "boolean", default: false },
       leak: { type: "boolean", default: false },
       threads: { type: "string", default: "1" },
+      oversubscribed: { type: "string" },
+      minutes: { type: "string", default: "30" },
     },
   });
   const torch = describeEngines().find(({ name }) => name === "torch");
@@ -58,6 +62,7 @@ async function main(): Promise<number> {
   const steps = values.short ? short.steps : Number(values.steps);
   const folder = mkdtempSync(join(tmpdir(), "paddock-soak-"));
   try {
+    if (values.oversubscribed !== undefined) return await soakOversubscribed(folder, values);
     const images = writeIdxImages(join(folder, "images"), 64, 32);
     const spec = parseRunSpec({ ...tinySpec(images), steps });
     const held: Held[] = [];
@@ -76,6 +81,20 @@ async function main(): Promise<number> {
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
+}
+
+async function soakOversubscribed(
+  folder: string,
+  o: {
+    readonly oversubscribed?: string | undefined;
+    readonly minutes: string;
+    readonly json: boolean;
+  },
+): Promise<number> {
+  const how = { minutes: Number(o.minutes), factor: Number(o.oversubscribed) };
+  const end = await trainOversubscribed(folder, how, (text) => process.stderr.write(`${text}\n`));
+  print(o.json ? JSON.stringify(end) : oversubscribedLine(end));
+  return end.ok ? 0 : 1;
 }
 
 async function trainShort(spec: RunSpec, leak: boolean): Promise<Verdict> {
@@ -124,6 +143,12 @@ function judge(
   const tensors = [...new Set(counts.flatMap((now) => [now.tensors, now.nativeTensors]))];
   const ok = growth < mostGrowth && (counts.length === 0 || tensors.length === 1);
   return { what, startMiB, endMiB, growth, tensors: tensors.slice(0, 3), ok };
+}
+
+function oversubscribedLine(end: Oversubscribed): string {
+  const { minutes, burners, leaseSeconds, steps, falsePositives } = end;
+  const gaps = `${end.medianSeconds.toFixed(2)} s a step (median), ${end.longestSeconds.toFixed(2)} s the longest`;
+  return `${minutes} min beside ${burners} busy processes, lease ${leaseSeconds} s: ${steps} steps, ${gaps}, ${falsePositives} false positives: ${end.ok ? "ok" : "NOT OK"}`;
 }
 
 function tenth(held: readonly Held[]): Held[] {

@@ -36,9 +36,16 @@ beforeAll(async () => {
   expect(undisturbed).toHaveLength(steps);
 });
 
-async function fleetOf(name: string, fleet: RunSpecInput["fleet"]): Promise<Fleet> {
+/** Steps of this size last 10 ms, and a command line a second: without this the run can be over before anything happens to it. */
+const paced = { PADDOCK_FAILPOINTS: "worker.batch.ready=delay@*:100" };
+
+async function fleetOf(
+  name: string,
+  fleet: RunSpecInput["fleet"],
+  environment: NodeJS.ProcessEnv = {},
+): Promise<Fleet> {
   const spec = writeTinyRun(folder.path, { ...changes, fleet: { leaseSeconds: 3, ...fleet } });
-  const started = await startFleet({ directory: folder.path, name, spec });
+  const started = await startFleet({ directory: folder.path, name, spec, environment });
   fleets.push(started);
   return started;
 }
@@ -81,7 +88,7 @@ function rolledBack(fleet: Fleet): number {
 }
 
 test("workers join, leave and are asked for: each step is decided once, no checkpoint is read", async () => {
-  const fleet = await fleetOf("elastic", { workers: 1 });
+  const fleet = await fleetOf("elastic", { workers: 1 }, paced);
   const coordinator = fleet.startCoordinator();
   const workers = ["first", "second", "third"].map((name) => fleet.startWorker(name));
   await connected(fleet, 3);
@@ -101,7 +108,7 @@ test("workers join, leave and are asked for: each step is decided once, no check
 });
 
 test("with a shadow, a worker that is killed costs no committed step", async () => {
-  const fleet = await fleetOf("shadow", { workers: 3, redundancy: "shadow" });
+  const fleet = await fleetOf("shadow", { workers: 3, redundancy: "shadow" }, paced);
   const coordinator = fleet.startCoordinator();
   // Three of them work, and three are there to take over.
   const workers = ["a", "b", "c", "d", "e", "f"].map((name) => fleet.startWorker(name));
@@ -148,7 +155,11 @@ test("a coordinator that is killed and started again goes on with the state that
 });
 
 test("a worker that was stopped for longer than its lease is harmless when it goes on", async () => {
-  const fleet = await fleetOf("zombie", { workers: 2, redundancy: "shadow", leaseSeconds: 1.5 });
+  const fleet = await fleetOf(
+    "zombie",
+    { workers: 2, redundancy: "shadow", leaseSeconds: 1.5 },
+    paced,
+  );
   const coordinator = fleet.startCoordinator();
   const zombie = fleet.startWorker("zombie");
   fleet.startWorker("other");

@@ -234,7 +234,7 @@ test("`train` with certificates runs its own workers with them", async () => {
 
 test("with TLS live state moves between workers, and the run is steered by who has a client's certificate", async () => {
   const good = ["--tls-dir", tls];
-  const coordinator = await coordinate("live", good, 1, 400);
+  const coordinator = await coordinate("live", good, 1, 100_000);
   const first = work(coordinator.address, "w0", good);
   await until("three steps", 60, () => readSteps(at("live")).length >= 3);
   const blind = await paddock(["scale", "2", "--coordinator", coordinator.address]);

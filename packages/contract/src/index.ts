@@ -23,6 +23,7 @@ export {
   statePartsOf,
 } from "./layout/state.js";
 export type { Parameter, Submodule, Unit } from "./layout/unit.js";
+export { keptSteps } from "./retention.js";
 export { type Rng, rngOf, streams } from "./rng.js";
 export {
   type LearningRateRule,

@@ -86,6 +86,8 @@ export interface ManifestFile {
   readonly bytes: number;
   /** Lower-case hex. */
   readonly sha256: string;
+  /** Its first bytes: header and all that is not sharded. For readers that need no more; absent: the whole file must be read. */
+  readonly head?: { readonly bytes: number; readonly sha256: string };
   readonly worker: number;
 }
 

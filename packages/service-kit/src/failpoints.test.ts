@@ -17,6 +17,9 @@ test("a text names points, actions, passes and arguments", () => {
     { name: "coordinator.commit.appended", action: "delay", nth: 5, argument: "400" },
     { name: "*", action: "log", nth: 1, argument: "" },
   ]);
+  expect(parseFailpoints("worker.batch.ready=delay@*:40")).toEqual([
+    { name: "worker.batch.ready", action: "delay", nth: 0, argument: "40" },
+  ]);
   expect(parseFailpoints(" ;")).toEqual([]);
 });
 
@@ -39,6 +42,8 @@ test("an arm acts once, at its pass, and a new text counts anew", () => {
   const acts = (name: FailpointName) => plan.pass(name)?.action;
   expect([acts("worker.batch.ready"), acts("worker.step.done")]).toEqual([undefined, undefined]);
   expect([acts("worker.batch.ready"), acts("worker.batch.ready")]).toEqual(["kill", undefined]);
+  text = "worker.batch.ready=delay@*:40";
+  expect([acts("worker.batch.ready"), acts("worker.batch.ready")]).toEqual(["delay", "delay"]);
   text = "worker.batch.ready=freeze";
   expect([acts("worker.batch.ready"), acts("worker.batch.ready")]).toEqual(["freeze", undefined]);
 });

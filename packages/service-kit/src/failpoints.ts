@@ -6,7 +6,8 @@
  *   PADDOCK_FAILPOINTS=@FILE      the same text in a file, which may change while the process runs
  *   PADDOCK_FAILPOINTS_LOG=FILE   a JSON line is appended before anything is done (default: stderr)
  *
- * `name=action@n:argument` acts once, when the point is passed for the n-th time since the text was read (default: the first):
+ * `name=action@n:argument` acts once, when the point is passed for the n-th time since the text was read (default: the first); `@*` at
+ * every pass:
  *   kill         SIGKILL to this process
  *   freeze:note  SIGSTOP to this process; somebody else must continue it, to whom the note is passed on in the log
  *   delay:ms     waits there
@@ -59,12 +60,13 @@ export interface Arm {
   /** `*`: every point. */
   readonly name: FailpointName | "*";
   readonly action: FailAction;
-  /** Acts at this pass, from 1. */
+  /** Acts at this pass, from 1; `everyPass`: at each. */
   readonly nth: number;
   /** Milliseconds, a code, a port, or "". */
   readonly argument: string;
 }
 
+const everyPass = 0;
 const nothing: Material = {};
 
 /** Passes the point. Await it: a delay waits there, and an error is thrown there. */
@@ -96,14 +98,19 @@ export function parseFailpoints(text: string): Arm[] {
 
 function parseArm(text: string): Arm {
   const [, name = "", action = "", nth = "1", argument = ""] =
-    /^([^=]+)=([a-z]+)(?:@(\d+))?(?::(.*))?$/.exec(text) ?? [];
+    /^([^=]+)=([a-z]+)(?:@(\d+|\*))?(?::(.*))?$/.exec(text) ?? [];
   if (!isFailpointName(name) && name !== "*") {
     throw invalid(text, `a failpoint of failpoint-names.ts, received "${name}"`);
   }
   if (!Object.hasOwn(actions, action)) {
     throw invalid(text, `one of ${Object.keys(actions).join(", ")}, received "${action}"`);
   }
-  const arm: Arm = { name, action: action as FailAction, nth: Number(nth), argument };
+  const arm: Arm = {
+    name,
+    action: action as FailAction,
+    nth: nth === "*" ? everyPass : Number(nth),
+    argument,
+  };
   const needed = actions[arm.action];
   if (name === "*" ? arm.action !== "log" : needed && natureOf(name) !== needed) {
     throw invalid(text, `an action that ${name} has, received "${action}"`);
@@ -149,10 +156,10 @@ export class FailPlan {
     const arm = this.#arms.find(
       (known) =>
         (known.name === name || known.name === "*") &&
-        known.nth === passes &&
+        (known.nth === passes || known.nth === everyPass) &&
         !this.#done.has(known),
     );
-    if (arm && arm.name !== "*") this.#done.add(arm);
+    if (arm && arm.name !== "*" && arm.nth !== everyPass) this.#done.add(arm);
     return arm;
   }
 

@@ -308,6 +308,9 @@ export interface CheckpointWritten {
   /** Lower-case hex. */
   readonly sha256: string;
   readonly worker: number;
+  /** Its first bytes, header and all that is not sharded, and their hash in lower-case hex. 0 and empty: only the whole file can be verified. */
+  readonly headBytes: number;
+  readonly headSha256: string;
 }
 export declare const CheckpointWritten: Generated<CheckpointWritten>;
 

@@ -4587,6 +4587,8 @@ export const paddock = $root.paddock = (() => {
             CheckpointWritten.prototype.bytes = 0;
             CheckpointWritten.prototype.sha256 = "";
             CheckpointWritten.prototype.worker = 0;
+            CheckpointWritten.prototype.headBytes = 0;
+            CheckpointWritten.prototype.headSha256 = "";
 
             CheckpointWritten.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -4607,6 +4609,10 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(42).string(message.sha256);
                 if (message.worker != null && $Object.hasOwnProperty.call(message, "worker") && message.worker !== 0)
                     writer.uint32(48).uint32(message.worker);
+                if (message.headBytes != null && $Object.hasOwnProperty.call(message, "headBytes") && (typeof message.headBytes === "object" ? message.headBytes.low || message.headBytes.high : message.headBytes !== 0))
+                    writer.uint32(56).uint64(message.headBytes);
+                if (message.headSha256 != null && $Object.hasOwnProperty.call(message, "headSha256") && message.headSha256 !== "")
+                    writer.uint32(66).string(message.headSha256);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -4694,6 +4700,24 @@ export const paddock = $root.paddock = (() => {
                                 delete message.worker;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.headBytes = value;
+                            else
+                                delete message.headBytes;
+                            continue;
+                        }
+                    case 8: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.headSha256 = value;
+                            else
+                                delete message.headSha256;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -4760,6 +4784,19 @@ export const paddock = $root.paddock = (() => {
                 if (object.worker != null)
                     if ($Number(object.worker) !== 0)
                         message.worker = object.worker >>> 0;
+                if (object.headBytes != null)
+                    if (typeof object.headBytes === "object" ? object.headBytes.low || object.headBytes.high : $Number(object.headBytes) !== 0)
+                        if ($util.Long)
+                            message.headBytes = $util.Long.fromValue(object.headBytes, true);
+                        else if (typeof object.headBytes === "string")
+                            message.headBytes = $parseInt(object.headBytes, 10);
+                        else if (typeof object.headBytes === "number")
+                            message.headBytes = object.headBytes;
+                        else if (typeof object.headBytes === "object")
+                            message.headBytes = new $util.LongBits(object.headBytes.low >>> 0, object.headBytes.high >>> 0).toNumber(true);
+                if (object.headSha256 != null)
+                    if (typeof object.headSha256 !== "string" || object.headSha256.length)
+                        message.headSha256 = $String(object.headSha256);
                 return message;
             };
 
@@ -4790,6 +4827,12 @@ export const paddock = $root.paddock = (() => {
                         object.bytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.sha256 = "";
                     object.worker = 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.headBytes = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.headBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    object.headSha256 = "";
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -4818,6 +4861,15 @@ export const paddock = $root.paddock = (() => {
                     object.sha256 = message.sha256;
                 if (message.worker != null && $Object.hasOwnProperty.call(message, "worker"))
                     object.worker = message.worker;
+                if (message.headBytes != null && $Object.hasOwnProperty.call(message, "headBytes"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.headBytes = typeof message.headBytes === "number" ? $BigInt(message.headBytes) : $util.Long.fromBits(message.headBytes.low >>> 0, message.headBytes.high >>> 0, true).toBigInt();
+                    else if (typeof message.headBytes === "number")
+                        object.headBytes = options.longs === $String ? $String(message.headBytes) : message.headBytes;
+                    else
+                        object.headBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.headBytes) : options.longs === $Number ? new $util.LongBits(message.headBytes.low >>> 0, message.headBytes.high >>> 0).toNumber(true) : message.headBytes;
+                if (message.headSha256 != null && $Object.hasOwnProperty.call(message, "headSha256"))
+                    object.headSha256 = message.headSha256;
                 return object;
             };
 

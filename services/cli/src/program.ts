@@ -1,7 +1,12 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
 import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
 import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import { listCommand, pruneCommand, verifyCommand } from "./commands/checkpoint.js";
+import {
+  listCheckpointsCommand,
+  pruneCheckpointsCommand,
+  repairCheckpointsCommand,
+  verifyCheckpointsCommand,
+} from "./commands/checkpoint.js";
 import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
@@ -53,8 +58,11 @@ Examples:
 const checkpointExamples = `
 Examples:
   paddock checkpoint list
-  paddock checkpoint verify runs/vit-small --step 500
-  paddock checkpoint prune runs/vit-small --keep 2`;
+  paddock checkpoint verify runs/vit-small --step 5000 --json
+  paddock checkpoint repair runs/vit-small
+  paddock checkpoint prune runs/vit-small --keep 1 --keep-every 10000 --dry-run
+
+Exit codes: 0 done, 2 wrong use or no such run, 3 the disk refused, 4 a checkpoint is damaged.`;
 
 const whyExamples = `
 Exit code 4: nothing will happen unless somebody does what "next" says.
@@ -177,24 +185,11 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
       );
   }
 
-  const checkpoint = add("checkpoint", "the checkpoints of a run").addHelpText(
-    "after",
-    checkpointExamples,
+  addCheckpointCommands(
+    add("checkpoint", "the checkpoints of a run: list, verify, repair, prune"),
+    io,
+    done,
   );
-  for (const [name, description, command] of [
-    ["list", "those that are complete, newest first", listCommand],
-    ["verify", "read every byte; exit code 4 if one is wrong", verifyCommand],
-    ["prune", "delete all but the newest, when the run is not going", pruneCommand],
-  ] as const) {
-    checkpoint
-      .command(name)
-      .description(description)
-      .argument("[run-dir]", "default: the newest in runs/")
-      .option("--step <N>", "verify: only that of so many steps", natural)
-      .option("--keep <N>", "prune: how many stay (default: 1)", positive)
-      .option("--json", "as JSON")
-      .action(async (runDir, flags) => done(await command({ runDir, ...flags }, io)));
-  }
 
   add("eval", "measure a trained model")
     .command("knn")
@@ -245,6 +240,35 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .action(async (runDir) => done(await reportCommand({ runDir }, io)));
 
   return program;
+}
+
+function addCheckpointCommands(parent: Command, io: Io, done: (code: number) => void): void {
+  parent.addHelpText("after", checkpointExamples);
+  const add = (name: string, description: string): Command =>
+    parent
+      .command(name)
+      .description(description)
+      .argument("[run-dir]", "default: the newest in runs/")
+      .option("--json", "as one JSON object")
+      .addHelpText("after", checkpointExamples);
+  add("list", "which there are, newest first, and whether they are complete").action(
+    async (runDir, flags) => done(await listCheckpointsCommand({ runDir, ...flags }, io)),
+  );
+  add("verify", "read every byte, compare the hashes, and print a hash of the state")
+    .option("--step <N>", "that of so many steps (default: all)", natural)
+    .action(async (runDir, flags) =>
+      done(await verifyCheckpointsCommand({ runDir, ...flags }, io)),
+    );
+  add("repair", "write damaged files anew from their replicas (checkpoint.replicas of the run)")
+    .option("--step <N>", "that of so many steps (default: all)", natural)
+    .action(async (runDir, flags) =>
+      done(await repairCheckpointsCommand({ runDir, ...flags }, io)),
+    );
+  add("prune", "delete those that the run does not keep; not while it is running")
+    .option("--keep <N>", "the newest so many stay (default: checkpoint.keep of the run)", positive)
+    .option("--keep-every <S>", "and those of every so many steps (default: of the run)", natural)
+    .option("--dry-run", "only say which")
+    .action(async (runDir, flags) => done(await pruneCheckpointsCommand({ runDir, ...flags }, io)));
 }
 
 /** Flags that say what an official config leaves to its launcher and to the machine. */

@@ -1,8 +1,13 @@
 /** The worker: usually started as a process (main.ts); exported for tools that embed or test its parts. */
 
+export { type CheckpointHost, startCheckpointThread } from "./checkpoint/checkpoint-host.js";
+export type { Wanted } from "./checkpoint/file-content.js";
 export { type ListedCheckpoint, listCheckpoints } from "./checkpoint/list.js";
+export { loadCheckpoint } from "./checkpoint/load.js";
+export type { ExpectedState } from "./checkpoint/reader.js";
+export { type Repair, repairCheckpoint } from "./checkpoint/repair.js";
 export { type VerifiedCheckpoint, verifyCheckpoint } from "./checkpoint/verify.js";
-export { writeShardFile } from "./checkpoint/writer.js";
+export { type ShardEntry, type ShardFile, writeShardFile } from "./checkpoint/writer.js";
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange } from "./exchange/redis-exchange.js";
 export { redisMemoryBound } from "./exchange/redis-memory.js";

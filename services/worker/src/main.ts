@@ -62,6 +62,8 @@ async function main(): Promise<number> {
   const logger = createLogger({ name: values.name, level: "info" });
   // `paddock train` keeps a terminal's Ctrl-C from its workers: a signal that comes here is meant for this worker alone.
   const shutdown = listenForShutdown();
+  // A file that would be larger than the shell's limit (ulimit -f) is an error of one write, and not the end of the process.
+  process.on("SIGXFSZ", () => undefined);
   const end = await runWorker({
     coordinator: values.coordinator,
     name: values.name,

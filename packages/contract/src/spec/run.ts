@@ -124,6 +124,13 @@ export const RunSpec = z.strictObject({
       everySteps: z.number().int().positive().default(500),
       /** Checkpoints kept; older ones are deleted after a newer one is durable. */
       keep: z.number().int().positive().default(2),
+      /** Those of every so many steps are kept for ever, beside the newest. 0: none. */
+      keepEvery: z.number().int().nonnegative().default(0),
+      /**
+       * Each worker's file is also written by the worker that keeps its shards too (fleet.redundancy: shadow), from there: a damaged file is
+       * then read from, or mended by (`paddock checkpoint repair`), its replica. Twice the bytes on disk, and one more copy of a shard in memory.
+       */
+      replicas: z.boolean().default(false),
     })
     .prefault({}),
   evaluation: z
@@ -213,6 +220,10 @@ function crossChecks(spec: RunSpec): string[] {
     [
       fleet.workers <= spec.logicalRanks,
       `fleet.workers: expected at most logicalRanks = ${spec.logicalRanks}, received ${fleet.workers}; use fewer workers or more logical ranks`,
+    ],
+    [
+      !spec.checkpoint.replicas || fleet.redundancy === "shadow",
+      `checkpoint.replicas: they are written from shadows, received fleet.redundancy ${fleet.redundancy}; set that to shadow, or replicas to false`,
     ],
     [
       loss.koleo === 0 || koleoImages(spec) > loss.koleoTopk,

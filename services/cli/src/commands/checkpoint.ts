@@ -1,86 +1,199 @@
-/** `paddock checkpoint list|verify|prune`: the checkpoints of a run directory. */
-import { rm } from "node:fs/promises";
+/** `paddock checkpoint list|verify|repair|prune [run-dir]`: what a run can go on from, whether it is sound, and room for more. */
+import { readdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { PaddockError } from "@paddock/contract";
-import { listCheckpoints, verifyCheckpoint } from "@paddock/worker";
+import { keptSteps, PaddockError, type RunSpec } from "@paddock/contract";
+import { lockRun } from "@paddock/coordinator";
+import {
+  listCheckpoints,
+  type Repair,
+  repairCheckpoint,
+  type VerifiedCheckpoint,
+  verifyCheckpoint,
+} from "@paddock/worker";
+import { count } from "../display/format.js";
 import type { Io } from "../io.js";
-import { readLedger } from "../run/ledger-records.js";
+import { type DurableCheckpoint, durableCheckpoints } from "../run/durable-checkpoints.js";
 import { newestRunDir, readRunSpec } from "../run/run-directory.js";
 import { resolveStage } from "../stages/run-stages.js";
 
-export interface CheckpointFlags {
+interface Flags {
+  /** Absent: the newest in runs/. */
   readonly runDir?: string;
-  readonly step?: number;
-  readonly keep?: number;
   readonly json?: boolean;
 }
 
-const corruptExitCode = 4;
+interface Run {
+  readonly runDir: string;
+  readonly spec: RunSpec;
+  readonly durable: readonly DurableCheckpoint[];
+}
 
-async function runDirOf({ runDir }: CheckpointFlags, io: Io): Promise<string> {
-  return await resolveStage(
-    runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, runDir),
+async function openRun(flags: Flags, io: Io): Promise<Run> {
+  const runDir = await resolveStage(
+    flags.runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, flags.runDir),
   );
+  const spec = await readRunSpec(runDir);
+  return { runDir, spec, durable: await durableCheckpoints(runDir) };
 }
 
-/** SHA-256 of each recorded checkpoint's manifest, by step. */
-async function recordedManifests(runDir: string): Promise<ReadonlyMap<number, string>> {
-  const records = await readLedger(runDir);
-  return new Map(records.flatMap((r) => (r.kind === "checkpoint" ? [[r.step, r.manifest]] : [])));
-}
-
-/** Newest first. */
-export async function listCommand(flags: CheckpointFlags, io: Io): Promise<number> {
-  const runDir = await runDirOf(flags, io);
-  const recorded = await recordedManifests(runDir);
-  const listed = await listCheckpoints(join(runDir, "checkpoints"));
-  const rows = listed.map(({ step, directory }) => ({
+/** Returns the exit code, as all commands do. */
+export async function listCheckpointsCommand(flags: Flags, io: Io): Promise<number> {
+  const { runDir, durable } = await openRun(flags, io);
+  const complete = new Map(
+    (await listCheckpoints(join(runDir, "checkpoints"))).map((listed) => [listed.step, listed]),
+  );
+  const listed = (await stepsOnDisk(runDir)).map((step) => ({
     step,
-    directory,
-    recorded: recorded.has(step),
+    directory: folderOf(runDir, step),
+    complete: complete.has(step),
+    inLedger: durable.some((known) => known.step === step),
   }));
-  if (flags.json) io.out(`${JSON.stringify(rows)}\n`);
-  else if (rows.length === 0) io.out("no complete checkpoint\n");
-  for (const { step, directory, recorded: isRecorded } of flags.json ? [] : rows) {
-    io.out(`step ${step}  ${directory}${isRecorded ? "" : "  not in the ledger"}\n`);
+  if (flags.json) {
+    io.out(`${JSON.stringify({ runDir, checkpoints: listed })}\n`);
+    return 0;
   }
+  const lines = listed.map(({ step, directory, ...is }) => {
+    const what = is.complete && is.inLedger ? "complete" : "not complete";
+    return `${count(step).padStart(12)}  ${what.padEnd(12)}  ${directory}\n`;
+  });
+  io.out(lines.join("") || "no checkpoint\n");
   return 0;
 }
 
-/** Every byte of every checkpoint, or of one. Exit code 4 if one is damaged. */
-export async function verifyCommand(flags: CheckpointFlags, io: Io): Promise<number> {
-  const runDir = await runDirOf(flags, io);
-  const [spec, recorded] = [await readRunSpec(runDir), await recordedManifests(runDir)];
-  const all = await listCheckpoints(join(runDir, "checkpoints"));
-  const steps = flags.step === undefined ? all.map(({ step }) => step) : [flags.step];
-  let code = 0;
-  for (const step of steps) {
-    const directory = join(runDir, "checkpoints", String(step));
-    try {
-      const found = await verifyCheckpoint(directory, spec, recorded.get(step) ?? null);
-      const text = `step ${step}: whole, ${found.bytes} bytes of ${found.workers} worker(s), state ${found.stateHash}`;
-      io.out(flags.json ? `${JSON.stringify({ ok: true, ...found })}\n` : `${text}\n`);
-    } catch (thrown) {
-      const { code: reason, message } = PaddockError.from(thrown);
-      code = corruptExitCode;
-      const result = { ok: false, step, code: reason, message };
-      io.out(flags.json ? `${JSON.stringify(result)}\n` : `step ${step}: ${message}\n`);
-    }
+/** Exit code 4 when one is damaged, after all have been read. */
+export async function verifyCheckpointsCommand(
+  flags: Flags & { readonly step?: number },
+  io: Io,
+): Promise<number> {
+  const run = await openRun(flags, io);
+  const verified: (VerifiedCheckpoint | { readonly step: number; readonly error: string })[] = [];
+  for (const step of await stepsToVerify(run, flags.step)) {
+    verified.push(await verifyOne(run, step));
   }
-  return code;
+  const isSound = verified.every((one) => !("error" in one));
+  if (flags.json) io.out(`${JSON.stringify({ runDir: run.runDir, checkpoints: verified })}\n`);
+  else io.out(verified.map((one) => `${lineOf(one)}\n`).join(""));
+  return isSound ? 0 : 4;
 }
 
-/** Deletes all but the newest. The run must not be going: its coordinator does this by itself. */
-export async function pruneCommand(flags: CheckpointFlags, io: Io): Promise<number> {
-  const keep = flags.keep ?? 1;
-  const runDir = await runDirOf(flags, io);
-  const old = (await listCheckpoints(join(runDir, "checkpoints"))).slice(keep);
-  for (const { directory } of old) await rm(directory, { recursive: true });
-  const steps = old.map(({ step }) => step);
-  io.out(
-    flags.json
-      ? `${JSON.stringify({ deleted: steps })}\n`
-      : `deleted: ${steps.length > 0 ? steps.join(", ") : "nothing"}\n`,
+function lineOf(one: VerifiedCheckpoint | { step: number; error: string }): string {
+  if ("error" in one) return `${count(one.step).padStart(12)}  DAMAGED  ${one.error}`;
+  const { step, bytes, workers, stateHash } = one;
+  return `${count(step).padStart(12)}  ok       state ${stateHash}  ${count(bytes)} bytes of ${workers} workers`;
+}
+
+async function stepsToVerify({ runDir, durable }: Run, step: number | undefined) {
+  const onDisk = await stepsOnDisk(runDir);
+  const known = onDisk.filter((found) => durable.some((other) => other.step === found));
+  if (step === undefined && known.length > 0) return known;
+  if (step !== undefined && known.includes(step)) return [step];
+  throw new PaddockError(
+    "not-found",
+    `expected a complete checkpoint${step === undefined ? "" : ` of step ${step}`} in ${join(runDir, "checkpoints")}, found ${known.join(", ") || "none"}`,
   );
+}
+
+async function verifyOne({ runDir, spec, durable }: Run, step: number) {
+  const sha256 = durable.find((known) => known.step === step)?.manifest ?? null;
+  try {
+    return await verifyCheckpoint(folderOf(runDir, step), spec, sha256);
+  } catch (thrown) {
+    const { code, message: error } = PaddockError.from(thrown);
+    // A manifest that is gone is damage too; anything else is not the checkpoint's fault.
+    if (code !== "checkpoint-corrupt" && code !== "not-found") throw thrown;
+    return { step, error };
+  }
+}
+
+/** Exit code 4 when something stays damaged. Errors: `already-exists` while a coordinator has the run. */
+export async function repairCheckpointsCommand(
+  flags: Flags & { readonly step?: number },
+  io: Io,
+): Promise<number> {
+  const run = await openRun(flags, io);
+  const release = await lockRun(run.runDir);
+  const all: (Repair & { readonly step: number })[] = [];
+  try {
+    for (const step of await stepsToVerify(run, flags.step)) {
+      const sha256 = run.durable.find((known) => known.step === step)?.manifest ?? null;
+      const repairs = await repairCheckpoint(folderOf(run.runDir, step), sha256);
+      all.push(...repairs.map((repair) => ({ step, ...repair })));
+    }
+  } finally {
+    await release();
+  }
+  if (flags.json) io.out(`${JSON.stringify({ runDir: run.runDir, repairs: all })}\n`);
+  else if (all.length === 0) io.out("nothing is damaged\n");
+  for (const { step, file, damage, remains } of flags.json ? [] : all) {
+    const end = remains === null ? "written anew from its replica" : `NOT repaired: ${remains}`;
+    io.out(`${count(step).padStart(12)}  ${file}  ${damage}; ${end}\n`);
+  }
+  return all.every(({ remains }) => remains === null) ? 0 : 4;
+}
+
+interface PruneFlags extends Flags {
+  readonly keep?: number;
+  readonly keepEvery?: number;
+  readonly dryRun?: boolean;
+}
+
+/** Errors: `already-exists` while a coordinator has the run. */
+export async function pruneCheckpointsCommand(flags: PruneFlags, io: Io): Promise<number> {
+  const run = await openRun(flags, io);
+  // A coordinator at work deletes old checkpoints by itself, and has some of its own in progress.
+  const release = await lockRun(run.runDir);
+  try {
+    return await prune(run, flags, io);
+  } finally {
+    await release();
+  }
+}
+
+async function prune({ runDir, spec, durable }: Run, flags: PruneFlags, io: Io): Promise<number> {
+  const { keep, keepEvery } = { ...spec.checkpoint, ...definedOf(flags) };
+  const onDisk = await stepsOnDisk(runDir);
+  const kept = keptSteps(
+    durable.filter(({ step }) => onDisk.includes(step)),
+    { keep, keepEvery },
+  );
+  const deleted = onDisk.filter((step) => !kept.includes(step));
+  for (const step of flags.dryRun ? [] : deleted) await remove(folderOf(runDir, step));
+  if (flags.json) {
+    io.out(`${JSON.stringify({ runDir, kept, deleted, dryRun: flags.dryRun ?? false })}\n`);
+    return 0;
+  }
+  const list = (steps: readonly number[]): string => steps.map(count).join("  ") || "none";
+  const verb = flags.dryRun ? "would delete" : "deleted";
+  io.out(`kept: ${list(kept)}\n${verb}: ${list(deleted)}\n`);
   return 0;
+}
+
+function definedOf({ keep, keepEvery }: { readonly keep?: number; readonly keepEvery?: number }) {
+  return {
+    ...(keep === undefined ? {} : { keep }),
+    ...(keepEvery === undefined ? {} : { keepEvery }),
+  };
+}
+
+async function remove(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true }).catch((error: Error) => {
+    throw new PaddockError(
+      "disk-unavailable",
+      `expected to delete ${directory}, received: ${error.message}; check that it may be written`,
+      { cause: error },
+    );
+  });
+}
+
+/** Newest first, complete or not. */
+async function stepsOnDisk(runDir: string): Promise<number[]> {
+  const names = await readdir(join(runDir, "checkpoints")).catch(() => []);
+  return names
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .sort((a, b) => b - a);
+}
+
+function folderOf(runDir: string, step: number): string {
+  return join(runDir, "checkpoints", String(step));
 }

@@ -180,6 +180,8 @@ test("names that are none end a session, and reach neither the run directory nor
     bytes: 1,
     worker: 0,
     sha256: "0".repeat(64),
+    headBytes: 0,
+    headSha256: "",
   };
   for (const messages of [
     [{ kind: "hello", hello: { ...exampleHello, workerName: evil } }],

@@ -32,7 +32,8 @@ test.each(["127.0.0.1:7", "gpu-1.lab:70000", "[::1]:7070", ""])(
 );
 
 const sha256 = "0".repeat(64);
-const written = { generation: 1, step: 2, bytes: 3, worker: 0, sha256 };
+const head = { headBytes: 0, headSha256: "" };
+const written = { generation: 1, step: 2, bytes: 3, worker: 0, sha256, ...head };
 
 test("a checkpoint's file is a plain name in its folder", () => {
   const message = (file: string): WorkerMessage => ({
@@ -43,10 +44,10 @@ test("a checkpoint's file is a plain name in its folder", () => {
   for (const file of ["../x", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "a\\b", "a\n"]) {
     expect(() => checkedMessage(message(file)), file).toThrow(refused);
   }
-  const other = { ...written, file: "a", sha256: "xyz" };
-  expect(() => checkedMessage({ kind: "checkpointWritten", checkpointWritten: other })).toThrow(
-    refused,
-  );
+  for (const wrong of [{ sha256: "xyz" }, { headSha256: "xyz" }, { headBytes: 4 }]) {
+    const checkpointWritten = { ...written, file: "a", headBytes: 1, headSha256: sha256, ...wrong };
+    expect(() => checkedMessage({ kind: "checkpointWritten", checkpointWritten })).toThrow(refused);
+  }
 });
 
 test("free texts lose what could rewrite a terminal, keep their lines, and have an end", () => {

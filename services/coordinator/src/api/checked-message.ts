@@ -1,6 +1,6 @@
 /** What workers say, believed only as far as its form goes: names reach file names, ledgers, logs and terminals. */
 import { isErrorCode, PaddockError } from "@paddock/contract";
-import type { WorkerMessage } from "@paddock/proto";
+import type { CheckpointWritten, WorkerMessage } from "@paddock/proto";
 
 type Kind<K extends WorkerMessage["kind"]> = Extract<WorkerMessage, { kind: K }>;
 
@@ -33,8 +33,7 @@ export function checkedMessage(message: WorkerMessage): WorkerMessage {
       checkPrepared(message);
       return message;
     case "checkpointWritten":
-      check("CheckpointWritten.file", "file", message.checkpointWritten.file);
-      check("CheckpointWritten.sha256", "sha256", message.checkpointWritten.sha256);
+      checkWritten(message.checkpointWritten);
       return message;
     case "failed":
       return { ...message, failed: checkedFailure(message.failed) };
@@ -64,6 +63,17 @@ function checkPrepared({ prepared }: Kind<"prepared">): void {
   for (const { unit } of prepared.normRoots) check("NormRoot.unit", "tensor", unit);
   for (const part of Object.keys(prepared.seconds)) check("Prepared.seconds", "word", part);
   check("Prepared.firstBadTensor", "tensor", prepared.firstBadTensor);
+}
+
+function checkWritten({ file, sha256, bytes, headBytes, headSha256 }: CheckpointWritten): void {
+  check("CheckpointWritten.file", "file", file);
+  check("CheckpointWritten.sha256", "sha256", sha256);
+  if (headBytes > 0) check("CheckpointWritten.head_sha256", "sha256", headSha256);
+  if (headBytes <= bytes) return;
+  throw new PaddockError(
+    "invalid-argument",
+    `CheckpointWritten.head_bytes: expected at most ${bytes}, received ${headBytes}`,
+  );
 }
 
 function checkedFailure<T extends { readonly code: string; readonly message: string }>(

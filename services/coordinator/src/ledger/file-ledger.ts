@@ -8,7 +8,7 @@ import type { RunRecord } from "../run/durable.js";
 import { diskError, syncFolder } from "../run-dir/files.js";
 import type { Ledger } from "./ledger.js";
 import { fromLine, toLine } from "./line.js";
-import { lock } from "./lock.js";
+import { lockRun } from "./lock.js";
 
 export interface FileLedger extends Ledger {
   /** Bytes of a last, half-written line that were cut off: a crash during an append, which was never acknowledged. */
@@ -21,7 +21,7 @@ export interface FileLedger extends Ledger {
  */
 export async function openFileLedger(runDir: string): Promise<FileLedger> {
   const path = join(runDir, "ledger.jsonl");
-  const unlock = await lock(join(runDir, "ledger.lock"));
+  const unlock = await lockRun(runDir);
   let file: FileHandle | undefined;
   try {
     file = await open(path, "a+");

@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import { join } from "node:path";
 import { PaddockError } from "@paddock/contract";
 
 interface Holder {
@@ -22,7 +23,7 @@ const attempts = 3;
  * Takes the lock and returns the function that releases it. `already-exists` when a live process holds it, or one on
  * another host, of which nobody here can tell.
  */
-export async function lock(path: string): Promise<() => Promise<void>> {
+async function lock(path: string): Promise<() => Promise<void>> {
   const mine: Holder = {
     pid: process.pid,
     host: hostname(),
@@ -43,6 +44,11 @@ export async function lock(path: string): Promise<() => Promise<void>> {
     "already-exists",
     `expected to take the lock ${path}, but others keep taking it; is something starting coordinators in a loop?`,
   );
+}
+
+/** Keeps coordinators away from a run, or says that one has it: `already-exists`. Returns the function that lets them in again. */
+export function lockRun(runDir: string): Promise<() => Promise<void>> {
+  return lock(join(runDir, "ledger.lock"));
 }
 
 /** Creates the lock with its content in one step: nobody ever reads an empty one. */

@@ -30,8 +30,9 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
     return;
   }
   updateWorker(turn, id, { lastProgressMs: turn.now });
-  const { file: name, bytes, sha256 } = written;
-  const files = pending.files.with(index, { name, bytes, sha256, worker: index });
+  const { file: name, bytes, sha256, headBytes, headSha256 } = written;
+  const head = headBytes > 0 ? { head: { bytes: headBytes, sha256: headSha256 } } : {};
+  const files = pending.files.with(index, { name, bytes, sha256, ...head, worker: index });
   const complete = files.every((file) => file !== null);
   const replaced = { ...pending, files, complete };
   updateActive(turn, {
@@ -105,7 +106,10 @@ function loseCheckpoint(
   count(turn, { failedCheckpoints: 1 });
   log(turn, "warn", "checkpoint failed", { step, code, reason, inRow: failedCheckpoints });
   if (turn.state.active?.stopping || failedCheckpoints >= maxFailedCheckpoints) {
-    fail(turn, code, reason);
+    const which = turn.state.active?.stopping
+      ? "the last checkpoint"
+      : `${failedCheckpoints} checkpoints in a row`;
+    fail(turn, code, `${which} could not be written: ${reason}`);
     return;
   }
   turn.effects.push({ kind: "keep-checkpoints", steps: keptCheckpoints(turn.state) });

@@ -1,5 +1,5 @@
 /** Who executes the run: workers come, go, hang and fail; each change of members is a new generation. */
-import { type ErrorCode, isErrorCode, PaddockError } from "@paddock/contract";
+import { type ErrorCode, isErrorCode, keptSteps, PaddockError } from "@paddock/contract";
 import type { Assignment, Failed, LiveSource } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
 import { coverOf } from "./cover.js";
@@ -277,10 +277,11 @@ function beginning(
   };
 }
 
-/** Steps of the checkpoints that stay on disk: the newest durable ones, and those being written. */
+/** Steps of the checkpoints that stay on disk: the newest durable ones, those of every so many steps, and those being written. */
 export function keptCheckpoints({ durable, active, orphans }: RunState): number[] {
-  const kept = durable.checkpoints.slice(-durable.spec.checkpoint.keep);
-  return [...kept, ...orphans, ...(active?.pendingCheckpoints ?? [])].map(({ step }) => step);
+  const kept = keptSteps(durable.checkpoints, durable.spec.checkpoint);
+  const written = [...orphans, ...(active?.pendingCheckpoints ?? [])].map(({ step }) => step);
+  return [...kept, ...written];
 }
 
 /** The segment that holds `step` and the one after it: jobs are made as they come near. */

@@ -95,7 +95,16 @@ test("a checkpoint becomes durable in the background and enters the ledger after
   const { runner, happened, records } = startRunner();
   await runner.post({ kind: "joined", worker: info });
   for (let step = 0; step < 4; step++) await runner.post(prepared(runner, step));
-  const written = { generation: 1, step: 4, file: "f", bytes: 1, sha256: "", worker: 0 };
+  const written = {
+    generation: 1,
+    step: 4,
+    file: "f",
+    bytes: 1,
+    sha256: "",
+    worker: 0,
+    headBytes: 0,
+    headSha256: "",
+  };
   happened.splice(0);
   await runner.post({ kind: "checkpoint-written", id: 1, written });
   while (records.at(-1)?.kind !== "checkpoint") await new Promise((done) => setImmediate(done));

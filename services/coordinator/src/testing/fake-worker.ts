@@ -102,7 +102,16 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     const bytes = Buffer.byteLength(content) + (options.lieBytes ?? 0);
     send({
       kind: "checkpointWritten",
-      checkpointWritten: { generation, step, file, bytes, sha256, worker },
+      checkpointWritten: {
+        generation,
+        step,
+        file,
+        bytes,
+        sha256,
+        worker,
+        headBytes: 0,
+        headSha256: "",
+      },
     });
   }
 

@@ -270,7 +270,8 @@ export class World {
 
   #write({ id, outbox }: ModelWorker, { generation, worker }: Assignment, step: number): void {
     this.folders.add(step);
-    const file = { file: `g${generation}-w${worker}`, bytes: 1, sha256: "", worker };
+    const noHead = { headBytes: 0, headSha256: "" };
+    const file = { file: `g${generation}-w${worker}`, bytes: 1, sha256: "", worker, ...noHead };
     outbox.push({ kind: "checkpoint-written", id, written: { generation, step, ...file } });
   }
 

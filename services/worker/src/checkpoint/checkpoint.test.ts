@@ -23,8 +23,9 @@ import {
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import { listCheckpoints } from "./list.js";
-import { type ExpectedState, openCheckpoint } from "./reader.js";
-import { type ShardEntry, type WrittenFile, writeShardFile } from "./writer.js";
+import { openCheckpoint } from "./reader.js";
+import { entriesOf, expected, kinds, layoutOfSizes, save as saveTo, valueAt } from "./testing.js";
+import { type ShardEntry, writeShardFile } from "./writer.js";
 
 const root = mkdtempSync(join(tmpdir(), "paddock-checkpoint-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -43,68 +44,11 @@ const spec = parseRunSpec({
   },
 });
 const layout = layoutOf(spec);
-const kinds = ["student", "m", "v", "teacher"] as const;
-
-function expected(of: Layout): ExpectedState {
-  return { parts: kinds.map((kind) => ({ kind, units: of.units })), units: "own" };
-}
-
-/** The value of an element: different for every kind, unit and index. */
-function valueAt(kind: string, unit: number, index: number): number {
-  return Math.fround((kinds as readonly string[]).indexOf(kind) * 1e6 + unit * 1e4 + index + 0.25);
-}
-
-/** One worker's part, on shared memory as in a run. */
-function entriesOf(of: Layout, worker: number, workers: number): ShardEntry[] {
-  const entries: ShardEntry[] = kinds.flatMap((kind) =>
-    of.units.map((unit, u) => {
-      const range = shardOf(unit.elements, worker, workers);
-      const data = new Float32Array(new SharedArrayBuffer(4 * (range.end - range.start)));
-      for (let i = 0; i < data.length; i++) data[i] = valueAt(kind, u, range.start + i);
-      return { name: `${kind}/${unit.name}`, data, range };
-    }),
-  );
-  if (worker === 0) entries.push({ name: "centers/dino", data: Float32Array.of(1, 2, 3) });
-  return entries;
-}
-
-async function save(directory: string, workers: number, of = layout, step = 7): Promise<Manifest> {
-  const files: (WrittenFile & { worker: number })[] = [];
-  for (let worker = 0; worker < workers; worker++) {
-    const entries = entriesOf(of, worker, workers);
-    const shard = { directory, step, generation: 2, worker, workers, entries };
-    files.push({ ...(await writeShardFile(shard)), worker });
-  }
-  const manifest: Manifest = {
-    format: "paddock-checkpoint",
-    version: 1,
-    runId: "r",
-    step,
-    generation: 2,
-    workers,
-    logicalRanks: 4,
-    parameters: of.parameters,
-    units: of.units.map(({ name, elements }) => ({ name, elements })),
-    files,
-    scaler: { scale: 1, goodSteps: 0 },
-    cursor: 0,
-  };
-  writeFileSync(join(directory, "manifest.json"), JSON.stringify(manifest));
-  return manifest;
-}
+const save = (directory: string, workers: number, of = layout, step = 7): Promise<Manifest> =>
+  saveTo(directory, workers, of, step);
 
 let folders = 0;
 const folder = (): string => join(root, String(folders++));
-
-/** Units of the given sizes, as far as a checkpoint cares. */
-function layoutOfSizes(sizes: readonly number[]): Layout {
-  const units = sizes.map((elements, i) => {
-    const submodule = "backbone" as const;
-    return { name: `unit.${i}`, submodule, parameters: [], elements };
-  });
-  const parameters = sizes.reduce((sum, size) => sum + size, 0);
-  return { units, parameters, normGroups: [] };
-}
 
 async function expectReadable(directory: string, of: Layout, workers: number): Promise<void> {
   const checkpoint = await openCheckpoint(directory, expected(of));

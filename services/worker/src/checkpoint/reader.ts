@@ -4,16 +4,20 @@ import {
   intersect,
   invariant,
   type Manifest,
+  type ManifestFile,
   PaddockError,
   type Range,
   type StatePart,
 } from "@paddock/contract";
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
-import { openVerified, type VerifiedFile } from "./verified-file.js";
+import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
+import { replicaName } from "./writer.js";
 
 export interface Checkpoint {
   readonly manifest: Manifest;
+  /** Length of every vector and value in it by name, in the order of names. */
+  readonly vectors: ReadonlyMap<string, number>;
   /** Elements [start, end) of one kind of a unit that was expected; the caller owns them. */
   readRange(kind: string, unit: string, start: number, end: number): Promise<Float32Array>;
   /** A value that is not sharded, or undefined; the caller owns it. */
@@ -71,12 +75,13 @@ interface Opened {
   readonly files: readonly VerifiedFile[];
   /** By "<kind>/<unit>", in order. */
   readonly pieces: ReadonlyMap<string, readonly Piece[]>;
-  readonly extras: ReadonlyMap<string, VerifiedFile>;
+  readonly extras: ReadonlyMap<string, Float32Array>;
 }
 
 function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
   return {
     manifest,
+    vectors: vectorsOf(pieces, extras),
     async readRange(kind, unit, start, end) {
       const parts = pieces.get(`${kind}/${unit}`);
       const elements = parts?.at(-1)?.range.end ?? 0;
@@ -94,29 +99,48 @@ function checkpointOf({ manifest, files, pieces, extras }: Opened): Checkpoint {
       return values;
     },
     async extra(name) {
-      const file = extras.get(name);
-      const info = file?.header.tensors.get(name);
-      if (!file || !info) return undefined;
-      const values = new Float32Array(info.shape.reduce((product, side) => product * side, 1));
-      await file.read(name, 0, values);
-      return values;
+      return extras.get(name)?.slice();
     },
     close: () => closeAll(files),
   };
 }
 
-/** All or none: the first failure closes what is open. */
-async function openAll(directory: string, manifest: Manifest): Promise<VerifiedFile[]> {
+function vectorsOf(
+  pieces: Opened["pieces"],
+  extras: Opened["extras"],
+): ReadonlyMap<string, number> {
+  const lengths = [
+    ...[...pieces].map(([name, list]) => [name, list.at(-1)?.range.end ?? 0] as const),
+    ...[...extras].map(([name, { length }]) => [name, length] as const),
+  ];
+  return new Map(lengths.sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** How each file of a checkpoint is read. */
+export type HowToOpen = (entry: ManifestFile) => Omit<VerifyOptions, "blocks"> & {
+  /** Where a file is damaged. */ readonly orReplica?: boolean;
+};
+
+/**
+ * All or none: the first failure closes what is open.
+ * Extra memory: `parallelFiles` times `blocksAhead` blocks of 8 MiB, whatever the size of the checkpoint.
+ */
+export async function openAll(
+  directory: string,
+  manifest: Manifest,
+  how: HowToOpen = () => ({}),
+): Promise<VerifiedFile[]> {
   const files: VerifiedFile[] = [];
   const waiting = manifest.files.values();
   let failure: unknown;
   const openSome = async (): Promise<void> => {
+    const blocks = newBlocks(Math.max(0, ...manifest.files.map(({ bytes }) => bytes)));
     for (const entry of waiting) {
       if (failure !== undefined) return;
-      files.push(await openVerified(directory, manifest, entry));
+      files.push(await openOne(directory, manifest, entry, { ...how(entry), blocks }));
     }
   };
-  const lanes = Array.from({ length: parallelFiles }, () =>
+  const lanes = Array.from({ length: Math.min(parallelFiles, manifest.files.length) }, () =>
     openSome().catch((error: unknown) => {
       failure ??= error;
     }),
@@ -127,7 +151,25 @@ async function openAll(directory: string, manifest: Manifest): Promise<VerifiedF
   throw failure;
 }
 
-async function closeAll(files: readonly VerifiedFile[]): Promise<void> {
+async function openOne(
+  directory: string,
+  manifest: Manifest,
+  entry: ManifestFile,
+  { orReplica = false, ...options }: VerifyOptions & { readonly orReplica?: boolean },
+): Promise<VerifiedFile> {
+  try {
+    return await openVerified(directory, manifest, entry, options);
+  } catch (damage) {
+    const replica = { ...entry, name: replicaName(entry.name) };
+    if (!orReplica || replica.name === entry.name) throw damage;
+    const file = await openVerified(directory, manifest, replica, options).catch(() => {
+      throw damage;
+    });
+    return { ...file, damage: PaddockError.from(damage).message };
+  }
+}
+
+export async function closeAll(files: readonly VerifiedFile[]): Promise<void> {
   for (const file of files) await file.close();
 }
 
@@ -147,16 +189,15 @@ function piecesOf(files: readonly VerifiedFile[]): Map<string, Piece[]> {
   return pieces;
 }
 
-function extrasOf(files: readonly VerifiedFile[]): Map<string, VerifiedFile> {
-  const extras = new Map<string, VerifiedFile>();
-  for (const file of files) {
-    for (const name of file.header.tensors.keys()) {
-      if (file.ranges.has(name)) continue;
-      if (extras.has(name)) throw corrupt(file.path, `expected one ${name}, received a second one`);
-      extras.set(name, file);
+export function extrasOf(files: readonly VerifiedFile[]): Map<string, Float32Array> {
+  const all = new Map<string, Float32Array>();
+  for (const { path, extras } of files) {
+    for (const [name, values] of extras) {
+      if (all.has(name)) throw corrupt(path, `expected one ${name}, received a second one`);
+      all.set(name, values);
     }
   }
-  return extras;
+  return all;
 }
 
 /** Every element of every kind and unit exactly once. */
@@ -189,7 +230,7 @@ function checkCoverage(
 }
 
 /** Says what can be done: with the newest other checkpoint there is. */
-async function withRemedy(thrown: unknown, directory: string): Promise<unknown> {
+export async function withRemedy(thrown: unknown, directory: string): Promise<unknown> {
   if (!(thrown instanceof PaddockError) || thrown.code !== "checkpoint-corrupt") return thrown;
   const here = resolve(directory);
   const others = (await listCheckpoints(dirname(here))).filter((other) => other.directory !== here);
@@ -198,7 +239,7 @@ async function withRemedy(thrown: unknown, directory: string): Promise<unknown> 
     : "there is no other complete checkpoint beside it";
   return new PaddockError(
     "checkpoint-corrupt",
-    `${thrown.message}. Nothing was loaded. Restore the file from a copy; ${other}`,
+    `${thrown.message}. Nothing was loaded. \`paddock checkpoint repair\` mends it if it has a replica; else restore it from a copy; ${other}`,
     { cause: thrown },
   );
 }

@@ -4,27 +4,47 @@ import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest, ManifestFile, Range } from "@paddock/contract";
+import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
-import { decodeHeader, type Header, headerBytes } from "./safetensors.js";
+import { pieceBytes, pieceReader, readBuffers } from "./pieces.js";
+import type { Header } from "./safetensors.js";
 
-/** One hash update: under a millisecond of the event loop. */
-const hashPieceBytes = 2 ** 20;
+/** Blocks of one file that are read ahead of the hash. */
+const blocksAhead = 3;
 
 export interface VerifiedFile {
   readonly path: string;
+  /** It is a replica: what was wrong with the file itself. */
+  readonly damage?: string;
+  /** Every byte was read and found right, not only those of the head. */
+  readonly isWhole: boolean;
   readonly header: Header;
   /** Ranges of units' vectors that the sharded tensors hold, by tensor name. */
   readonly ranges: ReadonlyMap<string, Range>;
+  /** What is not sharded. */
+  readonly extras: ReadonlyMap<string, Float32Array>;
   /** Fills `target` with values of an F32 tensor, from its element `first` on. */
   read(tensor: string, first: number, target: Float32Array): Promise<void>;
   close(): Promise<void>;
 }
 
-/** The caller closes it. Throws `checkpoint-corrupt`. */
+export interface VerifyOptions {
+  /** Filled while the file is read: not to be used before it was found right. */
+  readonly wanted?: readonly Wanted[];
+  /** head: only header and extras, by the hash that the manifest has of them. */
+  readonly part?: "all" | "head";
+  /** `blocksAhead` buffers of `pieceBytes`; absent: new ones. */
+  readonly blocks?: readonly Buffer[];
+  /** After each block. */
+  readonly onProgress?: () => void;
+}
+
+/** Hashed in one pass over the bytes. The caller closes it. Throws `checkpoint-corrupt`. */
 export async function openVerified(
   directory: string,
   manifest: Manifest,
   entry: ManifestFile,
+  { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress }: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   const path = join(directory, entry.name);
   // A link could lead out of the folder.
@@ -39,26 +59,73 @@ export async function openVerified(
     if (size !== entry.bytes) {
       throw corrupt(path, `expected ${entry.bytes} bytes, received ${size}`);
     }
-    const sha256 = await hashOf(handle);
-    if (sha256 !== entry.sha256) {
-      throw corrupt(path, `expected sha256 ${entry.sha256}, received ${sha256}`);
+    const expected = part === "head" && entry.head ? entry.head : entry;
+    const content = new FileContent(path, size, wanted);
+    const onBlock = (block: Buffer, at: number): void => {
+      content.take(block, at);
+      onProgress?.();
+    };
+    const sha256 = await scan(handle, path, expected.bytes, blocks, onBlock);
+    if (sha256 !== expected.sha256) {
+      throw corrupt(path, `expected sha256 ${expected.sha256}, received ${sha256}`);
     }
-    const start = await bytesAt(handle, path, 0, Buffer.alloc(Math.min(8, size)));
-    const json = Buffer.alloc(headerBytes(start, size, path));
-    const header = decodeHeader(await bytesAt(handle, path, 8, json), size, path);
+    const { header, ranges, extras } = content.finish();
     checkOrigin(path, header, manifest, entry);
-    return fileOf(handle, path, header);
+    return fileOf(handle, { path, isWhole: expected === entry, header, ranges, extras });
   } catch (error) {
     await handle.close();
     throw error;
   }
 }
 
-function fileOf(handle: FileHandle, path: string, header: Header): VerifiedFile {
+/** @param bytes of the largest file that is to be read with them */
+export function newBlocks(bytes: number): Buffer[] {
+  return readBuffers(blocksAhead, bytes);
+}
+
+/** Reads, hashes and hands on the first `bytes`; returns their SHA-256. The reads run ahead. */
+async function scan(
+  handle: FileHandle,
+  path: string,
+  bytes: number,
+  blocks: readonly Buffer[],
+  onBlock: (block: Buffer, at: number) => void,
+): Promise<string> {
+  const hash = createHash("sha256");
+  const count = Math.ceil(bytes / pieceBytes);
+  const reader = await pieceReader(handle, bytes, blocks[0]);
+  const reads: Promise<Buffer>[] = [];
+  const start = (index: number): void => {
+    if (index >= count) return;
+    const length = Math.min(pieceBytes, bytes - index * pieceBytes);
+    const read = reader.read(index, blocks[index % blocks.length] as Buffer, length);
+    read.catch(() => undefined);
+    reads.push(read);
+  };
+  for (let index = 0; index < blocks.length; index++) start(index);
+  try {
+    for (let index = 0; index < count; index++) {
+      const block = (await reads[index]) as Buffer;
+      const at = index * pieceBytes;
+      const expected = Math.min(pieceBytes, bytes - at);
+      if (block.length !== expected) {
+        throw corrupt(path, `expected ${expected} bytes at ${at}, received ${block.length}`);
+      }
+      hash.update(block);
+      onBlock(block, at);
+      start(index + blocks.length);
+    }
+    return hash.digest("hex");
+  } finally {
+    await Promise.allSettled(reads);
+    await reader.close();
+  }
+}
+
+function fileOf(handle: FileHandle, facts: Omit<VerifiedFile, "read" | "close">): VerifiedFile {
+  const { path, header } = facts;
   return {
-    path,
-    header,
-    ranges: rangesOf(path, header),
+    ...facts,
     async read(tensor, first, target) {
       const info = header.tensors.get(tensor);
       if (info?.dtype !== "F32") {
@@ -70,17 +137,6 @@ function fileOf(handle: FileHandle, path: string, header: Header): VerifiedFile 
     },
     close: () => handle.close(),
   };
-}
-
-async function hashOf(handle: FileHandle): Promise<string> {
-  const hash = createHash("sha256");
-  const piece = Buffer.allocUnsafe(hashPieceBytes);
-  for (let at = 0; ; ) {
-    const { bytesRead } = await handle.read(piece, 0, piece.length, at);
-    if (bytesRead === 0) return hash.digest("hex");
-    hash.update(piece.subarray(0, bytesRead));
-    at += bytesRead;
-  }
 }
 
 /** Fills `target` from `position` on and returns it. */
@@ -107,32 +163,4 @@ function checkOrigin(path: string, header: Header, manifest: Manifest, entry: Ma
   const received = `step ${step}, worker ${worker} of ${workers}`;
   const expected = `step ${manifest.step}, worker ${entry.worker} of ${manifest.workers}`;
   if (received !== expected) throw corrupt(path, `expected ${expected}, received ${received}`);
-}
-
-function rangesOf(path: string, header: Header): Map<string, Range> {
-  const ranges = new Map<string, Range>();
-  for (const [name, range] of Object.entries(parseRanges(path, header))) {
-    const { start, end } = (range ?? {}) as Record<string, unknown>;
-    const info = header.tensors.get(name);
-    const values = Number(end) - Number(start);
-    const isRange = Number.isSafeInteger(start) && Number.isSafeInteger(end) && Number(start) >= 0;
-    if (!isRange || info?.dtype !== "F32" || info.shape.length !== 1 || info.shape[0] !== values) {
-      throw corrupt(
-        path,
-        `${name}: expected F32 [${values}] for its range, received another shape`,
-      );
-    }
-    ranges.set(name, { start: Number(start), end: Number(end) });
-  }
-  return ranges;
-}
-
-function parseRanges(path: string, header: Header): object {
-  try {
-    const parsed: unknown = JSON.parse(header.metadata["ranges"] ?? "{}");
-    if (typeof parsed === "object" && parsed !== null) return parsed;
-  } catch (error) {
-    throw corrupt(path, "expected ranges as JSON in its metadata, received something else", error);
-  }
-  throw corrupt(path, "expected ranges as an object in its metadata, received something else");
 }

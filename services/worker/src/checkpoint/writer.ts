@@ -1,16 +1,17 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
-
 import { createHash } from "node:crypto";
-import { type FileHandle, mkdir, open, readdir, rename, unlink } from "node:fs/promises";
+import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
-import { invariant, PaddockError, type Range } from "@paddock/contract";
+import { setImmediate as immediate } from "node:timers/promises";
+import { invariant, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
 import { failpoint } from "@paddock/service-kit/failpoints";
+import { createPieceFile, PieceMemory, pieceBytes } from "./pieces.js";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
   /** "<kind>/<unit>", or anything else for values that are not sharded. Unique in the file. */
   readonly name: string;
-  /** May lie on shared memory; must stay unchanged until the file is written. */
+  /** May lie on shared memory; must stay unchanged until `onCopied`. */
   readonly data: Float32Array;
   /** The elements of the unit's vector that `data` holds. Absent: not sharded. */
   readonly range?: Range;
@@ -25,41 +26,55 @@ export interface ShardFile {
   readonly worker: number;
   readonly workers: number;
   readonly entries: readonly ShardEntry[];
+  /** Written by another worker than its own: the same bytes under another name. */
+  readonly isReplica?: boolean;
 }
 
-export interface WrittenFile {
-  readonly name: string;
-  readonly bytes: number;
-  /** Lower-case hex. */
-  readonly sha256: string;
-}
+/** As a manifest has it, but for the worker. */
+export type WrittenFile = Omit<ManifestFile, "worker">;
 
-/** Large enough for the disk; hashing so many bytes takes a few milliseconds of the checkpoint thread. */
-const pieceBytes = 4 * 2 ** 20;
+export interface SaveOptions {
+  /** Reused by later saves; absent: new memory. One save at a time. */
+  readonly memory?: PieceMemory;
+  /** The entries' data have been copied: they may change from now on. */
+  readonly onCopied?: () => void;
+  /** Now and then, while bytes move. */
+  readonly onProgress?: () => void;
+}
 
 /**
  * Writes name, range and values under a temporary name, then fsync, rename, fsync of the folder. Nothing but the state is
- * in the file: a late writer of an older generation that replaces it replaces it by the same bytes.
+ * in the file: a late writer of an older generation that replaces it replaces it by the same bytes. The data are copied first, and
+ * hashed and written from the copy; both at the same time.
  * Throws `disk-unavailable` when the disk refuses.
  */
-export async function writeShardFile(shard: ShardFile): Promise<WrittenFile> {
+export async function writeShardFile(
+  shard: ShardFile,
+  options: SaveOptions = {},
+): Promise<WrittenFile> {
   checkEntries(shard.entries);
   const { directory, generation, worker, workers } = shard;
-  const name = `shard-${worker}-of-${workers}.safetensors`;
+  const own = `shard-${worker}-of-${workers}.safetensors`;
+  const name = shard.isReplica ? replicaName(own) : own;
   const temporary = join(directory, `.${name}.g${generation}.${process.pid}.tmp`);
   try {
     await mkdir(directory, { recursive: true });
     await removeLeftovers(directory, generation);
-    const { bytes, sha256 } = await writeSynced(temporary, shard);
+    const written = await writeSynced(temporary, shard, options);
     await failpoint("worker.checkpoint.synced");
     await rename(temporary, join(directory, name));
     await failpoint("worker.checkpoint.renamed");
-    await syncDirectory(directory);
-    return { name, bytes, sha256 };
+    await syncPath(directory);
+    return { name, ...written };
   } catch (error) {
     await unlink(temporary).catch(() => undefined);
     throw diskError(join(directory, name), shard.step, error);
   }
+}
+
+/** Where the replica of a file lies. */
+export function replicaName(name: string): string {
+  return name.replace(/^shard-/, "replica-");
 }
 
 function checkEntries(entries: readonly ShardEntry[]): void {
@@ -71,34 +86,97 @@ function checkEntries(entries: readonly ShardEntry[]): void {
   }
 }
 
+/** Writes that are under way at once: more would only keep others from the thread pool. */
+const lanes = 2;
+
 async function writeSynced(
   path: string,
   shard: ShardFile,
-): Promise<{ bytes: number; sha256: string }> {
-  const hash = createHash("sha256");
-  let bytes = 0;
-  const file = await open(path, "w", 0o644);
+  { memory = new PieceMemory(), onCopied, onProgress }: SaveOptions,
+): Promise<Omit<WrittenFile, "name">> {
+  const { sources, bytes, headBytes } = contentOf(shard);
+  const pieces = Math.ceil(bytes / pieceBytes);
+  memory.reserve(pieces);
+  const lengthOf = (index: number): number => Math.min(pieceBytes, bytes - index * pieceBytes);
+  const fill = copier(sources);
+  fill(memory.piece(0).subarray(0, lengthOf(0)));
+  const opening = createPieceFile(path, memory.piece(0), lengthOf(0));
+  const writing: Promise<unknown>[] = Array(lanes).fill(opening);
   try {
-    const write = async (data: Uint8Array): Promise<void> => {
-      for (let start = 0; start < data.byteLength; start += pieceBytes) {
-        const piece = data.subarray(start, start + pieceBytes);
-        // Hashed while it is being written.
-        const writing = writeAll(file, piece);
-        hash.update(piece);
-        await writing;
-        bytes += piece.byteLength;
-      }
-    };
-    await write(headerOf(shard));
-    for (const [i, { data }] of shard.entries.entries()) {
-      if (i === shard.entries.length >> 1) await failpoint("worker.checkpoint.half");
-      await write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    for (let index = 1; index < pieces; index++) {
+      const piece = memory.piece(index);
+      fill(piece.subarray(0, lengthOf(index)));
+      const before = writing[index % lanes];
+      const next = Promise.all([opening, before]).then(async ([file]) => {
+        await file.write(index, piece, lengthOf(index));
+        onProgress?.();
+      });
+      next.catch(() => undefined);
+      writing[index % lanes] = next;
+      await immediate();
     }
-    await file.sync();
+    onCopied?.();
+    await failpoint("worker.checkpoint.half");
+    const synced = Promise.all(writing).then(async () => (await opening).finish(bytes));
+    synced.catch(() => undefined);
+    const sha256 = await hashPieces(pieces, (index) =>
+      memory.piece(index).subarray(0, lengthOf(index)),
+    );
+    await synced;
+    const head = memory.piece(0).subarray(0, headBytes);
+    return { bytes, sha256, ...(headBytes <= lengthOf(0) ? { head: digestOf(head) } : {}) };
   } finally {
-    await file.close();
+    await Promise.allSettled(writing);
+    await opening.then(
+      (file) => file.close(),
+      () => undefined,
+    );
   }
-  return { bytes, sha256: hash.digest("hex") };
+}
+
+async function hashPieces(pieces: number, piece: (index: number) => Buffer): Promise<string> {
+  const hash = createHash("sha256");
+  for (let index = 0; index < pieces; index++) {
+    hash.update(piece(index));
+    // So that the next write is started.
+    await immediate();
+  }
+  return hash.digest("hex");
+}
+
+function digestOf(bytes: Uint8Array): { bytes: number; sha256: string } {
+  return { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+}
+
+/** What lies in the file one after the other: values that are not sharded come first, so that they can be read without the shards. */
+function contentOf(shard: ShardFile) {
+  const entries = shard.entries.toSorted((a, b) => Number(!!a.range) - Number(!!b.range));
+  const header = headerOf({ ...shard, entries });
+  const size = (list: readonly ShardEntry[]): number =>
+    list.reduce((sum, { data }) => sum + data.byteLength, 0);
+  const headBytes = header.length + size(entries.filter(({ range }) => !range));
+  const sources = [{ data: header }, ...entries];
+  return { sources, bytes: header.length + size(entries), headBytes };
+}
+
+type Source = { readonly data: Float32Array | Uint8Array };
+
+/** Fills one target after the other with the bytes of the sources. */
+function copier(sources: readonly Source[]): (target: Buffer) => void {
+  const rest = sources.values();
+  let current: Buffer = Buffer.alloc(0);
+  return (target) => {
+    for (let done = 0; done < target.length; ) {
+      if (current.length === 0) {
+        const { data } = rest.next().value as Source;
+        current = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+        continue;
+      }
+      const count = current.copy(target, done);
+      current = current.subarray(count);
+      done += count;
+    }
+  };
 }
 
 function headerOf({ step, worker, workers, entries }: ShardFile): Buffer {
@@ -117,31 +195,27 @@ function headerOf({ step, worker, workers, entries }: ShardFile): Buffer {
   });
 }
 
-async function writeAll(file: FileHandle, piece: Uint8Array): Promise<void> {
-  for (let done = 0; done < piece.byteLength; ) {
-    done += (await file.write(piece, done, piece.byteLength - done)).bytesWritten;
-  }
-}
-
 /** Temporary files of older generations: their writers are dead, or too late. Those of newer ones are not ours to touch. */
 async function removeLeftovers(directory: string, generation: number): Promise<void> {
   for (const found of await readdir(directory)) {
-    const written = /^\.shard-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
+    const written = /^\.(?:shard|replica)-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
     if (written === undefined || Number(written) >= generation) continue;
     await unlink(join(directory, found)).catch(() => undefined);
   }
 }
 
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, "r");
+/** Waits until a file or folder is on disk. */
+export async function syncPath(path: string): Promise<void> {
+  const opened = await open(path, "r");
   try {
-    await directory.sync();
+    await opened.sync();
   } finally {
-    await directory.close();
+    await opened.close();
   }
 }
 
-function diskError(path: string, step: number, error: unknown): PaddockError {
+/** `disk-unavailable`, with path, reason and remedy. */
+export function diskError(path: string, step: number, error: unknown): PaddockError {
   const { code, message = String(error) } = error as NodeJS.ErrnoException;
   const remedy =
     code === "ENOSPC" || code === "EDQUOT"

@@ -12,10 +12,14 @@ import {
   type Unit,
 } from "@paddock/contract";
 import { type Centers, initialCenters } from "@paddock/model";
-import { type Checkpoint, openCheckpoint } from "../checkpoint/reader.js";
+import type { Wanted } from "../checkpoint/file-content.js";
+import type { Loaded } from "../checkpoint/load.js";
+import type { ExpectedState } from "../checkpoint/reader.js";
+import type { LoadRequest } from "../checkpoint/thread-calls.js";
 import type { ShardEntry, ShardFile } from "../checkpoint/writer.js";
 import type { Membership, ShardState } from "../engine/calls.js";
 import { loadBackbone } from "../weights/load-backbone.js";
+import { keptShards, type Shards } from "./shards.js";
 
 interface Saved {
   readonly directory: string;
@@ -26,11 +30,13 @@ interface Saved {
   /** Worker 0 saves the centres, the others pass null. */
   readonly centers: Centers | null;
   readonly spec: RunSpec;
+  /** The shards are another worker's, and so is its membership. */
+  readonly isReplica?: boolean;
 }
 
-/** What goes into this worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
-export function fileOf(saved: Saved): ShardFile {
-  const { directory, step, membership, layout, state, centers, spec } = saved;
+/** This worker's file: "<kind>/<unit>" for every unit, and "centers/<name>" on worker 0. */
+export function shardFileOf(saved: Saved): ShardFile {
+  const { directory, step, membership, layout, state, centers, spec, isReplica = false } = saved;
   const entries: ShardEntry[] = [];
   for (const { kind, units } of savedParts(spec, layout)) {
     for (const unit of units) {
@@ -43,25 +49,28 @@ export function fileOf(saved: Saved): ShardFile {
     if (data) entries.push({ name: `centers/${name}`, data });
   }
   const { generation, worker, workers } = membership;
-  return { directory, step, generation, worker, workers, entries };
+  return { directory, step, generation, worker, workers, entries, isReplica };
 }
 
-type Target = Pick<Saved, "directory" | "membership" | "layout" | "state" | "spec">;
+/** Fills shards from a checkpoint: `loadCheckpoint`, wherever that runs. */
+export type Load = (request: LoadRequest) => Promise<Loaded>;
 
-/**
- * Fills the shards from the run's own checkpoint in `directory`; returns the centres.
- * @param sha256 of its manifest, as the ledger has it
- */
-export async function loadState(target: Target, sha256: string): Promise<Centers> {
-  const { directory, layout, spec } = target;
+export interface CheckpointSource {
+  readonly directory: string;
+  /** SHA-256 of its manifest.json, in lower-case hex; empty: any. */
+  readonly sha256: string;
+}
+
+/** Fills all shards that are kept here from the run's own checkpoint, in one pass over its files; returns the centres. */
+export async function loadState(
+  shards: Shards,
+  source: CheckpointSource,
+  load: Load,
+): Promise<Centers> {
+  const { layout, spec } = shards;
   const parts = savedParts(spec, layout);
-  const expected = sha256 === "" ? null : sha256;
-  const checkpoint = await openCheckpoint(directory, { parts, units: "own", sha256: expected });
-  const centers = await using(checkpoint, async () => {
-    for (const { kind, units } of parts) await copyUnits(target, checkpoint, units, kind, kind);
-    return centersOf(target, checkpoint);
-  });
-  await loadDistillationTeacher(target);
+  const centers = await loadParts(shards, source, parts, load);
+  await loadDistillationTeacher(shards, load);
   return centers;
 }
 
@@ -74,47 +83,46 @@ export interface Initial {
 }
 
 /** Fills the shards that a new run takes from elsewhere (`init`, frozen teachers). */
-export async function loadInitial(target: Omit<Target, "directory">): Promise<Initial> {
-  const { spec, state } = target;
-  await loadDistillationTeacher(target);
-  const initial = await loadWeights(target);
-  const { gram } = spec.loss;
+export async function loadInitial(shards: Shards, load: Load): Promise<Initial> {
+  await loadDistillationTeacher(shards, load);
+  const initial = await loadWeights(shards, load);
+  const { gram } = shards.spec.loss;
   if (gram?.teacher !== "frozen") return initial;
   if (gram.checkpoint !== null) {
-    await loadTeacher({ ...target, directory: gram.checkpoint }, ["frozen"], gram.sha256);
+    const source = { directory: gram.checkpoint, sha256: gram.sha256 ?? "" };
+    await loadTeacher(shards, source, ["frozen"], load);
   } else {
-    for (const [unit, shard] of Object.entries(state.frozen)) {
-      if (!initial.drawn.includes(unit)) shard.set(state.teacher[unit] as Float32Array);
+    for (const { state } of keptShards(shards)) {
+      for (const [unit, shard] of Object.entries(state.frozen)) {
+        if (!initial.drawn.includes(unit)) shard.set(state.teacher[unit] as Float32Array);
+      }
     }
   }
   return initial;
 }
 
-async function loadWeights(target: Omit<Target, "directory">): Promise<Initial> {
-  const { init } = target.spec;
-  const { units } = target.layout;
+async function loadWeights(shards: Shards, load: Load): Promise<Initial> {
+  const { spec, layout } = shards;
+  const { init } = spec;
+  const { units } = layout;
   if (!init) return { centers: null, drawn: units.map(({ name }) => name) };
-  const { checkpoint: directory, load, sha256 } = init;
-  if (load === "resume") {
-    const parts = savedParts(target.spec, target.layout);
+  const source = { directory: init.checkpoint, sha256: init.sha256 ?? "" };
+  if (init.load === "resume") {
     // The run that goes on may have had no gram teacher: then this one's starts from the EMA teacher.
-    const own = parts.filter(({ kind }) => kind !== "frozen");
-    const checkpoint = await openCheckpoint(directory, { parts: own, units: "own", sha256 });
-    const centers = await using(checkpoint, async () => {
-      for (const { kind, units } of own) await copyUnits(target, checkpoint, units, kind, kind);
-      return centersOf({ ...target, directory }, checkpoint);
-    });
-    return { centers, drawn: [] };
+    const own = savedParts(spec, layout).filter(({ kind }) => kind !== "frozen");
+    return { centers: await loadParts(shards, source, own, load), drawn: [] };
   }
-  if (load === "teacher") {
-    await loadTeacher({ ...target, directory }, ["student", "teacher"], sha256);
+  if (init.load === "teacher") {
+    await loadTeacher(shards, source, ["student", "teacher"], load);
     return { centers: null, drawn: [] };
   }
   const [heads, backbone] = [units.filter(isHead), units.filter((unit) => !isHead(unit))];
-  if (existsSync(join(directory, "manifest.json"))) {
-    await loadTeacher({ ...target, directory }, ["student", "teacher"], sha256, backbone);
+  if (existsSync(join(source.directory, "manifest.json"))) {
+    await loadTeacher(shards, source, ["student", "teacher"], load, backbone);
   } else {
-    await loadBackbone({ ...target, path: directory, sha256 });
+    for (const kept of keptShards(shards)) {
+      await loadBackbone({ ...kept, path: source.directory, sha256: init.sha256 });
+    }
   }
   return { centers: null, drawn: heads.map(({ name }) => name) };
 }
@@ -123,58 +131,62 @@ function isHead({ submodule }: Unit): boolean {
   return submodule !== "backbone";
 }
 
+async function loadParts(
+  shards: Shards,
+  { directory, sha256 }: CheckpointSource,
+  parts: ExpectedState["parts"],
+  load: Load,
+): Promise<Centers> {
+  const wanted = parts.flatMap(({ kind, units }) => wantedOf(shards, units, kind, kind));
+  const expected = { parts, units: "own", sha256: sha256 || null } as const;
+  const { extras } = await load({ directory, expected, wanted });
+  return centersOf(directory, shards.spec, extras);
+}
+
 /** A checkpoint's teacher into some kinds of state: all units of these, or some. */
 async function loadTeacher(
-  target: Target,
+  shards: Shards,
+  { directory, sha256 }: CheckpointSource,
   kinds: readonly StateKind[],
-  sha256: string | null,
+  load: Load,
   some?: readonly Unit[],
 ): Promise<void> {
-  const wanted = statePartsOf(target.spec, target.layout).filter(({ kind }) =>
-    kinds.includes(kind),
-  );
-  const units = some ?? wanted[0]?.units ?? [];
+  const part = statePartsOf(shards.spec, shards.layout).find(({ kind }) => kinds.includes(kind));
+  const units = some ?? part?.units ?? [];
   const parts = [{ kind: "teacher" as const, units }];
-  const checkpoint = await openCheckpoint(target.directory, { parts, units: "part", sha256 });
-  await using(checkpoint, async () => {
-    for (const kind of kinds) await copyUnits(target, checkpoint, units, "teacher", kind);
-  });
+  const wanted = kinds.flatMap((kind) => wantedOf(shards, units, "teacher", kind));
+  await load({ directory, expected: { parts, units: "part", sha256: sha256 || null }, wanted });
 }
 
-async function loadDistillationTeacher(target: Omit<Target, "directory">): Promise<void> {
-  const { distillation } = target.spec;
+async function loadDistillationTeacher(shards: Shards, load: Load): Promise<void> {
+  const { distillation } = shards.spec;
   if (!distillation) return;
-  await loadTeacher(
-    { ...target, directory: distillation.checkpoint },
-    ["frozen"],
-    distillation.sha256,
-  );
+  const source = { directory: distillation.checkpoint, sha256: distillation.sha256 ?? "" };
+  await loadTeacher(shards, source, ["frozen"], load);
 }
 
-async function copyUnits(
-  { membership, state }: Pick<Target, "membership" | "state">,
-  checkpoint: Checkpoint,
+/** What of a checkpoint's `from` goes where in the kept shards' `to`. */
+function wantedOf(
+  shards: Shards,
   units: readonly Unit[],
   from: StateKind,
   to: StateKind,
-): Promise<void> {
-  for (const unit of units) {
-    const { start, end } = shardOf(unit.elements, membership.worker, membership.workers);
-    const values = await checkpoint.readRange(from, unit.name, start, end);
-    const shard = state[to][unit.name];
-    invariant(shard, `the state has no ${to}/${unit.name}`);
-    shard.set(values);
-  }
+): Wanted[] {
+  return keptShards(shards).flatMap(({ membership, state }) =>
+    units.map((unit) => {
+      const { start } = shardOf(unit.elements, membership.worker, membership.workers);
+      const target = state[to][unit.name];
+      invariant(target, `the state has no ${to}/${unit.name}`);
+      return { kind: from, unit: unit.name, start, target };
+    }),
+  );
 }
 
-async function centersOf(
-  { directory, spec }: Pick<Target, "directory" | "spec">,
-  checkpoint: Checkpoint,
-): Promise<Centers> {
+function centersOf(directory: string, spec: RunSpec, extras: Loaded["extras"]): Centers {
   const centers: Record<string, Float32Array | null> = {};
   for (const [name, initial] of Object.entries(initialCenters(spec))) {
     // A pending mean is null before the first step, so only a centre can be missing.
-    centers[name] = (await checkpoint.extra(`centers/${name}`)) ?? null;
+    centers[name] = extras.get(`centers/${name}`) ?? null;
     if (initial && centers[name]?.length !== initial.length) {
       throw new PaddockError(
         "checkpoint-corrupt",
@@ -185,14 +197,7 @@ async function centersOf(
   return centers as unknown as Centers;
 }
 
+/** What a checkpoint of the run holds. */
 function savedParts(spec: RunSpec, layout: Layout) {
   return statePartsOf(spec, layout).filter(({ saved, units }) => saved && units.length > 0);
-}
-
-async function using<T>(checkpoint: Checkpoint, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } finally {
-    await checkpoint.close();
-  }
 }

@@ -4,7 +4,13 @@
  */
 
 import { join } from "node:path";
-import { evenCuts, type PaddockError, type RunSpec, ranksOfCut } from "@paddock/contract";
+import {
+  evenCuts,
+  invariant,
+  type PaddockError,
+  type RunSpec,
+  ranksOfCut,
+} from "@paddock/contract";
 import type { BatchPool } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import {
@@ -16,9 +22,9 @@ import {
   type Progress,
   type WorkerMessage,
 } from "@paddock/proto";
-import type { TlsOptions } from "@paddock/service-kit";
+import type { createLogger, TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
-import type { Saver } from "../checkpoint/saver.js";
+import type { CheckpointHost } from "../checkpoint/checkpoint-host.js";
 import type { WrittenFile } from "../checkpoint/writer.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
@@ -27,7 +33,13 @@ import type { Exchange, Readers } from "../exchange/exchange.js";
 import { loadLive } from "../segment/live-state.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
-import { fileOf, type Initial, loadInitial, loadState } from "../segment/state-io.js";
+import {
+  type Initial,
+  type Load,
+  loadInitial,
+  loadState,
+  shardFileOf,
+} from "../segment/state-io.js";
 import { audit } from "./audit.js";
 
 /** What a generation needs of its surroundings. */
@@ -39,7 +51,8 @@ export interface GenerationDeps {
   /** Batches of some logical ranks, made ahead and off the main thread. */
   readonly pool: Pick<BatchPool, "request" | "release">;
   readonly evaluator: Evaluator;
-  readonly saver: Saver;
+  readonly checkpoints: Pick<CheckpointHost, "save" | "load">;
+  readonly logger: Pick<ReturnType<typeof createLogger>, "error">;
   /** Our certificate, where peers have one too. */
   readonly tls: TlsOptions | undefined;
   readonly send: (message: WorkerMessage) => void;
@@ -77,7 +90,7 @@ export class Generation {
   #preparedAt = 0;
   #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
   #isEntered = false;
-  /** The copy for a checkpoint, which reads the state: an update waits for it. */
+  /** The copies for checkpoints, which read the state: an update waits for them. */
   #saving: Promise<unknown> = Promise.resolve();
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
@@ -176,39 +189,57 @@ export class Generation {
    */
   checkpoint(step: number): Promise<void> {
     const copied = this.#copyForSaving(step);
-    this.#saving = copied.catch(() => undefined);
+    this.#saving = Promise.allSettled([this.#saving, copied]);
     return copied;
   }
 
   async #copyForSaving(step: number): Promise<void> {
-    const { engine, spec, saver } = this.#deps;
-    const { membership, shards } = this;
-    const { layout, state } = shards;
+    const { engine, spec, checkpoints } = this.#deps;
     this.progress(step, "checkpoint");
     await failpoint("worker.checkpoint.begun");
-    const centers = membership.worker === 0 ? await engine.call("centers", {}) : null;
+    const all = keptShards(this.shards);
+    const kept = spec.checkpoint.replicas ? all : all.slice(0, 1);
+    const hasFirst = kept.some(({ membership }) => membership.worker === 0);
+    const centers = hasFirst ? await engine.call("centers", {}) : null;
     await engine.call("syncState", {});
     const directory = this.#checkpointDirectory(step);
-    const { copied, written } = saver.save(
-      fileOf({ directory, step, membership, layout, state, centers, spec }),
+    const [own, replica] = kept.map((shards, i) =>
+      checkpoints.save(
+        shardFileOf({
+          ...shards,
+          directory,
+          step,
+          centers: shards.membership.worker === 0 ? centers : null,
+          isReplica: i > 0,
+        }),
+      ),
     );
+    invariant(own, "a worker keeps its own shards");
+    const { copied, written } = own;
     written.then(
       (file) => this.#reportWritten(step, file),
       (error: PaddockError) => this.#reportUnwritten(step, error),
     );
-    // What could not be copied costs the checkpoint, like what could not be written.
-    await copied.catch(() => undefined);
+    // A replica costs nothing but itself.
+    replica?.written.catch((error: PaddockError) =>
+      this.#deps.logger.error({ step, reason: error.message }, "replica failed here"),
+    );
+    await copied;
+    await replica?.copied;
   }
 
-  #reportWritten(step: number, { name: file, bytes, sha256 }: WrittenFile): void {
+  #reportWritten(step: number, { name: file, bytes, sha256, head }: WrittenFile): void {
     const { generation, worker } = this.membership;
-    const checkpointWritten = { generation, step, file, bytes, sha256, worker };
+    const [headBytes, headSha256] = [head?.bytes ?? 0, head?.sha256 ?? ""];
+    const of = { generation, step, worker };
+    const checkpointWritten = { ...of, file, bytes, sha256, headBytes, headSha256 };
     this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
   }
 
   #reportUnwritten(step: number, { code, message }: PaddockError): void {
     const { generation } = this.membership;
     const checkpointFailed = { generation, step, code, message };
+    this.#deps.logger.error(checkpointFailed, "checkpoint failed here");
     this.#deps.send({ kind: "checkpointFailed", checkpointFailed });
   }
 
@@ -297,19 +328,15 @@ export class Generation {
       });
       return { centers, drawn: [] };
     }
-    let initial: Initial = { centers: null, drawn: [] };
-    for (const kept of keptShards(shards).toReversed()) {
-      initial = loadCheckpoint
-        ? {
-            centers: await loadState(
-              { ...kept, directory: this.#checkpointDirectory(startStep) },
-              manifestSha256,
-            ),
-            drawn: [],
-          }
-        : await loadInitial(kept);
-    }
-    return initial;
+    const load: Load = async (request) => {
+      const { checkpoints, logger } = this.#deps;
+      const loaded = await checkpoints.load(request, () => this.progress(startStep, "load"));
+      for (const damage of loaded.damages) logger.error({ damage }, "read from its replica");
+      return loaded;
+    };
+    if (!loadCheckpoint) return await loadInitial(shards, load);
+    const source = { directory: this.#checkpointDirectory(startStep), sha256: manifestSha256 };
+    return { centers: await loadState(shards, source, load), drawn: [] };
   }
 
   #outcomeOf(report: StepReport & DeviceBytes, dataSeconds: number): StepOutcome {

@@ -14,7 +14,7 @@ import {
 } from "@paddock/proto";
 import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
-import { startSaver } from "../checkpoint/saver.js";
+import { startCheckpointThread } from "../checkpoint/checkpoint-host.js";
 import type { EngineFacts } from "../engine/calls.js";
 import { type EngineHost, startEngineThread } from "../engine/engine-host.js";
 import { createEvaluator } from "../evaluate/evaluator.js";
@@ -76,7 +76,7 @@ class WorkerLife {
   readonly #o: WorkerOptions;
   readonly #eventLoop: EventLoopMonitor = monitorEventLoop();
   readonly #engine: EngineHost;
-  readonly #saver = startSaver();
+  readonly #checkpoints = startCheckpointThread();
   readonly #link: Link;
   readonly #session = tracedSession();
   #state: WorkerState | undefined;
@@ -149,7 +149,7 @@ class WorkerLife {
     await this.#segments?.close();
     for (const generation of this.#generations.values()) await generation.exchange.close();
     this.#link.close();
-    await this.#saver.close();
+    await this.#checkpoints.terminate(reason);
     await (await this.#served?.catch(() => undefined))?.pool.close();
     await this.#engine.terminate(reason);
     this.#eventLoop.close();
@@ -280,7 +280,8 @@ class WorkerLife {
       exchange,
       pool,
       tls: security?.tls,
-      saver: this.#saver,
+      checkpoints: this.#checkpoints,
+      logger: this.#o.logger,
       evaluator: createEvaluator({ spec, engine, exchange, train }),
       send: (message) => this.#link.send(message),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),

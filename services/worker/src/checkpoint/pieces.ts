@@ -1,0 +1,171 @@
+/** Page-aligned memory in equal pieces, for files that are written past the page cache. */
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+
+/** Bytes of one write or read: large enough for any disk, and hashed in a few milliseconds. */
+export const pieceBytes = 8 * 2 ** 20;
+/** What every file system that takes O_DIRECT is content with: addresses, lengths and positions are multiples of it. */
+const blockBytes = 4096;
+const pageBytes = 65_536;
+/** A WebAssembly memory can be larger, but not on every machine. */
+const slabPieces = 128;
+
+/** Grows to the largest request and is reused: what it holds is the bound of a save's extra memory. */
+export class PieceMemory {
+  readonly #slabs: Buffer[] = [];
+
+  get bytes(): number {
+    return this.#slabs.reduce((sum, { length }) => sum + length, 0);
+  }
+
+  /** Makes room for so many pieces. */
+  reserve(pieces: number): void {
+    for (let left = pieces - this.bytes / pieceBytes; left > 0; ) {
+      const count = Math.min(left, slabPieces);
+      this.#slabs.push(alignedBuffer(count * pieceBytes));
+      left -= count;
+    }
+  }
+
+  /** The memory of a piece that was reserved. */
+  piece(index: number): Buffer {
+    let at = index * pieceBytes;
+    for (const slab of this.#slabs) {
+      if (at < slab.length) return slab.subarray(at, at + pieceBytes);
+      at -= slab.length;
+    }
+    throw new RangeError(`piece ${index} of ${this.bytes / pieceBytes}`);
+  }
+}
+
+/** Buffers for the reads of one file after the other, of a piece each. @param bytes of the largest of the files */
+export function readBuffers(count: number, bytes: number): Buffer[] {
+  if (!isLarge(bytes)) return Array.from({ length: count }, () => Buffer.allocUnsafeSlow(bytes));
+  const memory = new PieceMemory();
+  memory.reserve(count);
+  return Array.from({ length: count }, (_, i) => memory.piece(i));
+}
+
+/** Whether a file is worth the way around the page cache. */
+function isLarge(bytes: number): boolean {
+  return bytes > pieceBytes;
+}
+
+/** Reads of whole pieces of a file, beside the page cache where its file system takes that. */
+export interface PieceReader {
+  /** The first `length` bytes of the piece, in `buffer`; fewer at the end of the file. */
+  read(index: number, buffer: Buffer, length: number): Promise<Buffer>;
+  close(): Promise<void>;
+}
+
+/**
+ * @param handle stays the caller's, and must stay open
+ * @param bytes that are to be read of it
+ * @param buffer one of those that will be read into
+ */
+export async function pieceReader(
+  handle: FileHandle,
+  bytes: number,
+  buffer: Buffer | undefined,
+): Promise<PieceReader> {
+  const direct = buffer && isLarge(bytes) ? await openDirect(handle, buffer) : undefined;
+  return {
+    async read(index, buffer, length) {
+      const padded = Math.ceil(length / blockBytes) * blockBytes;
+      let done = 0;
+      while (done < length) {
+        // A short read in the middle goes on at a whole block.
+        const from = direct ? Math.floor(done / blockBytes) * blockBytes : done;
+        const end = direct ? padded : length;
+        const position = index * pieceBytes + from;
+        const { bytesRead } = await (direct ?? handle).read(buffer, from, end - from, position);
+        if (from + bytesRead <= done) break;
+        done = from + bytesRead;
+      }
+      return buffer.subarray(0, Math.min(done, length));
+    },
+    close: async () => await direct?.close(),
+  };
+}
+
+/** The same file once more, whatever its name stands for by now. */
+async function openDirect(handle: FileHandle, buffer: Buffer): Promise<FileHandle | undefined> {
+  let direct: FileHandle | undefined;
+  try {
+    direct = await open(`/proc/self/fd/${handle.fd}`, constants.O_RDONLY | constants.O_DIRECT);
+    // Some file systems refuse at the first read only.
+    await direct.read(buffer, 0, blockBytes, 0);
+    return direct;
+  } catch {
+    await direct?.close();
+    return undefined;
+  }
+}
+
+interface Wasm {
+  readonly Memory: new (pages: {
+    initial: number;
+    maximum: number;
+  }) => { readonly buffer: ArrayBuffer };
+}
+
+/** WebAssembly's memory begins at a page; an ArrayBuffer's need not. */
+function alignedBuffer(bytes: number): Buffer {
+  // Its types come with those of browsers only.
+  const { WebAssembly } = globalThis as unknown as { readonly WebAssembly: Wasm };
+  const pages = bytes / pageBytes;
+  return Buffer.from(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
+}
+
+/** A file that is written piece by piece, in any order, beside the page cache where its file system takes that. */
+export interface PieceFile {
+  /** The pieces in memory are whole blocks: what lies behind `length` in the last one is overwritten with zeros. */
+  write(index: number, piece: Buffer, length: number): Promise<void>;
+  /** Cuts what the last block has too much, and waits for the disk. */
+  finish(bytes: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** A new file that begins with `first`, of which `length` bytes are its own. */
+export async function createPieceFile(
+  path: string,
+  first: Buffer,
+  length: number,
+): Promise<PieceFile> {
+  const { O_WRONLY, O_CREAT, O_TRUNC, O_DIRECT } = constants;
+  for (const direct of [O_DIRECT ?? 0, 0]) {
+    let handle: FileHandle | undefined;
+    try {
+      handle = await open(path, O_WRONLY | O_CREAT | O_TRUNC | direct, 0o644);
+      const file = pieceFileOf(handle, direct !== 0);
+      await file.write(0, first, length);
+      return file;
+    } catch (error) {
+      await handle?.close();
+      // Neither tmpfs nor some network file systems know O_DIRECT; they say so at the open or at the first write.
+      if (direct === 0 || (error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+    }
+  }
+  throw new RangeError("unreachable");
+}
+
+function pieceFileOf(handle: FileHandle, isDirect: boolean): PieceFile {
+  return {
+    async write(index, piece, length) {
+      const padded = isDirect ? Math.ceil(length / blockBytes) * blockBytes : length;
+      piece.fill(0, length, padded);
+      for (let done = 0; done < length; ) {
+        const position = index * pieceBytes + done;
+        const { bytesWritten } = await handle.write(piece, done, padded - done, position);
+        // After a short write the rest begins at a whole block again.
+        done += isDirect ? Math.floor(bytesWritten / blockBytes) * blockBytes : bytesWritten;
+        if (bytesWritten === 0) throw new Error("the disk takes no more bytes");
+      }
+    },
+    async finish(bytes) {
+      if (isDirect) await handle.truncate(bytes);
+      await handle.sync();
+    },
+    close: () => handle.close(),
+  };
+}
