@@ -94,7 +94,7 @@ function specOf({ steps, workers, redundancy }: Bounds): RunSpec {
       std: [0.5],
     },
     exchange: { dtype: "fp32" },
-    fleet: { workers, segmentSteps: 100, leaseSeconds: 30, redundancy },
+    fleet: { workers, segmentSteps: 100, leaseSeconds: 30, redundancy, balance: "even" },
     checkpoint: { everySteps: 2, keep: 1 },
     evaluation: { everySteps: 0 },
     monitor: { everySteps: 0 },

@@ -1,4 +1,5 @@
 /** Values that coordinator and workers agree on: segments, step results, commits, ledger records, manifests. */
+import type { RankCuts } from "./shards.js";
 
 /** The job of one worker for the steps [start, end): what a BullMQ segment job carries. */
 export interface SegmentJob {
@@ -130,6 +131,8 @@ export type LedgerRecord =
       readonly kind: "generation";
       readonly generation: number;
       readonly workers: number;
+      /** Worker w executes the logical ranks [cuts[w], cuts[w + 1]). Absent in older ledgers: equally many each. */
+      readonly cuts?: RankCuts;
       /** First step of this generation: work after it by older generations is void. */
       readonly step: number;
       readonly reason: string;

@@ -55,6 +55,7 @@ export {
   weightDecayOf,
 } from "./optim/update.js";
 export { hostVectors, type OptimizerPart, type VectorSpace } from "./optim/vectors.js";
+export { visitsOf } from "./step/context.js";
 export type {
   RankBatch,
   RankLosses,

@@ -62,6 +62,10 @@ export interface WorkerStatus {
   readonly engine: string;
   readonly host: string;
   readonly pid: number;
+  /** Logical ranks that it executes; 0 while it waits. */
+  readonly ranks: number;
+  /** Seconds of computing per logical rank, the median of its last steps; 0: not measured. */
+  readonly secondsPerRank: number;
 }
 export declare const WorkerStatus: Generated<WorkerStatus>;
 

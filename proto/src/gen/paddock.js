@@ -636,6 +636,8 @@ export const paddock = $root.paddock = (() => {
             WorkerStatus.prototype.engine = "";
             WorkerStatus.prototype.host = "";
             WorkerStatus.prototype.pid = 0;
+            WorkerStatus.prototype.ranks = 0;
+            WorkerStatus.prototype.secondsPerRank = 0;
 
             WorkerStatus.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -660,6 +662,10 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(58).string(message.host);
                 if (message.pid != null && $Object.hasOwnProperty.call(message, "pid") && message.pid !== 0)
                     writer.uint32(64).uint32(message.pid);
+                if (message.ranks != null && $Object.hasOwnProperty.call(message, "ranks") && message.ranks !== 0)
+                    writer.uint32(72).uint32(message.ranks);
+                if (message.secondsPerRank != null && $Object.hasOwnProperty.call(message, "secondsPerRank") && !$Object.is(message.secondsPerRank, 0))
+                    writer.uint32(81).double(message.secondsPerRank);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -765,6 +771,24 @@ export const paddock = $root.paddock = (() => {
                                 delete message.pid;
                             continue;
                         }
+                    case 9: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.ranks = value;
+                            else
+                                delete message.ranks;
+                            continue;
+                        }
+                    case 10: {
+                            if (wireType !== 1)
+                                break;
+                            if (!$Object.is(value = reader.double(), 0))
+                                message.secondsPerRank = value;
+                            else
+                                delete message.secondsPerRank;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -830,6 +854,12 @@ export const paddock = $root.paddock = (() => {
                 if (object.pid != null)
                     if ($Number(object.pid) !== 0)
                         message.pid = object.pid >>> 0;
+                if (object.ranks != null)
+                    if ($Number(object.ranks) !== 0)
+                        message.ranks = object.ranks >>> 0;
+                if (object.secondsPerRank != null)
+                    if (!$Object.is($Number(object.secondsPerRank), 0))
+                        message.secondsPerRank = $Number(object.secondsPerRank);
                 return message;
             };
 
@@ -858,6 +888,8 @@ export const paddock = $root.paddock = (() => {
                     object.engine = "";
                     object.host = "";
                     object.pid = 0;
+                    object.ranks = 0;
+                    object.secondsPerRank = 0;
                 }
                 if (message.workerName != null && $Object.hasOwnProperty.call(message, "workerName"))
                     object.workerName = message.workerName;
@@ -885,6 +917,10 @@ export const paddock = $root.paddock = (() => {
                     object.host = message.host;
                 if (message.pid != null && $Object.hasOwnProperty.call(message, "pid"))
                     object.pid = message.pid;
+                if (message.ranks != null && $Object.hasOwnProperty.call(message, "ranks"))
+                    object.ranks = message.ranks;
+                if (message.secondsPerRank != null && $Object.hasOwnProperty.call(message, "secondsPerRank"))
+                    object.secondsPerRank = options.json && !$isFinite(message.secondsPerRank) ? $String(message.secondsPerRank) : message.secondsPerRank;
                 return object;
             };
 

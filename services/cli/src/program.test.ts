@@ -40,6 +40,7 @@ test("help and the list of commands are no failure", async () => {
     "resume",
     "eval",
     "doctor",
+    "plan",
     "export",
     "import",
     "certs",

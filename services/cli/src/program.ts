@@ -11,6 +11,7 @@ import { doctorCommand } from "./commands/doctor.js";
 import { evalKnnCommand } from "./commands/eval-knn.js";
 import { exportCommand } from "./commands/export.js";
 import { importCommand } from "./commands/import.js";
+import { planCommand } from "./commands/plan.js";
 import { recipeCommand } from "./commands/recipe.js";
 import { reportCommand } from "./commands/report.js";
 import { statusCommand } from "./commands/status.js";
@@ -88,6 +89,19 @@ Examples:
   paddock recipe vitl16_short.yaml --logical-ranks 32
   paddock recipe deploy/runs/fashion-mnist.yaml loss.koleo=0`;
 
+const planExamples = `
+Nothing is started. A spec with stages gives one plan per stage.
+
+Examples:
+  paddock plan deploy/runs/fashion-mnist.yaml --workers 3
+  paddock plan deploy/runs/dino-vits16.yaml --workers 8 --images 1281167 fleet.redundancy=shadow
+  paddock plan vitl16_short.yaml --logical-ranks 32 --workers 8 --json`;
+
+const doctorExamples = `
+Examples:
+  paddock doctor
+  paddock doctor --spec run.yaml --workers 4   # also whether the run's memory fits, with all workers on this machine`;
+
 function buildProgram(io: Io, done: (code: number) => void): Command {
   const program = new Command("paddock")
     .description("Pretrain Vision Transformers without labels on a fleet of workers.")
@@ -122,6 +136,18 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .addHelpText("after", recipeExamples)
     .action(async (file, overrides, flags) =>
       done(await recipeCommand({ file, overrides, ...flags }, io)),
+    );
+
+  withOfficialFlags(
+    add("plan", "what a run will need: ranks, memory and traffic of each worker, steps, disk"),
+  )
+    .argument("<file>", "a run spec, also with stages, or a training config of DINOv2 or DINOv3")
+    .argument("[overrides...]", "fields to set: a.b=c, values as YAML")
+    .option("--images <N>", "training images, for epochs (IDX files are counted)", positive)
+    .option("--json", "as one JSON object")
+    .addHelpText("after", planExamples)
+    .action(async (file, overrides, flags) =>
+      done(await planCommand({ file, overrides, ...flags }, io)),
     );
 
   withOfficialFlags(
@@ -232,7 +258,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--run-dir <dir>", "where runs will be written", "runs")
     .option("--data <dir>", "folder of the training images")
     .option("--port <P>", "port of the coordinator to try", port, 0)
+    .option("--spec <file>", "run spec whose memory is compared with this machine's")
+    .option("--workers <W>", "with --spec: workers on this machine (default: the spec's)", positive)
     .option("--json", "as one JSON object")
+    .addHelpText("after", doctorExamples)
     .action(async (flags) => done(await doctorCommand(flags, io)));
 
   add("report", "write report.html of a run again")

@@ -116,6 +116,11 @@ export const RunSpec = z.strictObject({
        * gradients: twice the state's memory, and one value of exchange.dtype per parameter and step more to send.
        */
       redundancy: z.enum(["none", "shadow"]).default("none"),
+      /**
+       * How logical ranks are dealt. measured: by the workers' speed, measured while they work; another deal needs a step that is clearly
+       * shorter, steadily (services/coordinator/src/run/balance.ts). even: as equal as whole ranks allow. The same trajectory.
+       */
+      balance: z.enum(["measured", "even"]).default("measured"),
     })
     .prefault({}),
   checkpoint: z

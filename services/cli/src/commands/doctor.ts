@@ -6,17 +6,22 @@ import {
   checkDataset,
   checkDisk,
   checkEngines,
+  checkMemory,
   checkNode,
   checkPort,
   checkRedisRoute,
 } from "../doctor/checks.js";
 import type { Io } from "../io.js";
+import { loadPlanned } from "../plan/load-planned.js";
 import { type RedisFlags, redisUrlOf } from "../security/flags.js";
 
 export interface DoctorFlags extends RedisFlags {
   readonly runDir: string;
   readonly data?: string;
   readonly port: number;
+  /** Run spec, or official config, whose memory is looked at. */
+  readonly spec?: string;
+  readonly workers?: number;
   readonly json?: boolean;
 }
 
@@ -32,10 +37,19 @@ export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number>
     await check("redis", () => checkRedisRoute(redisUrl, join(runDir, `.doctor-${process.pid}`))),
     await check("dataset", () => checkDataset(flags.data, io.cwd)),
     await check("port", () => checkPort("127.0.0.1", flags.port)),
+    ...(await memoryFindings(flags, io)),
   ];
   const ok = findings.every((finding) => finding.ok);
   io.out(flags.json ? `${JSON.stringify({ ok, findings })}\n` : findings.map(line).join(""));
   return ok ? 0 : 3;
+}
+
+/** A plan per stage; errors of the spec itself are wrong use, and thrown. */
+async function memoryFindings({ spec, workers }: DoctorFlags, io: Io): Promise<Finding[]> {
+  if (spec === undefined) return [];
+  const flags = workers === undefined ? {} : { workers };
+  const plans = await loadPlanned(spec, { overrides: [], flags, cwd: io.cwd });
+  return await Promise.all(plans.map((plan) => check("memory", () => checkMemory(plan))));
 }
 
 function line({ name, ok, detail, remedy }: Finding): string {

@@ -2,7 +2,7 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
-import { type Run, RunPhase, RunService } from "@paddock/proto";
+import { type Run, RunPhase, RunService, type WorkerStatus } from "@paddock/proto";
 import { grpcClient, type TlsOptions } from "@paddock/service-kit";
 import { duration, percent } from "../display/format.js";
 import { plainBlock } from "../display/live.js";
@@ -68,10 +68,17 @@ function showLive(run: Run, { json }: StatusFlags, io: Io): void {
   }
   const workers = run.workers.map(
     (w) =>
-      `  ${w.workerName}  ${w.phase} of step ${w.step}  ${w.engine} on ${w.host}, pid ${w.pid}`,
+      `  ${w.workerName}  ${w.phase} of step ${w.step}  ${shareOf(w)}  ${w.engine} on ${w.host}, pid ${w.pid}`,
   );
   const reason = run.reason === "" ? "" : `: ${run.reason}`;
   io.out(`${[`${phase}${reason}`, ...plainBlock(run), ...workers].join("\n")}\n`);
+}
+
+/** "3 ranks, 0.214 s each". */
+function shareOf({ ranks, secondsPerRank }: WorkerStatus): string {
+  if (ranks === 0) return "waits";
+  const pace = secondsPerRank > 0 ? `, ${secondsPerRank.toFixed(3)} s each` : "";
+  return `${ranks} ${ranks === 1 ? "rank" : "ranks"}${pace}`;
 }
 
 /** "running" of RUN_PHASE_RUNNING. */

@@ -26,6 +26,13 @@ export function percent(fraction: number): string {
   return `${(fraction * 100).toFixed(1)} %`;
 }
 
+/** "512 B", "1.5 KiB", "300.0 MiB", "2.4 GiB". */
+export function bytes(value: number): string {
+  const power = value < 1024 ? 0 : Math.min(4, Math.floor(Math.log2(value) / 10));
+  const unit = ["B", "KiB", "MiB", "GiB", "TiB"][power];
+  return `${(value / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${unit}`;
+}
+
 /** "+5.2 points" between two fractions. */
 export function points(from: number, to: number): string {
   const difference = (to - from) * 100;

@@ -1,13 +1,14 @@
 /** What a run needs of this machine, one probe each. A probe does what the run will do, and undoes it. */
 import { mkdir, open, readdir, rm, statfs } from "node:fs/promises";
 import { createServer } from "node:net";
-import { availableParallelism } from "node:os";
+import { availableParallelism, freemem, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { findDemoImages, openDataset } from "@paddock/data";
 import { describeEngines, type EngineDescription, whyNoGroups } from "@paddock/engine";
 import { listenError, openRedis } from "@paddock/service-kit";
-import { count } from "../display/format.js";
+import { bytes, count } from "../display/format.js";
+import type { RunPlan } from "../plan/plan.js";
 import type { Healthy } from "./check.js";
 
 const oldestNode: readonly [number, number] = [20, 19];
@@ -124,6 +125,32 @@ function inWords({ name, available, version, device, threads, note }: EngineDesc
   if (!available) return `no ${name}: ${note}`;
   const used = threads === "one" ? "1" : "engine.threads";
   return `${name} (${version}) on ${device}, ${used} of ${availableParallelism()} cores per worker: ${note}`;
+}
+
+/** What this process may have of the machine's memory: a container's limit counts. */
+function memoryLimit(): number {
+  // 0 or beyond all memory: there is no limit.
+  const limit = process.constrainedMemory();
+  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
+}
+
+/**
+ * A run's memory without activations, all its workers on this machine, against what there is. More than there is is advice and no failure:
+ * workers may be elsewhere.
+ * @param limit bytes that there are
+ */
+export async function checkMemory(plan: RunPlan, limit = memoryLimit()): Promise<Healthy> {
+  const { name, workers } = plan;
+  const total = workers.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
+  const most = Math.max(...workers.map(({ memoryBytes }) => memoryBytes));
+  const fleet = workers.length === 1 ? "1 worker" : `${workers.length} workers`;
+  const detail = `${name}: ${bytes(total)} for ${fleet} (at most ${bytes(most)} each) without activations, of ${bytes(limit)} (${bytes(freemem())} free)`;
+  if (total <= limit) return { detail };
+  const advice =
+    most > limit
+      ? `it does not fit, nor does one of its workers: use more workers on other machines, or a smaller model (paddock plan shows the parts)`
+      : `it does not fit with all workers on this machine: at most ${Math.floor(limit / most)} of them do, the others need machines of their own`;
+  return { detail, advice };
 }
 
 /** Whether the coordinator could listen there. */

@@ -111,11 +111,13 @@ function unreadable(file: string, cause: unknown): PaddockError {
 
 /** The recipe of `file` (absolute), whichever kind of config it is. */
 export async function loadAnyRecipe(file: string, request: RecipeRequest): Promise<Recipe> {
-  if (request.flags.official === undefined && (await isOwn(file))) return ownRecipe(file, request);
+  if (request.flags.official === undefined && (await isOwnFile(file)))
+    return ownRecipe(file, request);
   return loadOfficialRecipe(file, request);
 }
 
-async function isOwn(file: string): Promise<boolean> {
+/** Whether `file` is a run spec of Paddock's own, with or without stages. */
+export async function isOwnFile(file: string): Promise<boolean> {
   if (extname(file) === ".ts") return true;
   return isRunSpec(parseConfig(await readConfig(file), file));
 }

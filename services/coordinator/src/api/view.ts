@@ -1,5 +1,7 @@
 /** A run as the API shows it. Pure. */
+import { ranksOfCut, sizeOf } from "@paddock/contract";
 import { type Run, RunPhase, type WorkerStatus } from "@paddock/proto";
+import { paceOfWorker } from "../run/balance.js";
 import { owes } from "../run/leases.js";
 import type { ActiveGeneration, RunState, WorkerState } from "../run/state.js";
 import { diagnose } from "./diagnosis.js";
@@ -66,15 +68,18 @@ function phaseOf(state: RunState): RunPhase {
 }
 
 function statusOf(worker: WorkerState, active: ActiveGeneration | null): WorkerStatus {
+  const index = active?.members.indexOf(worker.id) ?? -1;
   return {
     workerName: worker.name,
-    worker: active?.members.indexOf(worker.id) ?? -1,
+    worker: index,
     step: worker.step,
     phase: worker.phase,
     lastProgressUnixMs: Math.round(worker.lastProgressMs),
     engine: worker.engine,
     host: worker.host,
     pid: worker.pid,
+    ranks: active && index >= 0 ? sizeOf(ranksOfCut(active.cuts, index)) : 0,
+    secondsPerRank: paceOfWorker(worker) ?? 0,
   };
 }
 

@@ -38,6 +38,8 @@ const expected = {
   paddock_peak_gathered_bytes: "gauge",
   paddock_event_loop_delay_p99_seconds: "gauge",
   paddock_device_memory_bytes: "gauge",
+  paddock_worker_ranks: "gauge",
+  paddock_worker_seconds_per_rank: "gauge",
   paddock_bad_images_total: "counter",
   paddock_skipped_steps_total: "counter",
   paddock_stale_messages_total: "counter",

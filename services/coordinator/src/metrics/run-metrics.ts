@@ -1,8 +1,9 @@
 /** The run as Prometheus metrics: read from the state when somebody scrapes, so that no code path can forget to count. */
-import { collapseKinds, type Monitor, stepParts } from "@paddock/contract";
+import { collapseKinds, type Monitor, ranksOfCut, sizeOf, stepParts } from "@paddock/contract";
 import type { Registry } from "@paddock/service-kit";
 import { Counter, Gauge } from "prom-client";
 import { imagesPerSecond } from "../api/view.js";
+import { paceOfWorker } from "../run/balance.js";
 import type { RunState, WorkerState } from "../run/state.js";
 
 export interface RunMetrics {
@@ -279,6 +280,18 @@ function workerMetrics(registry: Registry): Set[] {
       "99th percentile of the event-loop delay of a worker's main thread in its last step.",
       (worker) => worker.eventLoopP99Ms / 1000,
     ),
+    perWorker(
+      registry,
+      "paddock_worker_ranks",
+      "Logical ranks that a worker executes.",
+      (_, ranks) => ranks,
+    ),
+    perWorker(
+      registry,
+      "paddock_worker_seconds_per_rank",
+      "Seconds of computing per logical rank of a worker, the median of its last steps; 0 before it is measured.",
+      (worker) => paceOfWorker(worker) ?? 0,
+    ),
     deviceMemory(registry),
   ];
 }
@@ -349,14 +362,16 @@ function perWorker(
   registry: Registry,
   name: string,
   help: string,
-  read: (worker: WorkerState) => number,
+  read: (worker: WorkerState, ranks: number) => number,
 ): Set {
   const metric = gauge(registry, name, help, "worker");
   return ({ workers, active }) => {
     metric.reset();
-    for (const [index, id] of (active?.members ?? []).entries()) {
+    if (!active) return;
+    for (const [index, id] of active.members.entries()) {
       const worker = workers.find((known) => known.id === id);
-      if (worker) metric.set({ worker: String(index) }, read(worker));
+      const ranks = sizeOf(ranksOfCut(active.cuts, index));
+      if (worker) metric.set({ worker: String(index) }, read(worker, ranks));
     }
   };
 }

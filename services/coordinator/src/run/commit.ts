@@ -3,6 +3,7 @@ import { type RunSpec, type ScalerState, type StepRecord, scalarsAt } from "@pad
 import { DecisionKind, type Prepared } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
 import { watchForCollapse } from "./alert.js";
+import { measurePaces, rebalanceDue } from "./balance.js";
 import { needsScaling } from "./durable.js";
 import { fail } from "./ending.js";
 import { letLeaversGo } from "./holdings.js";
@@ -95,6 +96,7 @@ export function decideIfPrepared(turn: Turn): void {
     );
     return;
   }
+  measurePaces(turn, prepared);
   announce(turn, active, result);
   record(turn, active, done);
   count(turn, {
@@ -134,15 +136,14 @@ function flagsOf(state: RunState, active: ActiveGeneration): Flags {
   const { spec, next } = durable;
   const isLast = next === spec.steps;
   const stop = isLast || draining !== null;
-  const regroup = !stop && membersChange(state, active);
+  const isOther = !stop && membersChange(state, active);
   // Without anybody who stays, the state would be gone with the last one.
-  const isLastChance = regroup && candidates(state).length === 0;
-  return {
-    stop,
-    regroup,
-    checkpoint: stop || isLastChance || checkpointRequested || checkpointDue(spec, next),
-    evaluate: evaluationDue(spec, next) && (isLast || !stop),
-  };
+  const isLastChance = isOther && candidates(state).length === 0;
+  const checkpoint = stop || isLastChance || checkpointRequested || checkpointDue(spec, next);
+  const evaluate = evaluationDue(spec, next) && (isLast || !stop);
+  // Other cuts alone are not worth a wait for a checkpoint.
+  const regroup = isOther || (!stop && !checkpoint && !evaluate && rebalanceDue(state));
+  return { stop, regroup, checkpoint, evaluate };
 }
 
 /** Tells the members, and moves on. */

@@ -2,6 +2,7 @@
 import { type ErrorCode, isErrorCode, keptSteps, PaddockError } from "@paddock/contract";
 import type { Assignment, Failed, LiveSource } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
+import { countsOf, cutsFor, rebalanceDue } from "./balance.js";
 import { coverOf } from "./cover.js";
 import { restartStep } from "./durable.js";
 import { fail, finish, interrupt } from "./ending.js";
@@ -51,6 +52,7 @@ export function join(turn: Turn, info: WorkerInfo): void {
     peakGatheredBytes: 0,
     eventLoopP99Ms: 0,
     badImages: 0,
+    paces: [],
     deviceAllocatedBytes: 0,
     devicePeakBytes: 0,
     deviceReservedBytes: 0,
@@ -148,15 +150,14 @@ function mayStart({ state, now }: Turn, isCovered: boolean): boolean {
   return isCovered && now >= waiting.fewerHoldersFromMs;
 }
 
-/** At a step boundary at which other members are due: replaces the generation, once the checkpoints and evaluations that it owes are there. */
+/** At a step boundary at which other members or cuts are due: replaces the generation, once the checkpoints and evaluations that it owes are there. */
 export function regroupIfDue(turn: Turn): void {
-  const { active, wanted } = turn.state;
+  const { active } = turn.state;
   if (!active || active.regroupAt === null) return;
   if (active.pendingCheckpoints.length > 0 || active.pendingEvaluations.length > 0) return;
   updateActive(turn, { regroupAt: null });
-  if (!membersChange(turn.state, active)) return;
-  const next = candidates(turn.state).length;
-  const reason = `from ${active.members.length} to ${next} of ${wanted} workers`;
+  const reason = regroupReason(turn.state, active);
+  if (reason === undefined) return;
   abortGeneration(turn);
   const { now } = turn;
   update(turn, {
@@ -169,6 +170,15 @@ export function regroupIfDue(turn: Turn): void {
     },
   });
   startIfPossible(turn);
+}
+
+function regroupReason(state: RunState, active: ActiveGeneration): string | undefined {
+  const next = candidates(state);
+  if (membersChange(state, active)) {
+    return `from ${active.members.length} to ${next.length} of ${state.wanted} workers`;
+  }
+  if (!rebalanceDue(state)) return undefined;
+  return `${countsOf(cutsFor(state, next))} logical ranks instead of ${countsOf(active.cuts)}: workers differ in speed`;
 }
 
 /** The generation is over against its will: on with those who are left, or back to the last checkpoint. */
@@ -210,15 +220,17 @@ function startGeneration(turn: Turn, live: LiveSource | null): void {
   const generation = durable.generation + 1;
   const step = live ? durable.next : restartStep(durable);
   const members = candidates(turn.state).map(({ id }) => id);
+  const cuts = cutsFor(turn.state, candidates(turn.state));
   append(turn, {
     kind: "generation",
     generation,
     workers: members.length,
+    cuts,
     step,
     reason: waiting.reason,
     unixMs: turn.now,
   });
-  const active = beginning(turn, { generation, members, step, stopping: draining !== null });
+  const active = beginning(turn, { generation, members, cuts, step, stopping: draining !== null });
   update(turn, {
     active,
     recent: [],
@@ -242,6 +254,7 @@ function startGeneration(turn: Turn, live: LiveSource | null): void {
   log(turn, "info", "generation started", {
     generation,
     workers: members.length,
+    ranks: countsOf(cuts),
     step,
     from: live ? "the workers" : "the checkpoint",
     reason: waiting.reason,
@@ -251,9 +264,11 @@ function startGeneration(turn: Turn, live: LiveSource | null): void {
 /** A generation before its first step. What was due at its start and is missing comes first. */
 function beginning(
   { state, now }: Turn,
-  start: Pick<ActiveGeneration, "generation" | "members" | "stopping"> & { readonly step: number },
+  start: Pick<ActiveGeneration, "generation" | "members" | "cuts" | "stopping"> & {
+    readonly step: number;
+  },
 ): ActiveGeneration {
-  const { generation, members, step } = start;
+  const { generation, members, cuts, step } = start;
   const { durable } = state;
   const { spec, scaler } = durable;
   const stopping = start.stopping || step >= spec.steps;
@@ -266,6 +281,7 @@ function beginning(
   return {
     generation,
     members,
+    cuts,
     startStep: step,
     startMs: now,
     prepared: members.map(() => null),
@@ -274,6 +290,7 @@ function beginning(
     regroupAt: null,
     stopping,
     commits: 0,
+    unevenSteps: 0,
   };
 }
 
@@ -319,7 +336,7 @@ function assignmentOf(
     manifestSha256: live === null ? (checkpoint?.manifest ?? "") : "",
     live,
     shadow: isShadowed ? (worker + workers - 1) % workers : -1,
-    rankCuts: [],
+    rankCuts: active.cuts,
     peers: members.map((id, index) => {
       const peer = state.workers.find((known) => known.id === id);
       return {

@@ -4,6 +4,7 @@ import {
   type Layout,
   layoutOf,
   type ManifestFile,
+  type RankCuts,
   type RunSpec,
   type StepRecord,
 } from "@paddock/contract";
@@ -46,6 +47,8 @@ export interface WorkerState extends WorkerInfo {
   readonly eventLoopP99Ms: number;
   /** Images it replaced because they could not be decoded, so far. */
   readonly badImages: number;
+  /** Seconds of computing per logical rank in its last committed steps, oldest first. */
+  readonly paces: readonly number[];
   /** Device memory that its tensors hold, held at most, and that is reserved for them; of its last Prepared; 0 on CPUs. */
   readonly deviceAllocatedBytes: number;
   readonly devicePeakBytes: number;
@@ -68,6 +71,8 @@ export interface ActiveGeneration {
   readonly generation: number;
   /** Ids of its workers, by index. */
   readonly members: readonly WorkerId[];
+  /** Member w executes the logical ranks [cuts[w], cuts[w + 1]). */
+  readonly cuts: RankCuts;
   readonly startStep: number;
   readonly startMs: number;
   /** Who prepared step `durable.next`, by index. */
@@ -75,12 +80,14 @@ export interface ActiveGeneration {
   readonly pendingCheckpoints: readonly PendingCheckpoint[];
   /** Steps whose evaluation worker 0 owes. */
   readonly pendingEvaluations: readonly number[];
-  /** The checkpoint after which the generation is replaced by one of another size; no step is decided before. */
+  /** The step at which the generation is replaced by one of other members or cuts, once its checkpoints are durable; no step is decided before. */
   readonly regroupAt: number | null;
   /** The last decision said stop. */
   readonly stopping: boolean;
   /** Steps decided by this generation. */
   readonly commits: number;
+  /** Steps in a row, up to the last one, that have shown that other cuts would be clearly better. */
+  readonly unevenSteps: number;
 }
 
 /** A checkpoint whose files are all there, of a generation that ended while its manifest was being written. */

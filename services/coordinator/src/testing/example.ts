@@ -1,12 +1,14 @@
 /** A small run for tests, and what its workers would say about a step: pure functions of the step and the rank. */
 import {
   chunkElements,
+  evenCuts,
   type Layout,
   nodesOf,
   parseRunSpec,
+  type RankCuts,
   type RunSpec,
   type RunSpecInput,
-  ranksOf,
+  ranksOfCut,
   rngOf,
   shardOf,
   stepParts,
@@ -45,10 +47,13 @@ export function examplePrepared(
     readonly step: number;
     readonly worker: number;
     readonly workers: number;
+    /** Absent: equally many ranks each. */
+    readonly cuts?: RankCuts;
   },
 ): Prepared {
   const { generation, step, worker, workers } = position;
-  const { start, end } = ranksOf(spec.logicalRanks, worker, workers);
+  const cuts = position.cuts ?? evenCuts(spec.logicalRanks, workers);
+  const { start, end } = ranksOfCut(cuts, worker);
   const ranks = Array.from({ length: end - start }, (_, i) => start + i);
   return {
     generation,

@@ -83,9 +83,9 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
     const behaviour = await options.beforeStep?.(step, assignment);
     if (behaviour === "die") cut.abort(new Error("died"));
     if (behaviour) return;
-    const { generation, worker, workers } = assignment;
+    const { generation, worker, workers, rankCuts: cuts } = assignment;
     send({ kind: "progress", progress: { generation, step, phase: "student", waitingOn: [] } });
-    const position = { generation, step, worker, workers };
+    const position = { generation, step, worker, workers, cuts };
     shards = { ...shards, prepared: true };
     send({ kind: "prepared", prepared: examplePrepared(spec, layoutOf(spec), position) });
   }

@@ -48,11 +48,14 @@ export class World {
   state: RunState;
   nowMs = 1_000_000;
   readonly #layout: Layout;
-  readonly #said: (prepared: Prepared) => Prepared;
+  readonly #said: (prepared: Prepared, id: WorkerId) => Prepared;
   #lastId = 0;
 
   /** @param said what workers say about a step, made of what example workers would say */
-  constructor(spec: RunSpec, said: (prepared: Prepared) => Prepared = (prepared) => prepared) {
+  constructor(
+    spec: RunSpec,
+    said: (prepared: Prepared, id: WorkerId) => Prepared = (prepared) => prepared,
+  ) {
     this.#said = said;
     this.spec = spec;
     this.#layout = layoutOf(spec);
@@ -260,11 +263,11 @@ export class World {
 
   #prepare(model: ModelWorker, assignment: Assignment, step: number): void {
     const { id, outbox } = model;
-    const { generation, worker, workers } = assignment;
+    const { generation, worker, workers, rankCuts: cuts } = assignment;
     if (step >= this.spec.steps) return;
     model.isPrepared = true;
-    const position = { generation, step, worker, workers };
-    const prepared = this.#said(examplePrepared(this.spec, this.#layout, position));
+    const position = { generation, step, worker, workers, cuts };
+    const prepared = this.#said(examplePrepared(this.spec, this.#layout, position), id);
     outbox.push({ kind: "prepared", id, prepared });
   }
 

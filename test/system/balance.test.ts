@@ -1,0 +1,73 @@
+/** Workers that differ in speed get different numbers of logical ranks, and the run's result is the same to the last bit. */
+import { join } from "node:path";
+import type { RunSpecInput } from "@paddock/contract";
+import { afterAll, afterEach, expect, test } from "vitest";
+import { consumedSamples } from "../chaos/audit.js";
+import { finalState } from "../chaos/state-hash.js";
+import { type Fleet, startFleet } from "../support/fleet.js";
+import { paddock, scratch, trajectory, until, writeTinyRun } from "../support/paddock.js";
+
+const folder = scratch();
+const fleets: Fleet[] = [];
+afterEach(async () => {
+  for (const fleet of fleets.splice(0)) await fleet.stop();
+});
+afterAll(folder.remove);
+
+const steps = 60;
+
+async function fleetOf(name: string, fleet: RunSpecInput["fleet"]): Promise<Fleet> {
+  const changes = { steps, checkpoint: { everySteps: 1000 }, exchange: { dtype: "fp16" } } as const;
+  const started = await startFleet({
+    directory: folder.path,
+    name,
+    spec: writeTinyRun(folder.path, { ...changes, fleet }),
+    environment: { PADDOCK_AUDIT: join(folder.path, `${name}-audit`) },
+  });
+  fleets.push(started);
+  return started;
+}
+
+function resultOf({ runDir, ledger }: Fleet, name: string) {
+  const samples = consumedSamples(join(folder.path, `${name}-audit`), ledger());
+  return { trajectory: trajectory(runDir), state: finalState(runDir), samples };
+}
+
+/** Every gradient of a unit and rank takes so much longer. */
+function slowness(ms: number): Readonly<Record<string, string>> {
+  const arms = Array.from(
+    { length: 800 },
+    (_, i) => `worker.backward.gradient=delay@${i + 1}:${ms}`,
+  );
+  return { PADDOCK_FAILPOINTS: arms.join(";"), PADDOCK_FAILPOINTS_LOG: "/dev/null" };
+}
+
+test("a slow worker gets fewer ranks, without a lost step, and the final state is that of one worker", async () => {
+  const alone = await fleetOf("alone", { workers: 1 });
+  alone.startWorker("only");
+  expect(await alone.startCoordinator().ended).toBe(0);
+
+  const pair = await fleetOf("pair", { workers: 2 });
+  const coordinator = pair.startCoordinator();
+  pair.startWorker("fast");
+  pair.startWorker("slow", [], slowness(20));
+  const generations = () => pair.ledger().flatMap((r) => (r.kind === "generation" ? [r] : []));
+  await until("other cuts", 60, () => generations().length > 1);
+  const status = await paddock(["status", "--json", "--coordinator", pair.coordinator]);
+  expect(await coordinator.ended, coordinator.log()).toBe(0);
+
+  const [first, second] = generations();
+  expect(first?.cuts).toEqual([0, 2, 4]);
+  // Whoever came first is the first member.
+  expect([
+    [0, 3, 4],
+    [0, 1, 4],
+  ]).toContainEqual(second?.cuts);
+  const { workers } = JSON.parse(status.stdout) as { workers: { workerName: string }[] };
+  expect(workers.sort((a, b) => (a.workerName < b.workerName ? -1 : 1))).toMatchObject([
+    { workerName: "fast", ranks: 3 },
+    { workerName: "slow", ranks: 1 },
+  ]);
+  expect(pair.ledger().filter(({ kind }) => kind === "commit")).toHaveLength(steps);
+  expect(resultOf(pair, "pair")).toEqual(resultOf(alone, "alone"));
+});
