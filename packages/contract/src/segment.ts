@@ -91,7 +91,7 @@ export interface Rollback {
   readonly cause: GuardCause;
   /** For people. */
   readonly reason: string;
-  /** Of the first bad step; null for spikes. */
+  /** What was not finite first in that step; null for spikes. */
   readonly offender: Offender | null;
   readonly unixMs: number;
 }

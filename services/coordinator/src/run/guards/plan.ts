@@ -61,14 +61,19 @@ function backOrStop(
 ): GuardAction {
   const { maxRollbacks, skipWindow } = state.spec.guards;
   const kind = cause === "spike" ? "warn" : "stop";
+  const remedy = kind === "stop" ? "; lower the learning rate, or look at the data" : "";
   if (state.rollbacks.length >= maxRollbacks) {
-    const spent = `${message}; it has gone back ${state.rollbacks.length} times already (guards.maxRollbacks)`;
+    const spent = `${message}; it has gone back ${state.rollbacks.length} times already (guards.maxRollbacks)${remedy}`;
     return { kind, cause, message: spent };
   }
   const from = Math.max(state.start.step, firstBad - stepsBefore(state.spec));
   const toStep = goodStep(state, from);
   if (toStep === null) {
-    return { kind, cause, message: `${message}; the checkpoints before step ${from} are gone` };
+    return {
+      kind,
+      cause,
+      message: `${message}; the checkpoints before step ${from} are gone${remedy}`,
+    };
   }
   return {
     kind: "rollback",
