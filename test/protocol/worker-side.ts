@@ -228,7 +228,7 @@ function reportOf({ spec }: World, { mind }: Node): Omit<Prepared, "generation" 
     peakGatheredBytes: 0,
     stateBytes: 0,
     images: 0,
-    firstBadTensor: "",
+    offenders: [],
     eventLoopP99Ms: 0,
     badImages: 0,
     deviceAllocatedBytes: 0,

@@ -43,7 +43,8 @@ export async function trainSteps(
       const batches = await pool.request(step, ranks);
       const report = await runner.compute(step, spec.exchange.initialScale, batches);
       pool.release(batches);
-      if (!report.finite) throw new Error(`step ${step}: ${report.firstBadTensor} is not finite`);
+      if (!report.finite)
+        throw new Error(`step ${step}: ${report.offenders[0]?.tensor} is not finite`);
       runner.update(step, stepNorms(layoutOf(spec).normGroups, report.normRoots).all);
       if (leak) tf.keep(tf.fill([leakBytes / 4], step));
       const { tensors, bytes } = engine.memory();

@@ -13,7 +13,7 @@ export interface Fleet {
   /** host:port */
   readonly coordinator: string;
   /** Starts the coordinator, or another one that goes on with the run. Resolves with its exit code at its end. */
-  startCoordinator(resume?: boolean): Member;
+  startCoordinator(resume?: boolean, environment?: Readonly<Record<string, string>>): Member;
   startWorker(
     name: string,
     flags?: readonly string[],
@@ -63,13 +63,17 @@ export async function startFleet(o: {
     runDir,
     redis,
     coordinator: address,
-    startCoordinator: (resume = false) =>
-      start("coordinator", [
-        cliFile,
-        ...["coordinator", o.spec, "--run-dir", runDir, "--redis", redis.url, "--json"],
-        ...["--port", address.split(":")[1] as string],
-        ...(resume ? ["--resume"] : []),
-      ]),
+    startCoordinator: (resume = false, environment = {}) =>
+      start(
+        "coordinator",
+        [
+          cliFile,
+          ...["coordinator", o.spec, "--run-dir", runDir, "--redis", redis.url, "--json"],
+          ...["--port", address.split(":")[1] as string],
+          ...(resume ? ["--resume"] : []),
+        ],
+        environment,
+      ),
     startWorker: (name, flags = [], environment = {}) =>
       start(name, [workerFile, "--coordinator", address, "--name", name, ...flags], environment),
     ledger,

@@ -37,6 +37,8 @@ const table = {
   "non-finite": { retry: "never", grpc: "ABORTED", exit: 4 },
   /** The run was told to stop on signs of collapse (spec.monitor.onCollapse). */
   collapsed: { retry: "never", grpc: "ABORTED", exit: 4 },
+  /** The run was told to stop on a spike of its loss (spec.guards.spike). */
+  "loss-spike": { retry: "never", grpc: "ABORTED", exit: 4 },
   "run-failed": { retry: "never", grpc: "INTERNAL", exit: 4 },
   internal: { retry: "never", grpc: "INTERNAL", exit: 4 },
 } as const satisfies Record<string, CodeRow>;

@@ -1,5 +1,7 @@
 /** Shared domain of coordinator, workers and tools. Pure: no I/O, no tensors. */
+export { type DataWindow, dataStepOf, leaveOut } from "./data-windows.js";
 export { type ErrorCode, invariant, isErrorCode, PaddockError, type Retry } from "./errors.js";
+export { incidentOf, offenderText, rememberedIncidents } from "./incidents.js";
 export { gridSide, type Layout, layoutOf } from "./layout/layout.js";
 export {
   isAdapted,
@@ -36,16 +38,21 @@ export {
   type CollapseKind,
   collapseKinds,
   type GradNorms,
+  type GuardCause,
   type LedgerRecord,
   type Losses,
   type Manifest,
   type ManifestFile,
   type Monitor,
+  type Offender,
+  type Rollback,
   type ScalerState,
   type SegmentJob,
+  type SkipReason,
   type StepPart,
   type StepRecord,
   type StepSeconds,
+  skipReasons,
   stepParts,
 } from "./segment.js";
 export {
@@ -72,6 +79,7 @@ export {
   resolutionAt,
   resolutionsOf,
 } from "./spec/data.js";
+export type { GuardsSpec } from "./spec/guards.js";
 export {
   ffnHidden,
   type HeadSpec,

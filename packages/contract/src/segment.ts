@@ -1,4 +1,5 @@
 /** Values that coordinator and workers agree on: segments, step results, commits, ledger records, manifests. */
+import type { DataWindow } from "./data-windows.js";
 import type { RankCuts } from "./shards.js";
 
 /** The job of one worker for the steps [start, end): what a BullMQ segment job carries. */
@@ -59,6 +60,43 @@ export interface Monitor {
 export const collapseKinds = ["uniform", "single-prototype", "constant-features"] as const;
 export type CollapseKind = (typeof collapseKinds)[number];
 
+/** Why an update is skipped: fp16 overflowed at a scale above 1, which is normal and halves it; or a loss, or a gradient, is not finite. */
+export const skipReasons = ["overflow", "loss", "gradient"] as const;
+export type SkipReason = (typeof skipReasons)[number];
+
+/** Where a value that is not finite was seen first. */
+export interface Offender {
+  readonly reason: SkipReason;
+  /** E.g. "loss koleo", "sum koleo" (of vectors over ranks), or a parameter's name: its gradient. */
+  readonly tensor: string;
+  /** Logical rank whose own value it is; null: every rank's was finite, their sum is not. */
+  readonly rank: number | null;
+  /** Worker that had the rank: its index and name. Says where to look, no more: another number of workers changes it. */
+  readonly worker: number | null;
+  readonly workerName: string;
+  /** The rank's samples in this step: ids in the data set. */
+  readonly samples: readonly number[];
+}
+
+/** What guards look for. */
+export type GuardCause = "non-finite" | "spike";
+
+/** The run goes back. */
+export interface Rollback {
+  /** The last step whose commit made it do so. */
+  readonly step: number;
+  /** Where it goes on: a durable checkpoint, or where the run began. */
+  readonly toStep: number;
+  /** Steps whose data, as they used it until now, is left out from now on; null: none. */
+  readonly skip: DataWindow | null;
+  readonly cause: GuardCause;
+  /** For people. */
+  readonly reason: string;
+  /** What was not finite first in that step; null for spikes. */
+  readonly offender: Offender | null;
+  readonly unixMs: number;
+}
+
 /** One line of steps.jsonl: a committed step. Numbers in full precision. */
 export interface StepRecord {
   readonly step: number;
@@ -74,6 +112,10 @@ export interface StepRecord {
   readonly lossScale: number;
   /** true when the update was skipped because of a non-finite gradient. */
   readonly skipped: boolean;
+  /** Why, and what was not finite; only with `skipped`. */
+  readonly offender?: Offender;
+  /** Data step that it used; absent: its own number (see data-windows.ts). */
+  readonly dataStep?: number;
   readonly images: number;
   readonly seconds: StepSeconds;
   /** At the steps that spec.monitor names. */
@@ -107,8 +149,10 @@ export interface Manifest {
   readonly files: readonly ManifestFile[];
   /** Loss scaler of the fp16 exchange. */
   readonly scaler: ScalerState;
-  /** Data cursor: images consumed. A pure function of the step, kept as a check. */
+  /** Data cursor: images consumed or left out. A pure function of step and windows, kept as a check. */
   readonly cursor: number;
+  /** Data steps that the run leaves out; absent: none. */
+  readonly leftOut?: readonly DataWindow[];
 }
 
 export interface ScalerState {
@@ -124,7 +168,11 @@ export type LedgerRecord =
       readonly runId: string;
       readonly spec: unknown;
       /** Where it starts, if it goes on from another run's checkpoint; absent: at step 0. */
-      readonly start?: { readonly step: number; readonly scaler: ScalerState };
+      readonly start?: {
+        readonly step: number;
+        readonly scaler: ScalerState;
+        readonly leftOut?: readonly DataWindow[];
+      };
       readonly unixMs: number;
     }
   | {
@@ -143,6 +191,10 @@ export type LedgerRecord =
       readonly step: number;
       readonly generation: number;
       readonly skipped: boolean;
+      /** With `skipped`; absent in records of older versions. */
+      readonly offender?: Offender;
+      /** Total loss; only where spec.guards looks for spikes, which it judges by. */
+      readonly loss?: number;
       readonly scaler: ScalerState;
       /** What the update needs: with it the decision can be told again to a worker that missed it. Absent in older ledgers. */
       readonly norms?: GradNorms;
@@ -168,7 +220,21 @@ export type LedgerRecord =
       readonly step: number;
       readonly generation: number;
       readonly collapse: CollapseKind;
+      /** What the run does: spec.monitor.onCollapse; absent in records of older versions. */
+      readonly action?: "warn" | "stop";
       /** Name, numbers and advice, for people. */
+      readonly message: string;
+      readonly unixMs: number;
+    }
+  | ({ readonly kind: "rollback" } & Rollback)
+  | {
+      /** What spec.guards made the run do, other than skip a step or go back: say so, or stop. */
+      readonly kind: "guard";
+      readonly step: number;
+      readonly generation: number;
+      readonly cause: GuardCause;
+      readonly action: "warn" | "stop";
+      /** For people. */
       readonly message: string;
       readonly unixMs: number;
     }

@@ -62,10 +62,11 @@ export type BatchSpec = Pick<
 const maxAttempts = 64;
 
 /**
- * The batch of logical rank `rank` at `step`: a pure function of dataset, spec, step and rank. Never fails for single bad images;
+ * The batch of logical rank `rank` at `step`: a pure function of dataset, spec, step, rank and data step. Never fails for single bad images;
  * `data-unavailable` after 64 in a row, `invalid-spec` for channel counts other than 1 and 3.
  * @param buffers memory to write the crops to, from an earlier batch of the same spec, at whatever step; new memory if absent. V8 does not see the size of
  *   shared memory and collects it late: a loop should use its buffers again.
+ * @param dataStep which images, in which crops (`dataStepOf`); sizes and masks are those of `step`
  */
 export async function makeRankBatch(
   dataset: Dataset,
@@ -73,6 +74,7 @@ export async function makeRankBatch(
   step: number,
   rank: number,
   buffers: CropBuffers = allocateCrops(spec),
+  dataStep = step,
 ): Promise<RankBatch> {
   const { batchPerRank } = spec;
   const channels = channelsOf(spec);
@@ -80,7 +82,7 @@ export async function makeRankBatch(
   const views = viewsOf(buffers, spec, sizes);
   const sampleIds: number[] = [];
   const badImages: BadImage[] = [];
-  const loadAt = (b: number) => loadUsable(dataset, spec.seed, positionOf(spec, step, rank, b));
+  const loadAt = (b: number) => loadUsable(dataset, spec.seed, positionOf(spec, dataStep, rank, b));
   let next = loadAt(0);
   for (let b = 0; b < batchPerRank; b++) {
     const { id, image, bad } = await next;
@@ -88,7 +90,7 @@ export async function makeRankBatch(
     if (b + 1 < batchPerRank) next = started(loadAt(b + 1));
     sampleIds.push(id);
     badImages.push(...bad);
-    const keys = { seed: spec.seed, position: positionOf(spec, step, rank, b) };
+    const keys = { seed: spec.seed, position: positionOf(spec, dataStep, rank, b) };
     const sink: CropSink = (kind, index) => {
       const out = views[`${kind}Crops`];
       invariant(out, `no memory for ${kind} crops`);

@@ -248,12 +248,12 @@ test("a step that fails half-way frees everything and passes the error on", asyn
   }
 });
 
-test("a loss that is not finite is named", async () => {
+test("a loss that is not finite is reported as it is", async () => {
   const spec = specOf();
   const layout = layoutOf(spec);
   const deps = localDeps(spec, layout, new Map(), async (_key, [first]) => first as Float32Array);
   const batch = batchOf(spec, 0);
-  const { firstBadTensor } = await trainStep({
+  const { losses } = await trainStep({
     spec,
     layout,
     step: 0,
@@ -262,5 +262,5 @@ test("a loss that is not finite is named", async () => {
     centers: initialCenters(spec),
     deps,
   });
-  expect(firstBadTensor).toMatch(/^rank 0: /);
+  expect(losses[0]?.total).toBeNaN();
 });

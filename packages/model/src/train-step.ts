@@ -14,7 +14,7 @@
  */
 
 import { makeHeld, type StepContext, visitsOf, walkUnits } from "./step/context.js";
-import type { RankLosses, TrainStepArgs, TrainStepResult } from "./step/contract.js";
+import type { TrainStepArgs, TrainStepResult } from "./step/contract.js";
 import { frozenGramTargets } from "./step/gram.js";
 import { readWatch, watchOf } from "./step/monitor.js";
 import { objective, readLosses } from "./step/objective.js";
@@ -65,17 +65,9 @@ export async function trainStep(args: TrainStepArgs): Promise<TrainStepResult> {
     const centers = await readCenters();
     const losses = await readLosses(ctx, outcome);
     const monitors = await readWatch(ctx);
-    return { losses, monitors, centers, ...firstBad(losses) };
+    return { losses, monitors, centers };
   } catch (error) {
     ctx.held.disposeAll();
     throw error;
   }
-}
-
-function firstBad(losses: readonly RankLosses[]): { firstBadTensor?: string } {
-  for (const { rank, ...parts } of losses) {
-    const bad = Object.entries(parts).find(([, value]) => !Number.isFinite(value));
-    if (bad) return { firstBadTensor: `rank ${rank}: ${bad[0]}` };
-  }
-  return {};
 }

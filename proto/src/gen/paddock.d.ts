@@ -96,6 +96,8 @@ export interface Run {
   readonly alert: string;
   /** Why it does not go on at this moment. */
   readonly diagnosis: Diagnosis | null;
+  /** What guards did about values that are not finite and about spikes of the loss: the last ones, oldest first, for people. */
+  readonly incidents: readonly string[];
 }
 export declare const Run: Generated<Run>;
 
@@ -287,8 +289,6 @@ export interface Prepared {
   readonly peakGatheredBytes: number;
   readonly stateBytes: number;
   readonly images: number;
-  /** Name of the first tensor that is not finite, when finite is false. */
-  readonly firstBadTensor: string;
   /** Event-loop delay of the worker's main thread over its current window of at least 10 s: 99th percentile, in milliseconds. */
   readonly eventLoopP99Ms: number;
   /** Images replaced because they could not be decoded, so far. */
@@ -297,10 +297,32 @@ export interface Prepared {
   readonly deviceAllocatedBytes: number;
   readonly devicePeakBytes: number;
   readonly deviceReservedBytes: number;
+  /** What was seen first here of each kind of value that is not finite. */
+  readonly offenders: readonly Offender[];
   /** One per rank at the steps that the spec's monitor names, else none. */
   readonly monitors: readonly RankMonitor[];
 }
 export declare const Prepared: Generated<Prepared>;
+
+/** Something that is not finite: of all workers', the one with the smallest order, then rank (-1 last), came first. */
+export interface Offender {
+  /** Place in the step's order of work, the same on all workers: sums over ranks as they are made, then losses, then gradients. */
+  readonly order: number;
+  /** "sum <key>", "loss <part>", a unit (one rank's gradient of it) or a parameter (its reduced gradient). */
+  readonly tensor: string;
+  /** Logical rank whose own value it is; -1: what all ranks make together. */
+  readonly rank: number;
+  /** Ids of that rank's samples in this step. */
+  readonly samples: readonly number[];
+}
+export declare const Offender: Generated<Offender>;
+
+/** Data steps [from, to): what the steps of these numbers use while nothing is left out. */
+export interface DataWindow {
+  readonly from: number;
+  readonly to: number;
+}
+export declare const DataWindow: Generated<DataWindow>;
 
 /** This worker's file of the checkpoint at `step` is on disk and fsynced. */
 export interface CheckpointWritten {
@@ -425,6 +447,8 @@ export interface Assignment {
   readonly rankCuts: readonly number[];
   /** Save start_step before anything else: the checkpoint that was due is missing. */
   readonly checkpointFirst: boolean;
+  /** Data that is left out, ascending (see packages/contract/src/data-windows.ts). */
+  readonly leftOut: readonly DataWindow[];
 }
 export declare const Assignment: Generated<Assignment>;
 

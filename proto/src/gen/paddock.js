@@ -935,6 +935,7 @@ export const paddock = $root.paddock = (() => {
 
             const Run = function (properties) {
                 this.workers = [];
+                this.incidents = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -957,6 +958,7 @@ export const paddock = $root.paddock = (() => {
             Run.prototype.reason = "";
             Run.prototype.alert = "";
             Run.prototype.diagnosis = null;
+            Run.prototype.incidents = $util.emptyArray;
 
             Run.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -998,6 +1000,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(122).string(message.alert);
                 if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
                     $root.paddock.v1.Diagnosis.encode(message.diagnosis, writer.uint32(130).fork(), _depth + 1).ldelim();
+                if (message.incidents != null && message.incidents.length)
+                    for (let i = 0; i < message.incidents.length; ++i)
+                        writer.uint32(138).string(message.incidents[i]);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -1171,6 +1176,14 @@ export const paddock = $root.paddock = (() => {
                             message.diagnosis = $root.paddock.v1.Diagnosis.decode(reader, reader.size(), $undefined, _depth + 1, message.diagnosis);
                             continue;
                         }
+                    case 17: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.incidents && message.incidents.length))
+                                message.incidents = [];
+                            message.incidents.push(reader.stringVerify());
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -1318,6 +1331,13 @@ export const paddock = $root.paddock = (() => {
                         throw $TypeError(".paddock.v1.Run.diagnosis: object expected");
                     message.diagnosis = $root.paddock.v1.Diagnosis.fromObject(object.diagnosis, _depth + 1);
                 }
+                if (object.incidents) {
+                    if (!$Array.isArray(object.incidents))
+                        throw $TypeError(".paddock.v1.Run.incidents: array expected");
+                    message.incidents = $Array(object.incidents.length);
+                    for (let i = 0; i < object.incidents.length; ++i)
+                        message.incidents[i] = $String(object.incidents[i]);
+                }
                 return message;
             };
 
@@ -1329,8 +1349,10 @@ export const paddock = $root.paddock = (() => {
                 if (_depth > $util.recursionLimit)
                     throw $Error("max depth exceeded");
                 let object = {};
-                if (options.arrays || options.defaults)
+                if (options.arrays || options.defaults) {
                     object.workers = [];
+                    object.incidents = [];
+                }
                 if (options.defaults) {
                     object.runId = "";
                     object.name = "";
@@ -1419,6 +1441,11 @@ export const paddock = $root.paddock = (() => {
                     object.alert = message.alert;
                 if (message.diagnosis != null && $Object.hasOwnProperty.call(message, "diagnosis"))
                     object.diagnosis = $root.paddock.v1.Diagnosis.toObject(message.diagnosis, options, _depth + 1);
+                if (message.incidents && message.incidents.length) {
+                    object.incidents = $Array(message.incidents.length);
+                    for (let j = 0; j < message.incidents.length; ++j)
+                        object.incidents[j] = message.incidents[j];
+                }
                 return object;
             };
 
@@ -3985,6 +4012,7 @@ export const paddock = $root.paddock = (() => {
                 this.losses = [];
                 this.normRoots = [];
                 this.seconds = {};
+                this.offenders = [];
                 this.monitors = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
@@ -4002,12 +4030,12 @@ export const paddock = $root.paddock = (() => {
             Prepared.prototype.peakGatheredBytes = 0;
             Prepared.prototype.stateBytes = 0;
             Prepared.prototype.images = 0;
-            Prepared.prototype.firstBadTensor = "";
             Prepared.prototype.eventLoopP99Ms = 0;
             Prepared.prototype.badImages = 0;
             Prepared.prototype.deviceAllocatedBytes = 0;
             Prepared.prototype.devicePeakBytes = 0;
             Prepared.prototype.deviceReservedBytes = 0;
+            Prepared.prototype.offenders = $util.emptyArray;
             Prepared.prototype.monitors = $util.emptyArray;
 
             Prepared.encode = function (message, writer, _depth) {
@@ -4040,8 +4068,6 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(72).uint64(message.stateBytes);
                 if (message.images != null && $Object.hasOwnProperty.call(message, "images") && message.images !== 0)
                     writer.uint32(80).uint32(message.images);
-                if (message.firstBadTensor != null && $Object.hasOwnProperty.call(message, "firstBadTensor") && message.firstBadTensor !== "")
-                    writer.uint32(90).string(message.firstBadTensor);
                 if (message.eventLoopP99Ms != null && $Object.hasOwnProperty.call(message, "eventLoopP99Ms") && !$Object.is(message.eventLoopP99Ms, 0))
                     writer.uint32(97).double(message.eventLoopP99Ms);
                 if (message.badImages != null && $Object.hasOwnProperty.call(message, "badImages") && (typeof message.badImages === "object" ? message.badImages.low || message.badImages.high : message.badImages !== 0))
@@ -4052,6 +4078,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(120).uint64(message.devicePeakBytes);
                 if (message.deviceReservedBytes != null && $Object.hasOwnProperty.call(message, "deviceReservedBytes") && (typeof message.deviceReservedBytes === "object" ? message.deviceReservedBytes.low || message.deviceReservedBytes.high : message.deviceReservedBytes !== 0))
                     writer.uint32(128).uint64(message.deviceReservedBytes);
+                if (message.offenders != null && message.offenders.length)
+                    for (let i = 0; i < message.offenders.length; ++i)
+                        $root.paddock.v1.Offender.encode(message.offenders[i], writer.uint32(138).fork(), _depth + 1).ldelim();
                 if (message.monitors != null && message.monitors.length)
                     for (let i = 0; i < message.monitors.length; ++i)
                         $root.paddock.v1.RankMonitor.encode(message.monitors[i], writer.uint32(162).fork(), _depth + 1).ldelim();
@@ -4203,15 +4232,6 @@ export const paddock = $root.paddock = (() => {
                                 delete message.images;
                             continue;
                         }
-                    case 11: {
-                            if (wireType !== 2)
-                                break;
-                            if ((value = reader.stringVerify()).length)
-                                message.firstBadTensor = value;
-                            else
-                                delete message.firstBadTensor;
-                            continue;
-                        }
                     case 12: {
                             if (wireType !== 1)
                                 break;
@@ -4255,6 +4275,14 @@ export const paddock = $root.paddock = (() => {
                                 message.deviceReservedBytes = value;
                             else
                                 delete message.deviceReservedBytes;
+                            continue;
+                        }
+                    case 17: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.offenders && message.offenders.length))
+                                message.offenders = [];
+                            message.offenders.push($root.paddock.v1.Offender.decode(reader, reader.size(), $undefined, _depth + 1));
                             continue;
                         }
                     case 20: {
@@ -4378,9 +4406,6 @@ export const paddock = $root.paddock = (() => {
                 if (object.images != null)
                     if ($Number(object.images) !== 0)
                         message.images = object.images >>> 0;
-                if (object.firstBadTensor != null)
-                    if (typeof object.firstBadTensor !== "string" || object.firstBadTensor.length)
-                        message.firstBadTensor = $String(object.firstBadTensor);
                 if (object.eventLoopP99Ms != null)
                     if (!$Object.is($Number(object.eventLoopP99Ms), 0))
                         message.eventLoopP99Ms = $Number(object.eventLoopP99Ms);
@@ -4424,6 +4449,16 @@ export const paddock = $root.paddock = (() => {
                             message.deviceReservedBytes = object.deviceReservedBytes;
                         else if (typeof object.deviceReservedBytes === "object")
                             message.deviceReservedBytes = new $util.LongBits(object.deviceReservedBytes.low >>> 0, object.deviceReservedBytes.high >>> 0).toNumber(true);
+                if (object.offenders) {
+                    if (!$Array.isArray(object.offenders))
+                        throw $TypeError(".paddock.v1.Prepared.offenders: array expected");
+                    message.offenders = $Array(object.offenders.length);
+                    for (let i = 0; i < object.offenders.length; ++i) {
+                        if (!$util.isObject(object.offenders[i]))
+                            throw $TypeError(".paddock.v1.Prepared.offenders: object expected");
+                        message.offenders[i] = $root.paddock.v1.Offender.fromObject(object.offenders[i], _depth + 1);
+                    }
+                }
                 if (object.monitors) {
                     if (!$Array.isArray(object.monitors))
                         throw $TypeError(".paddock.v1.Prepared.monitors: array expected");
@@ -4448,6 +4483,7 @@ export const paddock = $root.paddock = (() => {
                 if (options.arrays || options.defaults) {
                     object.losses = [];
                     object.normRoots = [];
+                    object.offenders = [];
                     object.monitors = [];
                 }
                 if (options.objects || options.defaults)
@@ -4480,7 +4516,6 @@ export const paddock = $root.paddock = (() => {
                     } else
                         object.stateBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.images = 0;
-                    object.firstBadTensor = "";
                     object.eventLoopP99Ms = 0;
                     if ($util.Long) {
                         let long = new $util.Long(0, 0, true);
@@ -4561,8 +4596,6 @@ export const paddock = $root.paddock = (() => {
                         object.stateBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.stateBytes) : options.longs === $Number ? new $util.LongBits(message.stateBytes.low >>> 0, message.stateBytes.high >>> 0).toNumber(true) : message.stateBytes;
                 if (message.images != null && $Object.hasOwnProperty.call(message, "images"))
                     object.images = message.images;
-                if (message.firstBadTensor != null && $Object.hasOwnProperty.call(message, "firstBadTensor"))
-                    object.firstBadTensor = message.firstBadTensor;
                 if (message.eventLoopP99Ms != null && $Object.hasOwnProperty.call(message, "eventLoopP99Ms"))
                     object.eventLoopP99Ms = options.json && !$isFinite(message.eventLoopP99Ms) ? $String(message.eventLoopP99Ms) : message.eventLoopP99Ms;
                 if (message.badImages != null && $Object.hasOwnProperty.call(message, "badImages"))
@@ -4593,6 +4626,11 @@ export const paddock = $root.paddock = (() => {
                         object.deviceReservedBytes = options.longs === $String ? $String(message.deviceReservedBytes) : message.deviceReservedBytes;
                     else
                         object.deviceReservedBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.deviceReservedBytes) : options.longs === $Number ? new $util.LongBits(message.deviceReservedBytes.low >>> 0, message.deviceReservedBytes.high >>> 0).toNumber(true) : message.deviceReservedBytes;
+                if (message.offenders && message.offenders.length) {
+                    object.offenders = $Array(message.offenders.length);
+                    for (let j = 0; j < message.offenders.length; ++j)
+                        object.offenders[j] = $root.paddock.v1.Offender.toObject(message.offenders[j], options, _depth + 1);
+                }
                 if (message.monitors && message.monitors.length) {
                     object.monitors = $Array(message.monitors.length);
                     for (let j = 0; j < message.monitors.length; ++j)
@@ -4606,6 +4644,372 @@ export const paddock = $root.paddock = (() => {
             };
 
             return Prepared;
+        })();
+
+        v1.Offender = (function() {
+
+            const Offender = function (properties) {
+                this.samples = [];
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            Offender.prototype.order = 0;
+            Offender.prototype.tensor = "";
+            Offender.prototype.rank = 0;
+            Offender.prototype.samples = $util.emptyArray;
+
+            Offender.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.order != null && $Object.hasOwnProperty.call(message, "order") && message.order !== 0)
+                    writer.uint32(8).uint32(message.order);
+                if (message.tensor != null && $Object.hasOwnProperty.call(message, "tensor") && message.tensor !== "")
+                    writer.uint32(18).string(message.tensor);
+                if (message.rank != null && $Object.hasOwnProperty.call(message, "rank") && message.rank !== 0)
+                    writer.uint32(24).int32(message.rank);
+                if (message.samples != null && message.samples.length)
+                    writer.uint32(34).uint64s(message.samples);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            Offender.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.Offender();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.uint32())
+                                message.order = value;
+                            else
+                                delete message.order;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.tensor = value;
+                            else
+                                delete message.tensor;
+                            continue;
+                        }
+                    case 3: {
+                            if (wireType !== 0)
+                                break;
+                            if (value = reader.int32())
+                                message.rank = value;
+                            else
+                                delete message.rank;
+                            continue;
+                        }
+                    case 4: {
+                            if (wireType === 2) {
+                                if (!(message.samples && message.samples.length))
+                                    message.samples = [];
+                                reader.uint64s(message.samples);
+                                continue;
+                            }
+                            if (wireType !== 0)
+                                break;
+                            if (!(message.samples && message.samples.length))
+                                message.samples = [];
+                            message.samples.push($number(reader.uint64()));
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            Offender.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.Offender)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.Offender: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.Offender();
+                if (object.order != null)
+                    if ($Number(object.order) !== 0)
+                        message.order = object.order >>> 0;
+                if (object.tensor != null)
+                    if (typeof object.tensor !== "string" || object.tensor.length)
+                        message.tensor = $String(object.tensor);
+                if (object.rank != null)
+                    if ($Number(object.rank) !== 0)
+                        message.rank = object.rank | 0;
+                if (object.samples) {
+                    if (!$Array.isArray(object.samples))
+                        throw $TypeError(".paddock.v1.Offender.samples: array expected");
+                    message.samples = $Array(object.samples.length);
+                    for (let i = 0; i < object.samples.length; ++i)
+                        if ($util.Long)
+                            message.samples[i] = $util.Long.fromValue(object.samples[i], true);
+                        else if (typeof object.samples[i] === "string")
+                            message.samples[i] = $parseInt(object.samples[i], 10);
+                        else if (typeof object.samples[i] === "number")
+                            message.samples[i] = object.samples[i];
+                        else if (typeof object.samples[i] === "object")
+                            message.samples[i] = new $util.LongBits(object.samples[i].low >>> 0, object.samples[i].high >>> 0).toNumber(true);
+                }
+                return message;
+            };
+
+            Offender.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.arrays || options.defaults)
+                    object.samples = [];
+                if (options.defaults) {
+                    object.order = 0;
+                    object.tensor = "";
+                    object.rank = 0;
+                }
+                if (message.order != null && $Object.hasOwnProperty.call(message, "order"))
+                    object.order = message.order;
+                if (message.tensor != null && $Object.hasOwnProperty.call(message, "tensor"))
+                    object.tensor = message.tensor;
+                if (message.rank != null && $Object.hasOwnProperty.call(message, "rank"))
+                    object.rank = message.rank;
+                if (message.samples && message.samples.length) {
+                    object.samples = $Array(message.samples.length);
+                    for (let j = 0; j < message.samples.length; ++j)
+                        if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                            object.samples[j] = typeof message.samples[j] === "number" ? $BigInt(message.samples[j]) : $util.Long.fromBits(message.samples[j].low >>> 0, message.samples[j].high >>> 0, true).toBigInt();
+                        else if (typeof message.samples[j] === "number")
+                            object.samples[j] = options.longs === $String ? $String(message.samples[j]) : message.samples[j];
+                        else
+                            object.samples[j] = options.longs === $String ? $util.Long.prototype.toString.call(message.samples[j]) : options.longs === $Number ? new $util.LongBits(message.samples[j].low >>> 0, message.samples[j].high >>> 0).toNumber(true) : message.samples[j];
+                }
+                return object;
+            };
+
+            Offender.prototype.toJSON = function() {
+                return Offender.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return Offender;
+        })();
+
+        v1.DataWindow = (function() {
+
+            const DataWindow = function (properties) {
+                if (properties)
+                    for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
+                        if (properties[keys[i]] != null && keys[i] !== "__proto__")
+                            this[keys[i]] = properties[keys[i]];
+            };
+
+            DataWindow.prototype.from = 0;
+            DataWindow.prototype.to = 0;
+
+            DataWindow.encode = function (message, writer, _depth) {
+                if (!writer)
+                    writer = $Writer.create();
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                if (message.from != null && $Object.hasOwnProperty.call(message, "from") && (typeof message.from === "object" ? message.from.low || message.from.high : message.from !== 0))
+                    writer.uint32(8).uint64(message.from);
+                if (message.to != null && $Object.hasOwnProperty.call(message, "to") && (typeof message.to === "object" ? message.to.low || message.to.high : message.to !== 0))
+                    writer.uint32(16).uint64(message.to);
+                if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
+                    for (let i = 0; i < message.$unknowns.length; ++i)
+                        writer.raw(message.$unknowns[i]);
+                return writer;
+            };
+
+            DataWindow.decode = function (reader, length, _end, _depth, _target) {
+                if (!(reader instanceof $Reader))
+                    reader = $Reader.create(reader);
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $Reader.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let end, message, value;
+                if (length === $undefined)
+                    end = reader.len;
+                else {
+                    end = reader.pos + length;
+                    if (end > reader.len)
+                        throw $RangeError("index out of range");
+                    length = reader.len;
+                    reader.len = end;
+                }
+                message = _target || new $root.paddock.v1.DataWindow();
+                while (reader.pos < end) {
+                    let start = reader.pos;
+                    let tag = reader.tag();
+                    if (tag === _end) {
+                        _end = $undefined;
+                        break;
+                    }
+                    let wireType = tag & 7;
+                    switch (tag >>>= 3) {
+                    case 1: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.from = value;
+                            else
+                                delete message.from;
+                            continue;
+                        }
+                    case 2: {
+                            if (wireType !== 0)
+                                break;
+                            if (typeof (value = $number(reader.uint64())) === "object" ? value.low || value.high : value !== 0)
+                                message.to = value;
+                            else
+                                delete message.to;
+                            continue;
+                        }
+                    }
+                    reader.skipType(wireType, _depth, tag);
+                    if (!reader.discardUnknown) {
+                        $util.makeProp(message, "$unknowns", false);
+                        (message.$unknowns || (message.$unknowns = [])).push(reader.raw(start, reader.pos));
+                    }
+                }
+                if (length !== $undefined) {
+                    if (reader.pos !== end)
+                        throw $RangeError("index out of range");
+                    reader.len = length;
+                }
+                if (_end !== $undefined)
+                    throw $Error("missing end group");
+                return message;
+            };
+
+            DataWindow.fromObject = function (object, _depth) {
+                if (object instanceof $root.paddock.v1.DataWindow)
+                    return object;
+                if (!$util.isObject(object))
+                    throw $TypeError(".paddock.v1.DataWindow: object expected");
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let message = new $root.paddock.v1.DataWindow();
+                if (object.from != null)
+                    if (typeof object.from === "object" ? object.from.low || object.from.high : $Number(object.from) !== 0)
+                        if ($util.Long)
+                            message.from = $util.Long.fromValue(object.from, true);
+                        else if (typeof object.from === "string")
+                            message.from = $parseInt(object.from, 10);
+                        else if (typeof object.from === "number")
+                            message.from = object.from;
+                        else if (typeof object.from === "object")
+                            message.from = new $util.LongBits(object.from.low >>> 0, object.from.high >>> 0).toNumber(true);
+                if (object.to != null)
+                    if (typeof object.to === "object" ? object.to.low || object.to.high : $Number(object.to) !== 0)
+                        if ($util.Long)
+                            message.to = $util.Long.fromValue(object.to, true);
+                        else if (typeof object.to === "string")
+                            message.to = $parseInt(object.to, 10);
+                        else if (typeof object.to === "number")
+                            message.to = object.to;
+                        else if (typeof object.to === "object")
+                            message.to = new $util.LongBits(object.to.low >>> 0, object.to.high >>> 0).toNumber(true);
+                return message;
+            };
+
+            DataWindow.toObject = function (message, options, _depth) {
+                if (!options)
+                    options = {};
+                if (_depth === $undefined)
+                    _depth = 0;
+                if (_depth > $util.recursionLimit)
+                    throw $Error("max depth exceeded");
+                let object = {};
+                if (options.defaults) {
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.from = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.from = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                    if ($util.Long) {
+                        let long = new $util.Long(0, 0, true);
+                        object.to = options.longs === $String ? long.toString() : options.longs === $Number ? long.toNumber() : typeof $BigInt !== "undefined" && options.longs === $BigInt ? long.toBigInt() : long;
+                    } else
+                        object.to = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
+                }
+                if (message.from != null && $Object.hasOwnProperty.call(message, "from"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.from = typeof message.from === "number" ? $BigInt(message.from) : $util.Long.fromBits(message.from.low >>> 0, message.from.high >>> 0, true).toBigInt();
+                    else if (typeof message.from === "number")
+                        object.from = options.longs === $String ? $String(message.from) : message.from;
+                    else
+                        object.from = options.longs === $String ? $util.Long.prototype.toString.call(message.from) : options.longs === $Number ? new $util.LongBits(message.from.low >>> 0, message.from.high >>> 0).toNumber(true) : message.from;
+                if (message.to != null && $Object.hasOwnProperty.call(message, "to"))
+                    if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
+                        object.to = typeof message.to === "number" ? $BigInt(message.to) : $util.Long.fromBits(message.to.low >>> 0, message.to.high >>> 0, true).toBigInt();
+                    else if (typeof message.to === "number")
+                        object.to = options.longs === $String ? $String(message.to) : message.to;
+                    else
+                        object.to = options.longs === $String ? $util.Long.prototype.toString.call(message.to) : options.longs === $Number ? new $util.LongBits(message.to.low >>> 0, message.to.high >>> 0).toNumber(true) : message.to;
+                return object;
+            };
+
+            DataWindow.prototype.toJSON = function() {
+                return DataWindow.toObject(this, $protobuf.util.toJSONOptions);
+            };
+
+            return DataWindow;
         })();
 
         v1.CheckpointWritten = (function() {
@@ -6252,6 +6656,7 @@ export const paddock = $root.paddock = (() => {
             const Assignment = function (properties) {
                 this.peers = [];
                 this.rankCuts = [];
+                this.leftOut = [];
                 if (properties)
                     for (let keys = $Object.keys(properties), i = 0; i < keys.length; ++i)
                         if (properties[keys[i]] != null && keys[i] !== "__proto__")
@@ -6273,6 +6678,7 @@ export const paddock = $root.paddock = (() => {
             Assignment.prototype.shadow = 0;
             Assignment.prototype.rankCuts = $util.emptyArray;
             Assignment.prototype.checkpointFirst = false;
+            Assignment.prototype.leftOut = $util.emptyArray;
 
             Assignment.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -6312,6 +6718,9 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(114).uint32s(message.rankCuts);
                 if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst") && message.checkpointFirst !== false)
                     writer.uint32(120).bool(message.checkpointFirst);
+                if (message.leftOut != null && message.leftOut.length)
+                    for (let i = 0; i < message.leftOut.length; ++i)
+                        $root.paddock.v1.DataWindow.encode(message.leftOut[i], writer.uint32(130).fork(), _depth + 1).ldelim();
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6481,6 +6890,14 @@ export const paddock = $root.paddock = (() => {
                                 delete message.checkpointFirst;
                             continue;
                         }
+                    case 16: {
+                            if (wireType !== 2)
+                                break;
+                            if (!(message.leftOut && message.leftOut.length))
+                                message.leftOut = [];
+                            message.leftOut.push($root.paddock.v1.DataWindow.decode(reader, reader.size(), $undefined, _depth + 1));
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -6580,6 +6997,16 @@ export const paddock = $root.paddock = (() => {
                 if (object.checkpointFirst != null)
                     if (object.checkpointFirst)
                         message.checkpointFirst = $Boolean(object.checkpointFirst);
+                if (object.leftOut) {
+                    if (!$Array.isArray(object.leftOut))
+                        throw $TypeError(".paddock.v1.Assignment.leftOut: array expected");
+                    message.leftOut = $Array(object.leftOut.length);
+                    for (let i = 0; i < object.leftOut.length; ++i) {
+                        if (!$util.isObject(object.leftOut[i]))
+                            throw $TypeError(".paddock.v1.Assignment.leftOut: object expected");
+                        message.leftOut[i] = $root.paddock.v1.DataWindow.fromObject(object.leftOut[i], _depth + 1);
+                    }
+                }
                 return message;
             };
 
@@ -6594,6 +7021,7 @@ export const paddock = $root.paddock = (() => {
                 if (options.arrays || options.defaults) {
                     object.peers = [];
                     object.rankCuts = [];
+                    object.leftOut = [];
                 }
                 if (options.defaults) {
                     if ($util.Long) {
@@ -6664,6 +7092,11 @@ export const paddock = $root.paddock = (() => {
                 }
                 if (message.checkpointFirst != null && $Object.hasOwnProperty.call(message, "checkpointFirst"))
                     object.checkpointFirst = message.checkpointFirst;
+                if (message.leftOut && message.leftOut.length) {
+                    object.leftOut = $Array(message.leftOut.length);
+                    for (let j = 0; j < message.leftOut.length; ++j)
+                        object.leftOut[j] = $root.paddock.v1.DataWindow.toObject(message.leftOut[j], options, _depth + 1);
+                }
                 return object;
             };
 
@@ -7936,4 +8369,4 @@ export {
   $root as default
 };
 
-export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Diagnosis, Blocker, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;
+export const { RunPhase, SubmitRequest, RunRequest, ScaleRequest, ListRequest, RunList, WorkerStatus, Run, Diagnosis, Blocker, Version, WorkerMessage, Hello, Holding, Held, Leave, Progress, RankLosses, RankMonitor, NormRoot, Prepared, Offender, DataWindow, CheckpointWritten, CheckpointFailed, EvaluationDone, Goodbye, Failed, CoordinatorMessage, Welcome, Peer, Assignment, LiveSource, DecisionKind, Decision, Drain, Shutdown, ShardRequest, ShardChunk } = paddock.v1;

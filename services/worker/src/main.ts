@@ -73,6 +73,8 @@ async function main(): Promise<number> {
     localRank: Number(values["local-rank"]),
     // For tests: state in libtorch's memory on a CPU, the way it is on a GPU.
     ...(process.env["PADDOCK_VECTORS"] === "library" ? { vectors: "library" } : {}),
+    // For tests of guards: the pixels of these samples are no numbers.
+    poison: process.env["PADDOCK_POISON"],
     host: values.host,
     reconnectSeconds: secondsOf(values["reconnect-seconds"]),
     security: await securityOf(values),

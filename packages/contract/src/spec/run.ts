@@ -2,6 +2,7 @@
 import { z } from "zod";
 import { PaddockError } from "../errors.js";
 import { CropsSpec, cropProblems, DataSpec, MaskSpec } from "./data.js";
+import { GuardsSpec, guardRules } from "./guards.js";
 import { originHash } from "./hash.js";
 import { HeadsSpec, ModelSpec, sizeOfModel } from "./model.js";
 import { nearest } from "./nearest.js";
@@ -65,6 +66,7 @@ export const RunSpec = z.strictObject({
       onCollapse: z.enum(["warn", "stop"]).default("warn"),
     })
     .prefault({}),
+  guards: GuardsSpec.prefault({}),
   exchange: z
     .strictObject({
       /** redis: works wherever Redis is reached. collective: worker to worker through Gloo, several times as fast; falls back to redis, with a warning, where a worker has none. The same trajectory. */
@@ -274,6 +276,7 @@ function crossChecks(spec: RunSpec): string[] {
       model.untieLocalClsNorm === false || crops.localCount > 0,
       "model.untieLocalClsNorm: there are no local crops; set it to false or crops.localCount above 0",
     ],
+    ...guardRules(spec.guards),
   ];
   const problems = rules.filter(([holds]) => !holds).map(([, message]) => message);
   return [...problems, ...cropProblems(crops, model.patchSize)];

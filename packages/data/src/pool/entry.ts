@@ -6,6 +6,7 @@ import type { Lane } from "./lane.js";
 export class BatchEntry {
   readonly step: number;
   readonly rank: number;
+  readonly dataStep: number;
   /** Settles when the batch is made, or cannot be. Nobody needs to watch a prefetched failure: it waits for its request. */
   readonly batch: Promise<RankBatch>;
   state: "queued" | "running" | "done" = "queued";
@@ -14,14 +15,19 @@ export class BatchEntry {
   #resolve: (batch: RankBatch) => void = () => undefined;
   #reject: (error: PaddockError) => void = () => undefined;
 
-  constructor(step: number, rank: number) {
+  constructor(step: number, rank: number, dataStep: number) {
     this.step = step;
     this.rank = rank;
+    this.dataStep = dataStep;
     this.batch = new Promise((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
     });
     this.batch.catch(() => undefined);
+  }
+
+  get key(): string {
+    return `${this.step}/${this.rank}/${this.dataStep}`;
   }
 
   /** Makes the batch on an idle lane. Never rejects. @param account told of the batch before anybody else */
@@ -32,7 +38,12 @@ export class BatchEntry {
   ): Promise<void> {
     this.state = "running";
     try {
-      const batch = await lane.run({ step: this.step, rank: this.rank, buffers });
+      const batch = await lane.run({
+        step: this.step,
+        rank: this.rank,
+        dataStep: this.dataStep,
+        buffers,
+      });
       account(batch);
       this.#resolve(batch);
     } catch (thrown) {

@@ -8,6 +8,7 @@ import type { DatasetSource, SharedDataset } from "../datasets/open-dataset.js";
 export interface BatchJob {
   readonly step: number;
   readonly rank: number;
+  readonly dataStep: number;
   /** Memory to write the crops to. Absent: new memory. */
   readonly buffers?: CropBuffers | undefined;
 }
@@ -32,7 +33,8 @@ export type ThreadAnswer =
 /** Makes batches on the calling thread: for tests, and for tools that need no overlap. */
 export function inProcessLane(spec: BatchSpec, dataset: SharedDataset): Lane {
   return {
-    run: ({ step, rank, buffers }) => makeRankBatch(dataset, spec, step, rank, buffers),
+    run: ({ step, rank, buffers, dataStep }) =>
+      makeRankBatch(dataset, spec, step, rank, buffers, dataStep),
     close: async () => undefined,
   };
 }

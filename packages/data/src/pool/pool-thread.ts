@@ -14,9 +14,10 @@ port.on("message", async (job: BatchJob) => {
   port.postMessage(await answer(job));
 });
 
-async function answer({ step, rank, buffers }: BatchJob): Promise<ThreadAnswer> {
+async function answer({ step, rank, buffers, dataStep }: BatchJob): Promise<ThreadAnswer> {
   try {
-    return { kind: "batch", batch: await makeRankBatch(dataset, spec, step, rank, buffers) };
+    const batch = await makeRankBatch(dataset, spec, step, rank, buffers, dataStep);
+    return { kind: "batch", batch };
   } catch (thrown) {
     const { code, message } = PaddockError.from(thrown);
     return { kind: "failed", code, message };

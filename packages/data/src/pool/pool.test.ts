@@ -138,6 +138,35 @@ test("a step can be asked for again", async () => {
   expect(await pool.request(3, [1])).toEqual(await pool.request(3, [1]));
 });
 
+test("data that is left out is used by no later request, also if it was prefetched", async () => {
+  const pool = kept(await startBatchPool({ spec, threads: 1, inProcess: true, prefetchSteps: 2 }));
+  const dataset = await openDataset(spec.data, "train");
+  await pool.request(0, [0]);
+  pool.leaveOut([{ from: 1, to: 3 }]);
+  const usual = await makeRankBatch(dataset, spec, 1, 0);
+  const [batch] = await pool.request(1, [0]);
+  expect(batch).toEqual(await makeRankBatch(dataset, spec, 1, 0, undefined, 3));
+  expect(batch?.sampleIds).not.toEqual(usual.sampleIds);
+  // Masks go by the step, not by the data.
+  expect(batch?.maskRows).toEqual(usual.maskRows);
+  pool.leaveOut([]);
+  expect(await pool.request(1, [0])).toEqual([usual]);
+});
+
+test("a request that is open when data is left out, and the same one after it, are both answered", async () => {
+  const { lanes, open } = manualLanes(1);
+  const pool = kept(poolOf(lanes, 100, 0));
+  const before = pool.request(5, [0]);
+  pool.leaveOut([{ from: 2, to: 4 }]);
+  const after = pool.request(5, [0]);
+  open[0]?.finish();
+  expect(await before).toHaveLength(1);
+  await settle();
+  open[1]?.finish();
+  expect(await after).toHaveLength(1);
+  expect(open.map(({ job }) => job.dataStep)).toEqual([5, 7]);
+});
+
 test("each bad image is reported once, and counted", async () => {
   const { lanes, open } = manualLanes(1);
   const reported: BadImage[] = [];
@@ -196,7 +225,7 @@ test("a thread's failure comes back as the same error", async () => {
   const program = `parentPort.on("message", ({ step }) =>
     parentPort.postMessage({ kind: "failed", code: "data-unavailable", message: "step " + step }));`;
   const lane = laneRunning(program, source);
-  await expect(lane.run({ step: 4, rank: 0 })).rejects.toMatchObject({
+  await expect(lane.run({ step: 4, rank: 0, dataStep: 4 })).rejects.toMatchObject({
     code: "data-unavailable",
     message: "step 4",
   });
@@ -209,8 +238,8 @@ test.each([
 ])("a thread that %s rejects its job and every later one", async (_, death, message) => {
   const { source } = await openDataset(spec.data, "train");
   const lane = laneRunning(`parentPort.on("message", () => { ${death} });`, source);
-  await expect(lane.run({ step: 0, rank: 0 })).rejects.toThrow(message);
-  await expect(lane.run({ step: 1, rank: 0 })).rejects.toThrow(message);
+  await expect(lane.run({ step: 0, rank: 0, dataStep: 0 })).rejects.toThrow(message);
+  await expect(lane.run({ step: 1, rank: 0, dataStep: 1 })).rejects.toThrow(message);
   await lane.close();
 });
 
@@ -221,7 +250,7 @@ test("threads share the dataset's memory instead of copying it", async () => {
     parentPort.postMessage({ kind: "failed", code: "internal", message: "written" });
   });`;
   const lane = laneRunning(program, dataset.source);
-  await expect(lane.run({ step: 0, rank: 0 })).rejects.toThrow("written");
+  await expect(lane.run({ step: 0, rank: 0, dataStep: 0 })).rejects.toThrow("written");
   expect((await dataset.load(0)).pixels[0]).toBe(251);
   await lane.close();
 });

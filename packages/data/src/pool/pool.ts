@@ -1,9 +1,9 @@
 /**
  * Makes batches ahead of time, off the main thread. A request is answered from what was prefetched for it; whatever is left of the
- * pool's capacity works on the following steps of the same ranks. Batches are pure functions of (step, rank), so a wrong guess (the
+ * pool's capacity works on the following steps of the same ranks. Batches are pure functions of (step, rank) and of what data is left out, so a wrong guess (the
  * ranks changed, a step was repeated) costs time and changes nothing.
  */
-import { PaddockError, type RunSpec } from "@paddock/contract";
+import { type DataWindow, dataStepOf, PaddockError, type RunSpec } from "@paddock/contract";
 import type { BadImage, CropBuffers, RankBatch } from "../batch.js";
 import { openDataset, type SharedDataset } from "../datasets/open-dataset.js";
 import { BatchEntry, nextQueued } from "./entry.js";
@@ -39,6 +39,8 @@ export interface BatchPoolStats {
 export interface BatchPool {
   /** The batches of `ranks` at `step`, in that order. Rejects if one cannot be made, or the pool is closed. */
   request(step: number, ranks: readonly number[]): Promise<RankBatch[]>;
+  /** Data that no step uses from now on, in place of what was said before. At first: none. What was prefetched by other windows is dropped. */
+  leaveOut(windows: readonly DataWindow[]): void;
   /**
    * Gives the memory of batches back, to be overwritten by later ones: never read them again. Without it memory grows until V8 happens
    * to collect it, which can be gigabytes late.
@@ -73,6 +75,7 @@ export function poolOf(
   const reported = new Set<number>();
   const free: CropBuffers[] = [];
   const counts = { batches: 0, images: 0, waits: 0 };
+  let leftOut: readonly DataWindow[] = [];
   let isClosed = false;
 
   const account = (batch: RankBatch): void => {
@@ -98,9 +101,9 @@ export function poolOf(
   };
 
   const ensure = (step: number, rank: number): BatchEntry => {
-    const key = `${step}/${rank}`;
-    const entry = entries.get(key) ?? new BatchEntry(step, rank);
-    entries.set(key, entry);
+    const wanted = new BatchEntry(step, rank, dataStepOf(leftOut, step));
+    const entry = entries.get(wanted.key) ?? wanted;
+    entries.set(entry.key, entry);
     return entry;
   };
 
@@ -108,13 +111,18 @@ export function poolOf(
     free.push({ globalCrops, localCrops, gramCrops });
   };
 
-  /** Drops what the last request has made unlikely. What is being made already is finished, and only its memory is kept. */
+  /** What is being made already is finished, and only its memory is kept. */
+  const drop = (key: string, entry: BatchEntry): void => {
+    entries.delete(key);
+    if (entry.state !== "queued") entry.batch.then(recycle, () => undefined);
+  };
+
+  /** Drops what the last request has made unlikely. */
   const evict = (step: number, ranks: readonly number[]): void => {
     for (const [key, entry] of entries) {
       const isAhead = step < entry.step && entry.step <= step + prefetchSteps;
       if (entry.isWanted || (isAhead && ranks.includes(entry.rank))) continue;
-      entries.delete(key);
-      if (entry.state !== "queued") entry.batch.then(recycle, () => undefined);
+      drop(key, entry);
     }
   };
 
@@ -122,7 +130,7 @@ export function poolOf(
     try {
       return await Promise.all(asked.map((entry) => entry.batch));
     } finally {
-      for (const entry of asked) entries.delete(`${entry.step}/${entry.rank}`);
+      for (const entry of asked) entries.delete(entry.key);
     }
   };
 
@@ -140,6 +148,12 @@ export function poolOf(
       const answered = answer(asked);
       answered.catch(() => undefined); // closing may reject it before its owner gets to await it
       return answered;
+    },
+    leaveOut(windows) {
+      leftOut = windows;
+      for (const [key, entry] of entries) {
+        if (!entry.isWanted && entry.dataStep !== dataStepOf(windows, entry.step)) drop(key, entry);
+      }
     },
     release: (batches) => batches.forEach(recycle),
     stats: () => ({

@@ -122,6 +122,4 @@ export interface TrainStepResult {
   readonly monitors: readonly RankMonitor[];
   /** To be adopted if the step is committed. */
   readonly centers: Centers;
-  /** The first loss that is not finite, e.g. "rank 3: koleo". */
-  readonly firstBadTensor?: string;
 }

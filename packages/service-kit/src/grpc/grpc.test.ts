@@ -39,6 +39,7 @@ const run: Run = {
   reason: "",
   diagnosis: null,
   alert: "",
+  incidents: [],
 };
 
 function runHandlers(overrides: Partial<Handlers<typeof RunService>>): Handlers<typeof RunService> {

@@ -7,7 +7,7 @@ import { grpcClient, type TlsOptions } from "@paddock/service-kit";
 import { duration, percent } from "../display/format.js";
 import { plainBlock } from "../display/live.js";
 import type { Io } from "../io.js";
-import { alertsOf, readLedger } from "../run/ledger-records.js";
+import { alertsOf, incidentsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
 import { clientTls, type TlsFlags } from "../security/flags.js";
@@ -91,14 +91,16 @@ function phaseName(run: Run): string {
 async function showFiles(runDir: string, { json }: StatusFlags, io: Io): Promise<void> {
   const spec = await readRunSpec(runDir);
   const records = await readStepRecords(runDir);
-  const alerts = alertsOf(await readLedger(runDir));
+  const ledger = await readLedger(runDir);
+  const alerts = alertsOf(ledger);
+  const incidents = incidentsOf(ledger);
   const last = records.at(-1);
   const step = last === undefined ? 0 : last.step + 1;
   const finished = existsSync(join(runDir, "summary.json")) && step >= spec.steps;
   const phase = finished ? "finished" : "stopped";
   if (json) {
     io.out(
-      `${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null, alerts })}\n`,
+      `${JSON.stringify({ runDir, phase, step, steps: spec.steps, lastStep: last ?? null, alerts, incidents })}\n`,
     );
     return;
   }
@@ -106,6 +108,9 @@ async function showFiles(runDir: string, { json }: StatusFlags, io: Io): Promise
     last === undefined ? "" : `, last commit ${duration((Date.now() - last.unixMs) / 1000)} ago`;
   const done = percent(step / spec.steps);
   const next = finished ? "" : `\ncontinue with: paddock resume ${runDir}`;
-  const warnings = alerts.map(({ message }) => `\nwarning: ${message}`).join("");
+  const warnings = [
+    ...alerts.map(({ message }) => `\nwarning: ${message}`),
+    ...incidents.map((incident) => `\nguard: ${incident}`),
+  ].join("");
   io.out(`${phase}: step ${step}/${spec.steps} (${done})${age}\n${runDir}${warnings}${next}\n`);
 }

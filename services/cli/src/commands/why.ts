@@ -6,7 +6,7 @@ import { type Blocker, type Diagnosis, type Run, RunService } from "@paddock/pro
 import { grpcClient } from "@paddock/service-kit";
 import { duration } from "../display/format.js";
 import type { Io } from "../io.js";
-import { readLedger } from "../run/ledger-records.js";
+import { incidentsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson } from "../run/run-directory.js";
 import { clientTls, type TlsFlags } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
@@ -26,6 +26,8 @@ interface Answer extends Diagnosis {
   readonly step: number;
   readonly steps: number;
   readonly generation: number;
+  /** What guards did, the last times, oldest first. */
+  readonly incidents: readonly string[];
 }
 
 /** Returns the exit code: 4 when nothing will happen unless somebody does something. */
@@ -63,8 +65,8 @@ async function ask(address: string, tls: ReturnType<typeof clientTls>): Promise<
   }
 }
 
-function answerOf({ diagnosis, step, steps, generation }: Run): Answer {
-  if (diagnosis) return { ...diagnosis, step, steps, generation };
+function answerOf({ diagnosis, step, steps, generation, incidents }: Run): Answer {
+  if (diagnosis) return { ...diagnosis, step, steps, generation, incidents };
   throw new PaddockError(
     "version-mismatch",
     "expected a coordinator that can say why, received one of an older release",
@@ -79,7 +81,8 @@ async function fromFiles(runDir: string, pid: number | undefined): Promise<Answe
   const generation = ledger.findLast((record) => record.kind === "generation")?.generation ?? 0;
   const finished = ledger.some((record) => record.kind === "finished");
   const { steps } = (await readJson(join(runDir, "spec.json"))) as { steps: number };
-  const known = { step: (commit?.step ?? -1) + 1, steps, generation };
+  const incidents = incidentsOf(ledger);
+  const known = { step: (commit?.step ?? -1) + 1, steps, generation, incidents };
   if (finished) {
     const over = { reason: "the run is over: finished", nextAction: "nothing" };
     return { ...known, ...over, blockers: [], nextActionUnixMs: 0, needsHelp: false };
@@ -136,6 +139,7 @@ function processState(pid: number): ProcessState {
 
 function textOf(answer: Answer, now: number): string {
   const { step, steps, generation, reason, blockers, nextAction, nextActionUnixMs } = answer;
+  const guards = answer.incidents.map((incident) => `  guard: ${incident}`);
   const ago = (unixMs: number): string => duration(Math.max(0, now - unixMs) / 1000);
   const lines = blockers
     .filter(({ kind }) => kind === "worker")
@@ -147,6 +151,7 @@ function textOf(answer: Answer, now: number): string {
   return [
     `step ${step} of ${steps}, generation ${generation}: ${reason}`,
     ...lines,
+    ...guards,
     `next: ${nextAction}${when}`,
   ].join("\n");
 }

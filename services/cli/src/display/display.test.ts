@@ -54,6 +54,7 @@ function runAt(step: number, more: Partial<Run> = {}): Run {
     reason: "",
     diagnosis: null,
     alert: "",
+    incidents: [],
     ...more,
   };
 }

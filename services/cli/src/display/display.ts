@@ -11,6 +11,7 @@ export interface RunEvent {
     | "evaluation"
     | "checkpoint"
     | "alert"
+    | "guard"
     | "result"
     | "error";
   /** For people; one line, or several. */

@@ -72,6 +72,7 @@ function blockLines(run: Run, knnStart: number | undefined): string[] {
     ...(step ? [lossLine(step)] : []),
     stateLine(run, knnStart),
     ...(run.alert === "" ? [] : [red(`warning: ${run.alert}`)]),
+    ...run.incidents.slice(-1).map((incident) => dim(`guard: ${incident}`)),
     ...(isWaiting(run) ? [dim(`waiting for ${run.waitingFor}`)] : []),
   ];
 }

@@ -1,4 +1,4 @@
-/** What changed between two looks at a run: steps, evaluations, checkpoints and signs of collapse, as events. */
+/** What changed between two looks at a run: steps, evaluations, checkpoints, warnings and what guards did, as events. */
 import type { StepRecord } from "@paddock/contract";
 import { type Run, RunPhase } from "@paddock/proto";
 import type { RunEvent } from "./display.js";
@@ -20,6 +20,7 @@ export function milestoneWatcher(evaluateEvery: number): Look {
   let evaluated = -1;
   let checkpoint = -1;
   let alert = "";
+  let incidents: readonly string[] = [];
   return (run) => {
     const events: RunEvent[] = [];
     const record = lastStepOf(run);
@@ -45,14 +46,27 @@ export function milestoneWatcher(evaluateEvery: number): Look {
     }
     events.push(...alertEvents(alert, run));
     alert = run.alert;
+    events.push(...guardEvents(incidents, run));
+    incidents = run.incidents;
     return { step: isNew ? record : undefined, events };
   };
 }
 
 function alertEvents(before: string, { alert, step }: Run): RunEvent[] {
   if (alert === before) return [];
-  const message = alert === "" ? "no sign of collapse any more" : `warning: ${alert}`;
+  const message = alert === "" ? "what was warned of is over" : `warning: ${alert}`;
   return [{ kind: "alert", message, fields: { step, alert } }];
+}
+
+/** The run shows its last incidents only: those after the last one that was known. */
+function guardEvents(known: readonly string[], { incidents, step }: Run): RunEvent[] {
+  const last = known.at(-1);
+  const first = last === undefined ? 0 : incidents.lastIndexOf(last) + 1;
+  return incidents.slice(first).map((incident) => ({
+    kind: "guard",
+    message: `guard: ${incident}`,
+    fields: { step, incident },
+  }));
 }
 
 /**

@@ -7,6 +7,7 @@ import {
   type AlertRecord,
   alertsOf,
   type EvaluationRecord,
+  incidentsOf,
   readLedger,
 } from "../run/ledger-records.js";
 import { readRunSpec } from "../run/run-directory.js";
@@ -23,6 +24,8 @@ export interface ReportData {
   readonly generations: readonly (LedgerRecord & { kind: "generation" })[];
   /** Signs of collapse, in order. */
   readonly alerts: readonly AlertRecord[];
+  /** What guards did, the last times. */
+  readonly incidents: readonly string[];
   /** Absent until the run has finished. */
   readonly summary: Summary | undefined;
   readonly visuals: readonly Visual[];
@@ -50,6 +53,7 @@ export async function readRun(runDir: string): Promise<ReportData> {
     steps,
     evaluations: [...evaluations.values()].sort((a, b) => a.step - b.step),
     alerts: alertsOf(ledger),
+    incidents: incidentsOf(ledger),
     generations: ledger.filter((record) => record.kind === "generation"),
     summary,
     visuals,

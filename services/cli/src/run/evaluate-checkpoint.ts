@@ -124,6 +124,7 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       shadow: -1,
       rankCuts: [],
       checkpointFirst: false,
+      leftOut: [],
     },
   } as const;
 }

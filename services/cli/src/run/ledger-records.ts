@@ -1,7 +1,7 @@
 /** What a run's ledger says, for those who only look: the coordinator alone writes and checks it. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { LedgerRecord } from "@paddock/contract";
+import { incidentOf, type LedgerRecord, rememberedIncidents } from "@paddock/contract";
 
 /** An evaluation as it is recorded. */
 export interface EvaluationRecord {
@@ -33,4 +33,11 @@ export function alertsOf(records: readonly (LedgerRecord | EvaluationRecord)[]):
     if (record.kind === "generation") alerts = alerts.filter(({ step }) => step < record.step);
   }
   return alerts;
+}
+
+/** What guards did, the last times, oldest first: as the coordinator shows it while it runs. */
+export function incidentsOf(records: readonly (LedgerRecord | EvaluationRecord)[]): string[] {
+  return records
+    .flatMap((record) => ("bank" in record ? [] : (incidentOf(record) ?? [])))
+    .slice(-rememberedIncidents);
 }

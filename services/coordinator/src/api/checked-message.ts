@@ -62,7 +62,7 @@ function checkHello({ hello }: Kind<"hello">): void {
 function checkPrepared({ prepared }: Kind<"prepared">): void {
   for (const { unit } of prepared.normRoots) check("NormRoot.unit", "tensor", unit);
   for (const part of Object.keys(prepared.seconds)) check("Prepared.seconds", "word", part);
-  check("Prepared.firstBadTensor", "tensor", prepared.firstBadTensor);
+  for (const { tensor } of prepared.offenders) check("Offender.tensor", "tensor", tensor);
 }
 
 function checkWritten({ file, sha256, bytes, headBytes, headSha256 }: CheckpointWritten): void {

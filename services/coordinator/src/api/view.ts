@@ -28,7 +28,8 @@ export function viewOf(state: RunState, now: number, redisAwaySinceMs: number | 
     knnAccuracy: durable.evaluations.at(-1)?.knn ?? -1,
     checkpointStep: durable.checkpoints.at(-1)?.step ?? -1,
     waitingFor: waitingFor(state, now),
-    alert: state.alert,
+    alert: [state.alert, state.spike].filter((text) => text !== "").join("; "),
+    incidents: [...durable.incidents],
     diagnosis: diagnose(state, now, redisAwaySinceMs),
     reason: state.outcome && "reason" in state.outcome ? state.outcome.reason : "",
   };

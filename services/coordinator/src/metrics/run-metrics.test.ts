@@ -42,14 +42,23 @@ const expected = {
   paddock_worker_seconds_per_rank: "gauge",
   paddock_bad_images_total: "counter",
   paddock_skipped_steps_total: "counter",
+  paddock_non_finite_step: "gauge",
+  paddock_rollbacks_total: "counter",
+  paddock_loss_spikes_total: "counter",
+  paddock_left_out_steps: "gauge",
   paddock_stale_messages_total: "counter",
   paddock_redis_used_memory_bytes: "gauge",
   paddock_loss_scale: "gauge",
 };
 
-/** A run in its fifth step, with a checkpoint and an evaluation behind it. */
+/** A run in its fifth step, with a checkpoint and an evaluation behind it, and a step that was skipped. */
 function runningWorld(): World {
-  const world = new World(exampleSpec());
+  const offender = { order: 2, tensor: "loss koleo", rank: 3, samples: [7, 5] };
+  const world = new World(exampleSpec(), (prepared) =>
+    prepared.step === 2 && prepared.losses.some(({ rank }) => rank === 3)
+      ? { ...prepared, finite: false, offenders: [offender] }
+      : prepared,
+  );
   world.join();
   world.join();
   while (world.state.durable.next < 5) world.settle(1);
@@ -90,4 +99,14 @@ test("a second scrape reads the same counters, and a worker that left is no long
   metrics.refresh(world.state, 1);
   expect(await registry.metrics()).not.toContain("paddock_state_bytes{");
   expect(await registry.metrics()).toMatch(/^paddock_workers 0$/m);
+});
+
+test("a step that was not finite is counted by its reason, and shown with what was so first", async () => {
+  const registry = createMetrics({});
+  createRunMetrics(registry).refresh(runningWorld().state, 1);
+  const text = await registry.metrics();
+  expect(text).toContain('paddock_skipped_steps_total{reason="loss"} 1\n');
+  expect(text).toContain(
+    'paddock_non_finite_step{reason="loss",tensor="loss koleo",rank="3",worker="w2",samples="7,5"} 2\n',
+  );
 });

@@ -5,6 +5,7 @@ import { Counter, Gauge } from "prom-client";
 import { imagesPerSecond } from "../api/view.js";
 import { paceOfWorker } from "../run/balance.js";
 import type { RunState, WorkerState } from "../run/state.js";
+import { guardMetrics } from "./guard-metrics.js";
 
 export interface RunMetrics {
   /** Sets every metric to what the state says. */
@@ -64,12 +65,7 @@ function progressMetrics(registry: Registry): Set[] {
       "Images per second over the last 20 steps.",
       imagesPerSecond,
     ),
-    counter(
-      registry,
-      "paddock_skipped_steps_total",
-      "Steps whose update was skipped because of a value that is not finite.",
-      (state) => state.counters.skippedSteps,
-    ),
+    ...guardMetrics(registry),
     optional(
       registry,
       "paddock_knn_accuracy",

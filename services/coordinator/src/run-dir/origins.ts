@@ -41,7 +41,7 @@ export function withPinsOf(recorded: RunSpec, spec: RunSpec): RunSpec {
   return parseRunSpec(pinned);
 }
 
-/** Step and loss scaler of the checkpoint that the run goes on from; undefined: from the beginning. */
+/** Step, loss scaler and left out data of the checkpoint that the run goes on from; undefined: from the beginning. */
 export async function startOf(spec: RunSpec): Promise<RunStart | undefined> {
   if (spec.init?.load !== "resume") return undefined;
   const { checkpoint } = spec.init;
@@ -54,7 +54,8 @@ export async function startOf(spec: RunSpec): Promise<RunStart | undefined> {
       `steps: expected more than the ${manifest.step} of ${checkpoint}, which init.load: resume goes on from, received ${spec.steps}`,
     );
   }
-  return { step: manifest.step, scaler: manifest.scaler };
+  const { step, scaler, leftOut } = manifest;
+  return { step, scaler, ...(leftOut ? { leftOut } : {}) };
 }
 
 /** Of a checkpoint directory's manifest, which vouches for its files; or of a weights file. */

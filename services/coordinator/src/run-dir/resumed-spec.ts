@@ -1,4 +1,4 @@
-/** Which fields of a spec a resumed run may change: those that do not touch its numbers. Pure. */
+/** Which fields of a spec a resumed run may change: those that do not touch its numbers, and what guards do from here on. Pure. */
 import { PaddockError, type RunSpec } from "@paddock/contract";
 
 /** Paths and everything below them. */
@@ -7,6 +7,7 @@ const changeable = [
   "fleet",
   "checkpoint",
   "evaluation",
+  "guards",
   "exchange.kind",
   "exchange.maxInFlightBytes",
   "exchange.timeoutSeconds",

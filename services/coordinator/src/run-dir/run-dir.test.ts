@@ -142,6 +142,7 @@ test("a resumed spec may change what does not touch the numbers, and says what t
   const moved = exampleSpec({
     fleet: { workers: 4 },
     checkpoint: { everySteps: 1 },
+    guards: { rollbackAfter: 5 },
     data: { kind: "idx", path: "/elsewhere" },
     engine: { threads: 2 },
   });

@@ -21,6 +21,7 @@ export function watchForCollapse(turn: Turn, active: ActiveGeneration, now: Look
   }
   if (collapse.kind === before?.kind) return;
   const message = collapseText(spec, collapse.kind, now);
+  const stops = spec.monitor.onCollapse === "stop" && !turn.state.active?.stopping;
   update(turn, { alert: message });
   count(turn, { alerts: 1 });
   append(turn, {
@@ -28,12 +29,11 @@ export function watchForCollapse(turn: Turn, active: ActiveGeneration, now: Look
     step: now.step,
     generation: active.generation,
     collapse: collapse.kind,
+    action: stops ? "stop" : "warn",
     message,
     unixMs: turn.now,
   });
   log(turn, "warn", "collapse", { collapse: collapse.kind, step: now.step, message });
   // After the last step there is nothing to be saved by stopping.
-  if (spec.monitor.onCollapse === "stop" && !turn.state.active?.stopping) {
-    fail(turn, "collapsed", message);
-  }
+  if (stops) fail(turn, "collapsed", message);
 }

@@ -1,5 +1,5 @@
 /** From W files to one durable checkpoint; and evaluations, the other thing that workers hand in later. */
-import { type ErrorCode, isErrorCode, type Manifest } from "@paddock/contract";
+import { dataStepOf, type ErrorCode, isErrorCode, type Manifest } from "@paddock/contract";
 import type { CheckpointFailed, CheckpointWritten, EvaluationDone } from "@paddock/proto";
 import { decideIfPrepared } from "./commit.js";
 import { endIfDone, fail } from "./ending.js";
@@ -47,6 +47,11 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
 export function manifestWritten(turn: Turn, written: Written & { readonly sha256: string }): void {
   const pending = take(turn, written);
   if (!pending) return;
+  if (written.step > turn.state.durable.next) {
+    // The run went back behind it meanwhile (guards): it holds steps that are void.
+    startIfPossible(turn);
+    return;
+  }
   // The checkpoint vouches for the steps before it: their records must not be lost any more.
   turn.effects.push({ kind: "sync-steps" });
   append(turn, {
@@ -164,7 +169,7 @@ function regroupOrGoOn(turn: Turn): void {
 }
 
 function manifestOf({ durable, layout, active }: RunState, pending: PendingCheckpoint): Manifest {
-  const { spec, runId } = durable;
+  const { spec, runId, leftOut } = durable;
   return {
     format: "paddock-checkpoint",
     version: 1,
@@ -177,6 +182,7 @@ function manifestOf({ durable, layout, active }: RunState, pending: PendingCheck
     units: layout.units.map(({ name, elements }) => ({ name, elements })),
     files: pending.files.filter((file) => file !== null),
     scaler: pending.scaler,
-    cursor: pending.step * globalBatch(spec),
+    cursor: dataStepOf(leftOut, pending.step) * globalBatch(spec),
+    ...(leftOut.length > 0 ? { leftOut } : {}),
   };
 }

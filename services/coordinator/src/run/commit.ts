@@ -1,11 +1,19 @@
 /** The one decision about each step. */
-import { type RunSpec, type ScalerState, type StepRecord, scalarsAt } from "@paddock/contract";
+import {
+  dataStepOf,
+  type Offender,
+  type RunSpec,
+  type ScalerState,
+  type StepRecord,
+  scalarsAt,
+} from "@paddock/contract";
 import { DecisionKind, type Prepared } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
 import { watchForCollapse } from "./alert.js";
 import { measurePaces, rebalanceDue } from "./balance.js";
 import { needsScaling } from "./durable.js";
-import { fail } from "./ending.js";
+import { guardStep, skipCount } from "./guards/act.js";
+import { offenderOf } from "./guards/offender.js";
 import { letLeaversGo } from "./holdings.js";
 import { regroupIfDue, segmentsEffect } from "./membership.js";
 import {
@@ -31,8 +39,6 @@ import {
   updateWorker,
 } from "./turn.js";
 
-/** Skipped steps in a row after which the run has failed. */
-const maxSkipsInRow = 20;
 /** Commits over which the rate is measured, and one more to measure from. */
 const recentCommits = 21;
 
@@ -69,13 +75,16 @@ export function receivePrepared(turn: Turn, id: WorkerId, prepared: Prepared): v
 
 /** Commits or skips the step once all workers have prepared it, unless decisions are held back. */
 export function decideIfPrepared(turn: Turn): void {
-  const { active, outcome, paused, durable, layout } = turn.state;
+  const { active, outcome, paused, durable, layout, workers } = turn.state;
   if (!active || outcome || paused || active.stopping || active.regroupAt !== null) return;
   const prepared = active.prepared.filter((message) => message !== null);
   if (prepared.length < active.members.length) return;
   const { spec, next: step, scaler } = durable;
   const result = stepResult(layout, spec.logicalRanks, prepared);
-  const done = stepRecord(turn, active, result);
+  const names = active.members.map((id) => workers.find((known) => known.id === id)?.name ?? "");
+  const isScaled = needsScaling(spec) && scaler.scale > 1;
+  const offender = result.finite ? undefined : offenderOf(layout, prepared, names, isScaled);
+  const done = stepRecord(turn, active, result, offender);
   // Before the commit: a crash between the two leaves a record too many, which is dropped, and not one too few.
   turn.effects.push({ kind: "write-step", record: done });
   append(turn, {
@@ -83,28 +92,22 @@ export function decideIfPrepared(turn: Turn): void {
     step,
     generation: active.generation,
     skipped: !result.finite,
+    ...(offender ? { offender } : {}),
+    ...(spec.guards.spike ? { loss: result.losses.total } : {}),
     scaler: nextScaler(spec, scaler, result.finite),
     norms: result.updateNorms,
     unixMs: turn.now,
   });
-  if (turn.state.durable.skipsInRow >= maxSkipsInRow) {
-    const bad = result.firstBadTensor ? `; first seen in ${result.firstBadTensor}` : "";
-    fail(
-      turn,
-      "non-finite",
-      `${maxSkipsInRow} steps in a row had a gradient or a loss that is not finite, the last one step ${step}${bad}; lower the learning rate, or look at the data`,
-    );
-    return;
-  }
   measurePaces(turn, prepared);
-  announce(turn, active, result);
-  record(turn, active, done);
   count(turn, {
     steps: 1,
-    skippedSteps: result.finite ? 0 : 1,
+    ...skipCount(offender),
     images: result.images,
     exchangeBytes: result.exchangeBytes,
   });
+  if (!guardStep(turn, active, offender)) return;
+  announce(turn, active, result);
+  record(turn, done);
   if (done.monitor) watchForCollapse(turn, active, { step: done.step, monitor: done.monitor });
   if (active.commits === 0) letLeaversGo(turn);
   regroupIfDue(turn);
@@ -199,24 +202,23 @@ function orderSegments(turn: Turn, active: ActiveGeneration): void {
   log(turn, "info", "segment committed", { step: next, generation: active.generation });
 }
 
-function record(turn: Turn, active: ActiveGeneration, step: StepRecord): void {
+function record(turn: Turn, step: StepRecord): void {
   const { recent } = turn.state;
   update(turn, {
     lastStep: step,
     lastCommitMs: turn.now,
     recent: [...recent, { unixMs: turn.now, images: step.images }].slice(-recentCommits),
   });
-  if (step.skipped) {
-    log(turn, "warn", "step skipped: not finite", {
-      step: step.step,
-      generation: active.generation,
-      lossScale: step.lossScale,
-    });
-  }
 }
 
-function stepRecord(turn: Turn, active: ActiveGeneration, result: StepResult): StepRecord {
-  const { spec, next: step, scaler } = turn.state.durable;
+function stepRecord(
+  turn: Turn,
+  active: ActiveGeneration,
+  result: StepResult,
+  offender: Offender | undefined,
+): StepRecord {
+  const { spec, next: step, scaler, leftOut } = turn.state.durable;
+  const dataStep = dataStepOf(leftOut, step);
   const scalars = scalarsAt(spec, step);
   const { total, ...losses } = result.losses;
   return {
@@ -232,6 +234,8 @@ function stepRecord(turn: Turn, active: ActiveGeneration, result: StepResult): S
     teacherTemp: scalars.teacherTemperature,
     lossScale: scaler.scale,
     skipped: !result.finite,
+    ...(offender ? { offender } : {}),
+    ...(dataStep === step ? {} : { dataStep }),
     images: result.images,
     seconds: result.seconds,
     ...(result.monitor ? { monitor: result.monitor } : {}),

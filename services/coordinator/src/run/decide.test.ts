@@ -310,7 +310,9 @@ test("a step that is not finite is skipped with half the loss scale, and twenty 
       world.read(worker.id);
       const event = worker.outbox.shift();
       if (event?.kind === "prepared" && bad(event.prepared.step)) {
-        const prepared = { ...event.prepared, finite: false, firstBadTensor: "dino_head.mlp.bias" };
+        const tensor = "dino_head.mlp.bias";
+        const offenders = [{ order: 2_000_000, tensor, rank: -1, samples: [] }];
+        const prepared = { ...event.prepared, finite: false, offenders };
         world.post({ ...event, prepared });
       } else if (event) world.post(event);
     }

@@ -1,5 +1,5 @@
 /** Who executes the run: workers come, go, hang and fail; each change of members is a new generation. */
-import { type ErrorCode, isErrorCode, keptSteps, PaddockError } from "@paddock/contract";
+import { type ErrorCode, isErrorCode, PaddockError } from "@paddock/contract";
 import type { Assignment, Failed, LiveSource } from "@paddock/proto";
 import { segmentAt } from "../plan/plan-run.js";
 import { countsOf, cutsFor, rebalanceDue } from "./balance.js";
@@ -7,6 +7,7 @@ import { coverOf } from "./cover.js";
 import { restartStep } from "./durable.js";
 import { fail, finish, interrupt } from "./ending.js";
 import type { Effect } from "./event.js";
+import { goBackIfOwed } from "./guards/roll-back.js";
 import { letLeaversGo, tellMissed } from "./holdings.js";
 import { expired, owes, restless } from "./leases.js";
 import {
@@ -120,8 +121,10 @@ export function checkTime(turn: Turn): void {
  * else from the last checkpoint.
  */
 export function startIfPossible(turn: Turn): void {
-  const { active, outcome, orphans, durable, draining, workers } = turn.state;
+  const { active, outcome, draining, workers } = turn.state;
   if (active || outcome || workers.some(({ owesHeld }) => owesHeld !== null)) return;
+  goBackIfOwed(turn);
+  const { durable, orphans } = turn.state;
   const live = coverOf(turn.state);
   if (!live && orphans.length > 0) return;
   if (restartStep(durable) >= durable.spec.steps) {
@@ -294,11 +297,10 @@ function beginning(
   };
 }
 
-/** Steps of the checkpoints that stay on disk: the newest durable ones, those of every so many steps, and those being written. */
+/** Steps of the checkpoints that stay on disk: durable ones, and those being written. */
 export function keptCheckpoints({ durable, active, orphans }: RunState): number[] {
-  const kept = keptSteps(durable.checkpoints, durable.spec.checkpoint);
-  const written = [...orphans, ...(active?.pendingCheckpoints ?? [])].map(({ step }) => step);
-  return [...kept, ...written];
+  const pending = [...orphans, ...(active?.pendingCheckpoints ?? [])];
+  return [...durable.kept, ...pending.map(({ step }) => step)];
 }
 
 /** The segment that holds `step` and the one after it: jobs are made as they come near. */
@@ -350,5 +352,6 @@ function assignmentOf(
     segmentQueue: segmentQueueName(durable.runId, generation, worker),
     evaluateFirst: active.pendingEvaluations.includes(startStep),
     checkpointFirst: active.pendingCheckpoints.some(({ step }) => step === startStep),
+    leftOut: durable.leftOut,
   };
 }

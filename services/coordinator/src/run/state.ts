@@ -116,7 +116,13 @@ export type Outcome =
 /** Sums since this coordinator started; metrics count them. */
 export interface Counters {
   readonly steps: number;
-  readonly skippedSteps: number;
+  /** Skipped steps by reason. */
+  readonly skippedOverflow: number;
+  readonly skippedLoss: number;
+  readonly skippedGradient: number;
+  /** Times that guards made the run go back, and that its loss spiked. */
+  readonly rollbacks: number;
+  readonly spikes: number;
   readonly images: number;
   readonly exchangeBytes: number;
   readonly staleMessages: number;
@@ -154,6 +160,8 @@ export interface RunState {
   readonly watch: CollapseWatch;
   /** For people: the sign of collapse that holds now; empty: none. */
   readonly alert: string;
+  /** For people: the spike of the loss that holds now; empty: none. */
+  readonly spike: string;
   /** Engines of the last generation's workers, joined by commas if they differ. */
   readonly engine: string;
   /** First assignment and last commit in this coordinator's life, in unix milliseconds. */
@@ -200,7 +208,11 @@ export function initialState(durable: DurableState, now: number): RunState {
     lastFailure: null,
     counters: {
       steps: 0,
-      skippedSteps: 0,
+      skippedOverflow: 0,
+      skippedLoss: 0,
+      skippedGradient: 0,
+      rollbacks: 0,
+      spikes: 0,
       images: 0,
       exchangeBytes: 0,
       staleMessages: 0,
@@ -212,6 +224,7 @@ export function initialState(durable: DurableState, now: number): RunState {
     lastStep: null,
     watch: initialWatch,
     alert: "",
+    spike: "",
     engine: "",
     firstStartMs: null,
     lastCommitMs: null,

@@ -79,11 +79,8 @@ test("one worker that is not finite, or a loss that is not, makes the step not f
   const [first, ...others] = prepare(3);
   if (!first) throw new Error("expected a worker");
   expect(stepResult(layout, 7, [first, ...others]).finite).toBe(true);
-  const said = { ...first, finite: false, firstBadTensor: "x" };
-  expect(stepResult(layout, 7, [said, ...others])).toMatchObject({
-    finite: false,
-    firstBadTensor: "x",
-  });
+  const said = { ...first, finite: false };
+  expect(stepResult(layout, 7, [said, ...others]).finite).toBe(false);
   const [loss, ...losses] = first.losses;
   if (!loss) throw new Error("expected a loss");
   const infinite = { ...first, losses: [{ ...loss, total: Number.POSITIVE_INFINITY }, ...losses] };

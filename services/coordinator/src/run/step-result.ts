@@ -25,8 +25,6 @@ export interface StepResult {
   readonly monitor: Monitor | undefined;
   /** Every worker said so, and losses and norms are too. */
   readonly finite: boolean;
-  /** Name of the first tensor that is not finite, as a worker named it; else undefined. */
-  readonly firstBadTensor: string | undefined;
   readonly seconds: StepSeconds;
   readonly images: number;
   /** Bytes sent to peers by all workers. */
@@ -47,14 +45,12 @@ export function stepResult(
     prepared.flatMap(({ normRoots }) => normRoots),
   );
   const numbers = [...Object.values(losses), ...Object.values(norms.all)];
-  const bad = prepared.find(({ firstBadTensor }) => firstBadTensor !== "");
   return {
     losses,
     gradNorm: norms.submodules,
     updateNorms: norms.all,
     monitor: meanMonitor(logicalRanks, prepared),
     finite: prepared.every(({ finite }) => finite) && numbers.every(Number.isFinite),
-    firstBadTensor: bad?.firstBadTensor,
     seconds: slowestSeconds(prepared),
     images: prepared.reduce((sum, { images }) => sum + images, 0),
     exchangeBytes: prepared.reduce((sum, { exchangeBytes }) => sum + exchangeBytes, 0),

@@ -177,6 +177,8 @@ const appendPoints: Readonly<
   commit: { before: "coordinator.commit.appending", after: "coordinator.commit.appended" },
   checkpoint: { after: "coordinator.checkpoint.appended" },
   alert: {},
+  guard: {},
+  rollback: {},
   evaluation: {},
   finished: {},
 };

@@ -72,7 +72,7 @@ export function examplePrepared(
     peakGatheredBytes: 500,
     stateBytes: 400,
     images: ranks.length * spec.batchPerRank,
-    firstBadTensor: "",
+    offenders: [],
     eventLoopP99Ms: 2,
     badImages: 0,
     deviceAllocatedBytes: 3000,

@@ -8,6 +8,7 @@ import type {
   StepSeconds,
 } from "@paddock/contract";
 import type { Centers, RankBatch, RankMonitor } from "@paddock/model";
+import type { Seen } from "../segment/offender.js";
 
 /** This worker's shards: for each kind and unit, the fp32 values of its range. */
 export type StateOf<V> = Readonly<Record<StateKind, Readonly<Record<string, V>>>>;
@@ -56,8 +57,8 @@ export interface StepReport {
   /** Of the reduced gradient, after division by L. */
   readonly normRoots: readonly NormSum[];
   readonly finite: boolean;
-  /** Name of the first tensor with a non-finite value, or "". */
-  readonly firstBadTensor: string;
+  /** What was seen first here of each kind of value that is not finite; empty: nothing. */
+  readonly offenders: readonly Seen[];
   readonly seconds: Partial<StepSeconds>;
   readonly peakGatheredBytes: number;
 }

@@ -18,7 +18,7 @@ import { footprintOf } from "./footprint.js";
 import { residentState } from "./resident-state.js";
 import { allocateShards } from "./shards.js";
 import { stateBytes } from "./state.js";
-import { fileOf } from "./state-io.js";
+import { shardFileOf } from "./state-io.js";
 import { type StepHost, StepRunner } from "./step.js";
 import { Mailroom } from "./testing/mailroom.js";
 
@@ -180,7 +180,7 @@ test.each([
       if (shadow) expect(planned.shadowBytes).toBe(stateBytes(shadow.state));
       expect(planned.gatheredBytes).toBe(gathered);
       const file = { directory: "", step: 0, membership, layout, state, centers: null, spec };
-      const saved = fileOf(file).entries.reduce((sum, { data }) => sum + data.byteLength, 0);
+      const saved = shardFileOf(file).entries.reduce((sum, { data }) => sum + data.byteLength, 0);
       expect(planned.checkpointBytes).toBe(saved);
       const publishedBytes = published.reduce((sum, { byteLength }) => sum + byteLength, 0);
       const { weights, gradients, shadow: copies } = planned.traffic;

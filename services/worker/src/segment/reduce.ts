@@ -23,6 +23,7 @@ import { flatGradient, type UnitTensors, type VectorSpace } from "@paddock/model
 import type { Membership } from "../engine/calls.js";
 import { type Bucket, backwardOrder, bucketsOf } from "./buckets.js";
 import type { Codec } from "./codec.js";
+import type { OffenderWatch } from "./offender.js";
 
 export interface ReduceDeps<V> {
   readonly layout: Layout;
@@ -36,6 +37,8 @@ export interface ReduceDeps<V> {
     outgoing: readonly Uint8Array[],
     expectedBytes: readonly number[],
   ) => Promise<Uint8Array[]>;
+  /** Sees each rank's gradient of each unit before anything is added to it. */
+  readonly watch?: Pick<OffenderWatch, "gradient">;
   /** Runs what waits for peers. */
   readonly waiting: <T>(work: () => Promise<T>) => Promise<T>;
 }
@@ -94,6 +97,7 @@ export class Reducer<V> {
     const unit = this.#unit(unitName);
     const flat = flatGradient(unit, grads);
     for (const tensor of Object.values(grads)) tensor.dispose();
+    this.#deps.watch?.gradient(unitName, rank, flat);
     const leaf = await vectors.adopt(flat);
     if (scale !== 1) vectors.scale(leaf, scale);
     codec.round(leaf);

@@ -8,6 +8,7 @@
  */
 
 import {
+  evenCuts,
   frozenUnitsOf,
   type GradNorms,
   gramUpdateDue,
@@ -15,6 +16,7 @@ import {
   layoutOf,
   PaddockError,
   type RunSpec,
+  ranksOfCut,
   scalarsAt,
   shardOf,
   type Unit,
@@ -31,6 +33,7 @@ import { failpoint, failpointSync } from "@paddock/service-kit/failpoints";
 import type { Membership, ShadowOf, StateOf, StepReport } from "../engine/calls.js";
 import { type Codec, codecOf } from "./codec.js";
 import { Gatherer, type UnitRequest } from "./gather.js";
+import { OffenderWatch, type Seen } from "./offender.js";
 import { PartTimer } from "./part-timer.js";
 import { Reducer } from "./reduce.js";
 import { Shadow } from "./shadow.js";
@@ -78,6 +81,7 @@ export class StepRunner<V> {
   readonly #reducer: Reducer<V>;
   readonly #shadow: Shadow<V> | undefined;
   readonly #timer: PartTimer;
+  readonly #watch: OffenderWatch;
   #step = 0;
   #centers: Centers;
   /** What the last `compute` left for `update`. */
@@ -104,6 +108,10 @@ export class StepRunner<V> {
     this.#shadow = shadow
       ? new Shadow({ layout, membership, shadow, codec: this.#codec, vectors })
       : undefined;
+    const { worker, workers, cuts = evenCuts(spec.logicalRanks, workers) } = membership;
+    const { start, end } = ranksOfCut(cuts, worker);
+    const ranks = Array.from({ length: end - start }, (_, i) => start + i);
+    this.#watch = new OffenderWatch(this.layout, ranks);
     this.#reducer = new Reducer({
       layout: this.layout,
       logicalRanks: spec.logicalRanks,
@@ -112,6 +120,7 @@ export class StepRunner<V> {
       vectors,
       allToAll: (key, outgoing, expected) => host.allToAll(this.#step, key, outgoing, expected),
       waiting: (work) => this.#timer.during("wait", work),
+      watch: this.#watch,
     });
   }
 
@@ -135,7 +144,7 @@ export class StepRunner<V> {
     this.#timer.enter("teacher");
     // fp16 products need the scale on the loss; other gradients only where they are rounded to travel.
     const lossScale = spec.engine.precision === "fp16" ? scale : 1;
-    const { losses, monitors, centers, firstBadTensor } = await trainStep({
+    const { losses, monitors, centers } = await trainStep({
       spec,
       layout: this.layout,
       step,
@@ -152,7 +161,11 @@ export class StepRunner<V> {
             await failpoint("worker.backward.gradient");
             await this.#reducer.emit(unit, rank, grads, scale / lossScale);
           }),
-        sumAcrossRanks: (key, vectors) => this.#reducer.sum(`sum.${key}`, vectors),
+        sumAcrossRanks: async (key, vectors) => {
+          const sum = await this.#reducer.sum(`sum.${key}`, vectors);
+          this.#watch.sum(key, vectors, sum);
+          return sum;
+        },
         phase: (name) => {
           this.#timer.enter(name);
           host.phase(step, name);
@@ -170,16 +183,17 @@ export class StepRunner<V> {
       grad: gradients.get(name) as V,
       student: state.student[name] as V,
     }));
-    const finiteGradients = normRoots.every(({ sum }) => Number.isFinite(sum));
-    const finite = finiteGradients && losses.every(({ total }) => Number.isFinite(total));
     const shadowGradients = await this.#timer.during("wait", () => shadowed);
+    const isGradientFinite = normRoots.every(({ sum }) => Number.isFinite(sum));
+    const seen = await this.#watch.seen(losses);
+    const inShard = isGradientFinite ? undefined : this.#firstBad(gradients);
     this.#prepared = { step, gradients, shadowGradients, centers };
     return {
       losses,
       monitors,
       normRoots,
-      finite,
-      firstBadTensor: finite ? "" : (firstBadTensor ?? this.#firstBad(gradients) ?? "loss"),
+      finite: isGradientFinite && seen.length === 0,
+      offenders: inShard ? [...seen, inShard] : seen,
       seconds: this.#timer.take(),
       peakGatheredBytes: this.gatherer.takePeakBytes(),
     };
@@ -231,6 +245,7 @@ export class StepRunner<V> {
   rest(): void {
     this.#reducer.reset();
     this.gatherer.reset();
+    this.#watch.reset();
   }
 
   /** The gradient of the shards that are kept for another worker, in exchange for the own one. */
@@ -274,7 +289,8 @@ export class StepRunner<V> {
     return prepared;
   }
 
-  #firstBad(gradients: ReadonlyMap<string, V>): string | undefined {
+  /** The first parameter, units in backward's order, whose reduced gradient has a bad value in this worker's shard. */
+  #firstBad(gradients: ReadonlyMap<string, V>): Seen | undefined {
     const { membership, vectors } = this.#o;
     const locate = (unit: Unit): string | undefined => {
       const { start } = shardOf(unit.elements, membership.worker, membership.workers);
@@ -286,9 +302,10 @@ export class StepRunner<V> {
       const at = start + index;
       return unit.parameters.findLast((parameter) => parameter.offset <= at)?.name;
     };
-    for (const unit of this.layout.units) {
-      const name = locate(unit);
-      if (name) return name;
+    const places = new Map(this.layout.units.map((unit) => [unit, this.#watch.placeOf(unit.name)]));
+    for (const [unit, order] of [...places].sort(([, a], [, b]) => a - b)) {
+      const tensor = locate(unit);
+      if (tensor) return { order, tensor, rank: -1 };
     }
     return undefined;
   }

@@ -40,6 +40,7 @@ function assignment(changes: Partial<Assignment> = {}): Assignment {
     shadow: -1,
     rankCuts: [],
     checkpointFirst: false,
+    leftOut: [],
     ...changes,
   };
 }

@@ -11,7 +11,7 @@ import {
   type RunSpec,
   ranksOfCut,
 } from "@paddock/contract";
-import type { BatchPool } from "@paddock/data";
+import type { BatchPool, RankBatch } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import {
   type Assignment,
@@ -31,6 +31,7 @@ import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
 import type { Exchange, Readers } from "../exchange/exchange.js";
 import { loadLive } from "../segment/live-state.js";
+import { withSamples } from "../segment/offender-samples.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
 import {
@@ -49,7 +50,7 @@ export interface GenerationDeps {
   readonly engine: EngineHost;
   readonly exchange: Exchange;
   /** Batches of some logical ranks, made ahead and off the main thread. */
-  readonly pool: Pick<BatchPool, "request" | "release">;
+  readonly pool: Pick<BatchPool, "request" | "release" | "leaveOut">;
   readonly evaluator: Evaluator;
   readonly checkpoints: Pick<CheckpointHost, "save" | "load">;
   readonly logger: Pick<ReturnType<typeof createLogger>, "error">;
@@ -60,6 +61,8 @@ export interface GenerationDeps {
   readonly eventLoopP99Ms: () => number;
   /** Images replaced so far. */
   readonly badImages: () => number;
+  /** Spoils batches; for tests. */
+  readonly poison: ((batches: readonly RankBatch[]) => void) | undefined;
 }
 
 /** Between two looks at the waits for peers. */
@@ -132,6 +135,7 @@ export class Generation {
     const { engine, spec, exchange } = this.#deps;
     const { startStep, evaluateFirst, checkpointFirst } = this.#assignment;
     const { membership, shards } = this;
+    this.#deps.pool.leaveOut(this.#assignment.leftOut);
     this.progress(startStep, "load");
     this.#watchWaits();
     await exchange.enter(membership.generation, membership.worker, membership.workers);
@@ -153,12 +157,14 @@ export class Generation {
     const started = performance.now();
     const batches = await pool.request(step, this.#ranks);
     const dataSeconds = secondsSince(started);
+    this.#deps.poison?.(batches);
     await failpoint("worker.batch.ready");
     const report = await engine.call("compute", { step, scale, batches });
     audit(this.membership.generation, step, batches);
+    const offenders = report.offenders.map((seen) => withSamples(seen, batches));
     pool.release(batches);
     this.#preparedAt = performance.now();
-    return this.#outcomeOf(report, dataSeconds);
+    return { ...this.#outcomeOf(report, dataSeconds), offenders };
   }
 
   /** Applies a decision about the prepared step. Needs no peer and is never interrupted. */
@@ -339,12 +345,15 @@ export class Generation {
     return { centers: await loadState(shards, source, load), drawn: [] };
   }
 
-  #outcomeOf(report: StepReport & DeviceBytes, dataSeconds: number): StepOutcome {
+  #outcomeOf(
+    report: StepReport & DeviceBytes,
+    dataSeconds: number,
+  ): Omit<StepOutcome, "offenders"> {
     const { spec, exchange } = this.#deps;
     const { sentBytes } = exchange.stats;
     const exchangeBytes = sentBytes - this.#sentBytes;
     this.#sentBytes = sentBytes;
-    const { losses, monitors, normRoots, finite, firstBadTensor, peakGatheredBytes } = report;
+    const { losses, monitors, normRoots, finite, peakGatheredBytes } = report;
     return {
       finite,
       losses: [...losses],
@@ -361,7 +370,6 @@ export class Generation {
       peakGatheredBytes,
       stateBytes: keptShards(this.shards).reduce((sum, { state }) => sum + stateBytes(state), 0),
       images: this.#ranks.length * spec.batchPerRank,
-      firstBadTensor,
       eventLoopP99Ms: this.#deps.eventLoopP99Ms(),
       badImages: this.#deps.badImages(),
       deviceAllocatedBytes: report.deviceAllocatedBytes,

@@ -22,6 +22,7 @@ import { writeVisuals } from "../evaluate/visuals.js";
 import { openExchange } from "../exchange/open-exchange.js";
 import { type ReadShard, startPeerService } from "../peer/peer-service.js";
 import { readHolding } from "../segment/live-state.js";
+import { poisonOf } from "../segment/offender-samples.js";
 import { createLink, type Link } from "./connection.js";
 import { Generation } from "./generation.js";
 import { hostCallsOf } from "./host-calls.js";
@@ -45,6 +46,8 @@ export interface WorkerOptions {
   readonly localRank: number;
   /** `library`: flat vectors lie in the engine's library as on a GPU, also on a CPU. For tests. */
   readonly vectors?: "library";
+  /** Comma-separated ids of samples to spoil. For tests. */
+  readonly poison?: string | undefined;
   /** Address on which peers reach this worker. */
   readonly host: string;
   /** Absent: neither certificates nor a token, on this machine only. */
@@ -286,6 +289,7 @@ class WorkerLife {
       send: (message) => this.#link.send(message),
       eventLoopP99Ms: () => this.#eventLoop.p99Ms(),
       badImages: () => this.#badImages,
+      poison: poisonOf(this.#o.poison),
     });
   }
 

@@ -35,9 +35,12 @@ export function learningSection(run: ReportData): string {
   );
 }
 
-function warnings({ alerts }: ReportData): string {
-  return alerts
-    .map(({ message }) => `<p class="warning">Warning: ${escapeHtml(message)}.</p>`)
+function warnings({ alerts, incidents }: ReportData): string {
+  return [
+    ...alerts.map(({ message }) => `Warning: ${message}`),
+    ...incidents.map((incident) => `Guard: ${incident}`),
+  ]
+    .map((text) => `<p class="warning">${escapeHtml(text)}.</p>`)
     .join("");
 }
 
