@@ -4,13 +4,7 @@
  */
 
 import { join } from "node:path";
-import {
-  evenCuts,
-  invariant,
-  type PaddockError,
-  type RunSpec,
-  ranksOfCut,
-} from "@paddock/contract";
+import { evenCuts, type RunSpec, ranksOfCut } from "@paddock/contract";
 import type { BatchPool, RankBatch } from "@paddock/data";
 import type { Centers } from "@paddock/model";
 import {
@@ -25,7 +19,6 @@ import {
 import type { createLogger, TlsOptions } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { CheckpointHost } from "../checkpoint/checkpoint-host.js";
-import type { WrittenFile } from "../checkpoint/writer.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
 import type { EngineHost } from "../engine/engine-host.js";
 import type { Evaluator } from "../evaluate/evaluator.js";
@@ -34,14 +27,9 @@ import { loadLive } from "../segment/live-state.js";
 import { withSamples } from "../segment/offender-samples.js";
 import { allocateShards, keptShards, type Shards } from "../segment/shards.js";
 import { stateBytes } from "../segment/state.js";
-import {
-  type Initial,
-  type Load,
-  loadInitial,
-  loadState,
-  shardFileOf,
-} from "../segment/state-io.js";
+import { type Initial, type Load, loadInitial, loadState } from "../segment/state-io.js";
 import { audit } from "./audit.js";
+import { Saves } from "./saves.js";
 
 /** What a generation needs of its surroundings. */
 export interface GenerationDeps {
@@ -93,8 +81,7 @@ export class Generation {
   #preparedAt = 0;
   #progress: Omit<Progress, "generation"> = { step: 0, phase: "load", waitingOn: [] };
   #isEntered = false;
-  /** The copies for checkpoints, which read the state: an update waits for them. */
-  #saving: Promise<unknown> = Promise.resolve();
+  readonly #saves: Saves;
 
   constructor(assignment: Assignment, deps: GenerationDeps) {
     const { generation, worker, workers, shadow, rankCuts } = assignment;
@@ -103,6 +90,7 @@ export class Generation {
     this.#assignment = assignment;
     this.#deps = deps;
     this.shards = allocateShards(deps.spec, this.membership, shadow);
+    this.#saves = new Saves(deps, this.shards);
     const { start, end } = ranksOfCut(cuts, worker);
     this.#ranks = Array.from({ length: end - start }, (_, i) => start + i);
   }
@@ -171,7 +159,7 @@ export class Generation {
   async update({ step, kind, gradNorm }: Decision): Promise<void> {
     const { engine } = this.#deps;
     await failpoint("worker.decision.received");
-    await this.#saving;
+    await this.#saves.copied;
     const updating = performance.now();
     this.#commitSeconds = (updating - this.#preparedAt) / 1000;
     if (kind === DecisionKind.DECISION_KIND_COMMIT) await engine.call("update", { step, gradNorm });
@@ -189,64 +177,13 @@ export class Generation {
     await failpoint("worker.step.done");
   }
 
-  /**
-   * Saves the state as it is now. Resolves when the state may change again; the file is written meanwhile, and after this generation has
-   * ended too: whoever writes it writes the same bytes.
-   */
+  /** As `Saves.save`. */
   checkpoint(step: number): Promise<void> {
-    const copied = this.#copyForSaving(step);
-    this.#saving = Promise.allSettled([this.#saving, copied]);
-    return copied;
-  }
-
-  async #copyForSaving(step: number): Promise<void> {
-    const { engine, spec, checkpoints } = this.#deps;
     this.progress(step, "checkpoint");
-    await failpoint("worker.checkpoint.begun");
-    const all = keptShards(this.shards);
-    const kept = spec.checkpoint.replicas ? all : all.slice(0, 1);
-    const hasFirst = kept.some(({ membership }) => membership.worker === 0);
-    const centers = hasFirst ? await engine.call("centers", {}) : null;
-    await engine.call("syncState", {});
-    const directory = this.#checkpointDirectory(step);
-    const [own, replica] = kept.map((shards, i) =>
-      checkpoints.save(
-        shardFileOf({
-          ...shards,
-          directory,
-          step,
-          centers: shards.membership.worker === 0 ? centers : null,
-          isReplica: i > 0,
-        }),
-      ),
-    );
-    invariant(own, "a worker keeps its own shards");
-    const { copied, written } = own;
-    written.then(
-      (file) => this.#reportWritten(step, file),
-      (error: PaddockError) => this.#reportUnwritten(step, error),
-    );
-    // A replica costs nothing but itself.
-    replica?.written.catch((error: PaddockError) =>
-      this.#deps.logger.error({ step, reason: error.message }, "replica failed here"),
-    );
-    await copied;
-    await replica?.copied;
-  }
-
-  #reportWritten(step: number, { name: file, bytes, sha256, head }: WrittenFile): void {
-    const { generation, worker } = this.membership;
-    const [headBytes, headSha256] = [head?.bytes ?? 0, head?.sha256 ?? ""];
-    const of = { generation, step, worker };
-    const checkpointWritten = { ...of, file, bytes, sha256, headBytes, headSha256 };
-    this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
-  }
-
-  #reportUnwritten(step: number, { code, message }: PaddockError): void {
-    const { generation } = this.membership;
-    const checkpointFailed = { generation, step, code, message };
-    this.#deps.logger.error(checkpointFailed, "checkpoint failed here");
-    this.#deps.send({ kind: "checkpointFailed", checkpointFailed });
+    return this.#saves.save(step, this.#checkpointDirectory(step), () => {
+      // Where something else runs, that shows that this worker is alive.
+      if (this.#running.size === 0) this.progress(step, "checkpoint");
+    });
   }
 
   /** The teacher's accuracy on worker 0; undefined on the others. */

@@ -4,7 +4,7 @@
  */
 import { once } from "node:events";
 import { hostname } from "node:os";
-import { PaddockError, type RunSpec } from "@paddock/contract";
+import { PaddockError } from "@paddock/contract";
 import {
   type Assignment,
   type Decision,
@@ -12,7 +12,7 @@ import {
   type ShardRequest,
   type Welcome,
 } from "@paddock/proto";
-import { type createLogger, type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
+import { type EventLoopMonitor, monitorEventLoop } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import { startCheckpointThread } from "../checkpoint/checkpoint-host.js";
 import type { EngineFacts } from "../engine/calls.js";
@@ -26,44 +26,13 @@ import { poisonOf } from "../segment/offender-samples.js";
 import { createLink, type Link } from "./connection.js";
 import { Generation } from "./generation.js";
 import { hostCallsOf } from "./host-calls.js";
-import { collectivesRefusal, type WorkerSecurity } from "./security.js";
+import { collectivesRefusal } from "./security.js";
 import { consumeSegments, type SegmentConsumer } from "./segments.js";
 import { type ServedRun, serveRun } from "./served-run.js";
 import { tracedSession } from "./traced-session.js";
 import type { WorkerEffect, WorkerEvent } from "./worker-event.js";
+import type { WorkerEnd, WorkerOptions } from "./worker-options.js";
 import type { WorkerState } from "./worker-state.js";
-
-export interface WorkerOptions {
-  /** host:port of the coordinator. */
-  readonly coordinator: string;
-  /** Unique in the fleet. */
-  readonly name: string;
-  readonly engine: RunSpec["engine"]["name"];
-  readonly threads: number;
-  /** `cpu`, `cuda:<n>`; undefined: a GPU if the engine sees one. */
-  readonly device: string | undefined;
-  /** Which of this machine's workers this is, from 0: they take its GPUs in turn. */
-  readonly localRank: number;
-  /** `library`: flat vectors lie in the engine's library as on a GPU, also on a CPU. For tests. */
-  readonly vectors?: "library";
-  /** Comma-separated ids of samples to spoil. For tests. */
-  readonly poison?: string | undefined;
-  /** Address on which peers reach this worker. */
-  readonly host: string;
-  /** Absent: neither certificates nor a token, on this machine only. */
-  readonly security?: WorkerSecurity | undefined;
-  /** How long it looks for a coordinator that does not answer, its state kept; 0: not at all. */
-  readonly reconnectSeconds: number;
-  readonly logger: ReturnType<typeof createLogger>;
-  /** Leaves the fleet when it fires: hands its shards over and ends. */
-  readonly signal: AbortSignal;
-}
-
-export interface WorkerEnd {
-  /** true: the run reached its last step. */
-  readonly finished: boolean;
-  readonly reason: string;
-}
 
 /** Resolves when the coordinator shuts the worker down; rejects when it stays away or this worker cannot go on. */
 export async function runWorker(options: WorkerOptions): Promise<WorkerEnd> {
