@@ -4,28 +4,21 @@ import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
 import { consumedSamples } from "../chaos/audit.js";
 import { finalState } from "../chaos/state-hash.js";
-import { type Fleet, startFleet } from "../support/fleet.js";
-import { paddock, scratch, trajectory, until, writeTinyRun } from "../support/paddock.js";
+import type { Fleet } from "../support/fleet.js";
+import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { paddock, scratch, trajectory, until } from "../support/paddock.js";
 
 const folder = scratch();
-const fleets: Fleet[] = [];
-afterEach(async () => {
-  for (const fleet of fleets.splice(0)) await fleet.stop();
-});
 afterAll(folder.remove);
 
 const steps = 60;
 
-async function fleetOf(name: string, fleet: RunSpecInput["fleet"]): Promise<Fleet> {
+const prepareFleet = fleetsOfTests(folder.path, afterEach);
+
+function fleetOf(name: string, fleet: RunSpecInput["fleet"]): Promise<Fleet> {
   const changes = { steps, checkpoint: { everySteps: 1000 }, exchange: { dtype: "fp16" } } as const;
-  const started = await startFleet({
-    directory: folder.path,
-    name,
-    spec: writeTinyRun(folder.path, { ...changes, fleet }),
-    environment: { PADDOCK_AUDIT: join(folder.path, `${name}-audit`) },
-  });
-  fleets.push(started);
-  return started;
+  const audit = join(folder.path, `${name}-audit`);
+  return prepareFleet(name, { ...changes, fleet }, { PADDOCK_AUDIT: audit });
 }
 
 function resultOf({ runDir, ledger }: Fleet, name: string) {

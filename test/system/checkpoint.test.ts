@@ -4,7 +4,8 @@ import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "no
 import { join } from "node:path";
 import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { type Fleet, type Member, startFleet } from "../support/fleet.js";
+import type { Fleet, Member } from "../support/fleet.js";
+import { fleetsOfTests } from "../support/fleets-of-tests.js";
 import {
   paddock,
   readSteps,
@@ -16,10 +17,6 @@ import {
 } from "../support/paddock.js";
 
 const folder = scratch();
-const fleets: Fleet[] = [];
-afterEach(async () => {
-  for (const fleet of fleets.splice(0)) await fleet.stop();
-});
 afterAll(folder.remove);
 
 const steps = 30;
@@ -33,10 +30,10 @@ beforeAll(async () => {
   expect(code, stderr).toBe(0);
 });
 
+const prepareFleet = fleetsOfTests(folder.path, afterEach);
+
 async function fleetOf(name: string): Promise<{ fleet: Fleet; coordinator: Member }> {
-  const spec = writeTinyRun(folder.path, { ...changes, fleet: { workers: 2, leaseSeconds: 10 } });
-  const fleet = await startFleet({ directory: folder.path, name, spec });
-  fleets.push(fleet);
+  const fleet = await prepareFleet(name, { ...changes, fleet: { workers: 2, leaseSeconds: 10 } });
   return { fleet, coordinator: fleet.startCoordinator() };
 }
 

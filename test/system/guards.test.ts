@@ -1,23 +1,13 @@
 /** Values that are not finite, in real processes: named where they came up, skipped, and left out of a run that goes back. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { LedgerRecord, RunSpecInput } from "@paddock/contract";
+import type { LedgerRecord } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { type Fleet, startFleet } from "../support/fleet.js";
-import {
-  paddock,
-  readSteps,
-  scratch,
-  trajectory,
-  until,
-  writeTinyRun,
-} from "../support/paddock.js";
+import type { Fleet } from "../support/fleet.js";
+import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { paddock, readSteps, scratch, trajectory, until } from "../support/paddock.js";
 
 const folder = scratch();
-const fleets: Fleet[] = [];
-afterEach(async () => {
-  for (const fleet of fleets.splice(0)) await fleet.stop();
-});
 afterAll(folder.remove);
 
 const auditFolder = join(folder.path, "audit");
@@ -28,16 +18,7 @@ function of<K extends LedgerRecord["kind"]>(fleet: Fleet, kind: K): Of<K>[] {
   return fleet.ledger().filter((record): record is Of<K> => record.kind === kind);
 }
 
-async function fleetOf(
-  name: string,
-  changes: Partial<RunSpecInput>,
-  environment: NodeJS.ProcessEnv,
-): Promise<Fleet> {
-  const spec = writeTinyRun(folder.path, changes);
-  const fleet = await startFleet({ directory: folder.path, name, spec, environment });
-  fleets.push(fleet);
-  return fleet;
-}
+const fleetOf = fleetsOfTests(folder.path, afterEach);
 
 interface Audited {
   readonly step: number;

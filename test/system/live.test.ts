@@ -2,7 +2,8 @@
 import { join } from "node:path";
 import type { LedgerRecord, RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
-import { type Fleet, startFleet } from "../support/fleet.js";
+import type { Fleet } from "../support/fleet.js";
+import { fleetsOfTests } from "../support/fleets-of-tests.js";
 import {
   paddock,
   readSteps,
@@ -13,10 +14,6 @@ import {
 } from "../support/paddock.js";
 
 const folder = scratch();
-const fleets: Fleet[] = [];
-afterEach(async () => {
-  for (const fleet of fleets.splice(0)) await fleet.stop();
-});
 afterAll(folder.remove);
 
 const steps = 60;
@@ -39,16 +36,13 @@ beforeAll(async () => {
 /** Steps of this size last 10 ms, and a command line a second: without this the run can be over before anything happens to it. */
 const paced = { PADDOCK_FAILPOINTS: "worker.batch.ready=delay@*:100" };
 
-async function fleetOf(
+const prepareFleet = fleetsOfTests(folder.path, afterEach);
+const fleetOf = (
   name: string,
   fleet: RunSpecInput["fleet"],
   environment: NodeJS.ProcessEnv = {},
-): Promise<Fleet> {
-  const spec = writeTinyRun(folder.path, { ...changes, fleet: { leaseSeconds: 3, ...fleet } });
-  const started = await startFleet({ directory: folder.path, name, spec, environment });
-  fleets.push(started);
-  return started;
-}
+): Promise<Fleet> =>
+  prepareFleet(name, { ...changes, fleet: { leaseSeconds: 3, ...fleet } }, environment);
 
 type Kind<K extends LedgerRecord["kind"]> = Extract<LedgerRecord, { kind: K }>;
 

@@ -2,30 +2,24 @@
 import { readFileSync } from "node:fs";
 import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
-import { type Fleet, type Member, startFleet } from "../support/fleet.js";
-import { paddock, readSteps, scratch, until, writeTinyRun } from "../support/paddock.js";
+import type { Fleet, Member } from "../support/fleet.js";
+import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { paddock, readSteps, scratch, until } from "../support/paddock.js";
 
 const folder = scratch();
-const fleets: Fleet[] = [];
-afterEach(async () => {
-  for (const fleet of fleets.splice(0)) await fleet.stop();
-});
 afterAll(folder.remove);
 
 const leaseSeconds = 120;
 
-async function fleetOf(name: string, changes: Partial<RunSpecInput> = {}): Promise<Fleet> {
-  const spec = writeTinyRun(folder.path, {
+const prepareFleet = fleetsOfTests(folder.path, afterEach);
+const fleetOf = (name: string, changes: Partial<RunSpecInput> = {}): Promise<Fleet> =>
+  prepareFleet(name, {
     steps: 400,
     fleet: { workers: 2, leaseSeconds },
     checkpoint: { everySteps: 20 },
     evaluation: { everySteps: 30, bank: 32, queries: 16, finalBank: 32, finalQueries: 16 },
     ...changes,
   });
-  const fleet = await startFleet({ directory: folder.path, name, spec });
-  fleets.push(fleet);
-  return fleet;
-}
 
 interface Blocker {
   readonly kind: string;

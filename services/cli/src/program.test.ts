@@ -3,8 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import type { Io } from "./io.js";
-import { runCli } from "./program.js";
+import { paddockIn } from "./testing/run-cli.js";
 
 let dir: string;
 beforeEach(async () => {
@@ -12,22 +11,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(dir, { recursive: true, force: true }));
 
-async function paddock(...argv: string[]): Promise<{ code: number; out: string; err: string }> {
-  const text = { out: "", err: "" };
-  const io: Io = {
-    out: (more) => {
-      text.out += more;
-    },
-    err: (more) => {
-      text.err += more;
-    },
-    isTerminal: false,
-    columns: () => 80,
-    environment: {},
-    cwd: dir,
-  };
-  return { code: await runCli(argv, io), ...text };
-}
+const paddock = (...argv: string[]) => paddockIn(dir, argv);
 
 test("help and the list of commands are no failure", async () => {
   const { code, out } = await paddock("--help");

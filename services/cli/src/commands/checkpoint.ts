@@ -2,7 +2,7 @@
 import { readdir, rm } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { keptSteps, PaddockError, type RunSpec } from "@paddock/contract";
-import { lockRun } from "@paddock/coordinator";
+import { type DurableState, fold, lockRun, type RunRecord } from "@paddock/coordinator";
 import {
   listCheckpoints,
   type Repair,
@@ -12,7 +12,7 @@ import {
 } from "@paddock/worker";
 import { count } from "../display/format.js";
 import type { Io } from "../io.js";
-import { type DurableCheckpoint, durableCheckpoints } from "../run/durable-checkpoints.js";
+import { readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readRunSpec } from "../run/run-directory.js";
 import { resolveStage } from "../stages/run-stages.js";
 
@@ -25,7 +25,10 @@ interface Flags {
 interface Run {
   readonly runDir: string;
   readonly spec: RunSpec;
-  readonly durable: readonly DurableCheckpoint[];
+  /** Those that the run can go on from, oldest first; some may have been deleted since. */
+  readonly durable: DurableState["checkpoints"];
+  /** Steps of those that the run itself keeps. */
+  readonly kept: readonly number[];
 }
 
 async function openRun(flags: Flags, io: Io): Promise<Run> {
@@ -33,7 +36,8 @@ async function openRun(flags: Flags, io: Io): Promise<Run> {
     flags.runDir === undefined ? await newestRunDir(io.cwd) : resolve(io.cwd, flags.runDir),
   );
   const spec = await readRunSpec(runDir);
-  return { runDir, spec, durable: await durableCheckpoints(runDir) };
+  const state = fold((await readLedger(runDir)) as RunRecord[]);
+  return { runDir, spec, durable: state?.checkpoints ?? [], kept: state?.kept ?? [] };
 }
 
 /** Returns the exit code, as all commands do. */
@@ -149,13 +153,16 @@ export async function pruneCheckpointsCommand(flags: PruneFlags, io: Io): Promis
   }
 }
 
-async function prune({ runDir, spec, durable }: Run, flags: PruneFlags, io: Io): Promise<number> {
-  const { keep, keepEvery } = { ...spec.checkpoint, ...definedOf(flags) };
+async function prune(run: Run, flags: PruneFlags, io: Io): Promise<number> {
+  const { runDir, spec, durable } = run;
+  const { keep = spec.checkpoint.keep, keepEvery = spec.checkpoint.keepEvery } = flags;
   const onDisk = await stepsOnDisk(runDir);
-  const kept = keptSteps(
-    durable.filter(({ step }) => onDisk.includes(step)),
-    { keep, keepEvery },
-  );
+  const known = durable.filter(({ step }) => onDisk.includes(step));
+  // Without a word about it the run's own rule holds, which also keeps what its guards may need.
+  const isAsked = flags.keep !== undefined || flags.keepEvery !== undefined;
+  const kept = isAsked
+    ? keptSteps(known, { keep, keepEvery })
+    : run.kept.filter((step) => onDisk.includes(step));
   const deleted = onDisk.filter((step) => !kept.includes(step));
   for (const step of flags.dryRun ? [] : deleted) await remove(folderOf(runDir, step));
   if (flags.json) {
@@ -166,13 +173,6 @@ async function prune({ runDir, spec, durable }: Run, flags: PruneFlags, io: Io):
   const verb = flags.dryRun ? "would delete" : "deleted";
   io.out(`kept: ${list(kept)}\n${verb}: ${list(deleted)}\n`);
   return 0;
-}
-
-function definedOf({ keep, keepEvery }: { readonly keep?: number; readonly keepEvery?: number }) {
-  return {
-    ...(keep === undefined ? {} : { keep }),
-    ...(keepEvery === undefined ? {} : { keepEvery }),
-  };
 }
 
 async function remove(directory: string): Promise<void> {

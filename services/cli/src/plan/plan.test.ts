@@ -5,8 +5,7 @@ import { parseRunSpec, type RunSpecInput } from "@paddock/contract";
 import { allocateState } from "@paddock/worker";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { checkMemory } from "../doctor/checks.js";
-import type { Io } from "../io.js";
-import { runCli } from "../program.js";
+import { paddockIn } from "../testing/run-cli.js";
 import { planOf, type RunPlan } from "./plan.js";
 
 const small: RunSpecInput = {
@@ -94,22 +93,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(dir, { recursive: true, force: true }));
 
-async function paddock(...argv: string[]) {
-  const text = { out: "", err: "" };
-  const io: Io = {
-    out: (more) => {
-      text.out += more;
-    },
-    err: (more) => {
-      text.err += more;
-    },
-    isTerminal: false,
-    columns: () => 80,
-    environment: {},
-    cwd: dir,
-  };
-  return { code: await runCli(argv, io), ...text };
-}
+const paddock = (...argv: string[]) => paddockIn(dir, argv);
 
 test("plan prints a spec's plan as text and as JSON, with overrides, and starts nothing", async () => {
   await writeFile(join(dir, "run.json"), JSON.stringify(small));

@@ -1,35 +1,8 @@
 /** What a checkpoint needs to count, what its loss costs, and which ones stay. */
 import { keptSteps } from "@paddock/contract";
 import { expect, test } from "vitest";
-import { exampleSpec } from "../testing/example.js";
-import { World } from "../testing/world.js";
-
-/** A world whose first generation is at work: with messages of step 0 on their way. */
-function startedWorld(overrides: Parameters<typeof exampleSpec>[0] = {}, workers = 2): World {
-  const world = new World(
-    exampleSpec({ fleet: { workers, segmentSteps: 3, leaseSeconds: 30 }, ...overrides }),
-  );
-  for (let i = 0; i < workers; i++) world.join();
-  return world;
-}
-
-/** Lets those whose generation is over say what they hold. */
-function rest(world: World): void {
-  for (const { id } of world.state.workers) {
-    while (world.state.workers.some((worker) => worker.id === id && worker.owesHeld !== null)) {
-      exchange(world, id);
-    }
-  }
-}
-
-function checkpointsOf(world: World): number[] {
-  return world.records.flatMap((r) => (r.kind === "checkpoint" ? [r.step] : []));
-}
-
-function exchange(world: World, id: number): void {
-  world.read(id);
-  world.deliver(id);
-}
+import { checkpointsOf, exchange, rest, startedWorld } from "../testing/started-world.js";
+import type { World } from "../testing/world.js";
 
 test("a generation that is lost while a manifest is being written starts from that checkpoint", () => {
   const world = startedWorld();

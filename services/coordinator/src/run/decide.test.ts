@@ -1,37 +1,11 @@
 import { expect, test } from "vitest";
 import { examplePrepared, exampleSpec } from "../testing/example.js";
+import { checkpointsOf, exchange, rest, startedWorld } from "../testing/started-world.js";
 import { World } from "../testing/world.js";
 import type { Effect } from "./event.js";
 
-/** A world whose first generation is at work: with messages of step 0 on their way. */
-function startedWorld(overrides: Parameters<typeof exampleSpec>[0] = {}, workers = 2): World {
-  const world = new World(
-    exampleSpec({ fleet: { workers, segmentSteps: 3, leaseSeconds: 30 }, ...overrides }),
-  );
-  for (let i = 0; i < workers; i++) world.join();
-  return world;
-}
-
-/** Lets those whose generation is over say what they hold. */
-function rest(world: World): void {
-  for (const { id } of world.state.workers) {
-    while (world.state.workers.some((worker) => worker.id === id && worker.owesHeld !== null)) {
-      exchange(world, id);
-    }
-  }
-}
-
 function commitsOf(world: World): number {
   return world.records.filter(({ kind }) => kind === "commit").length;
-}
-
-function checkpointsOf(world: World): number[] {
-  return world.records.flatMap((r) => (r.kind === "checkpoint" ? [r.step] : []));
-}
-
-function exchange(world: World, id: number): void {
-  world.read(id);
-  world.deliver(id);
 }
 
 function kindsOf(effects: readonly Effect[]): string[] {

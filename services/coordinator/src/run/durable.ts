@@ -14,7 +14,7 @@ import {
   type ScalerState,
 } from "@paddock/contract";
 import { type GuardHistory, noHistory, rewindTo, trimmed, withCommit } from "./guards/history.js";
-import { keptSteps } from "./guards/retention.js";
+import { keptWithGuards } from "./guards/retention.js";
 
 type Of<Kind extends LedgerRecord["kind"]> = Extract<LedgerRecord, { kind: Kind }>;
 
@@ -231,7 +231,7 @@ function foldGeneration(state: DurableState, record: Of<"generation">): DurableS
 
 /** Without the checkpoints that nobody needs any more, and the history that only they would need. What is on disk follows. */
 function withoutOld(state: DurableState): DurableState {
-  const kept = keptSteps(state);
+  const kept = keptWithGuards(state);
   const [floor] = kept;
   if (floor === undefined) return state;
   return { ...state, kept, history: trimmed(state.history, state.spec, floor) };

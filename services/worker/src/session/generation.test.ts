@@ -40,6 +40,7 @@ interface Save {
   readonly copied: () => void;
   readonly written: (file: WrittenFile) => void;
   readonly failed: (error: Error) => void;
+  readonly moved: () => void;
 }
 
 /** A generation whose engine and checkpoint thread only write down what they are asked. */
@@ -53,14 +54,14 @@ function open() {
     },
   };
   const checkpoints = {
-    save(): Saving {
+    save(_: unknown, onProgress: () => void): Saving {
       done.push("save");
       let copied = (): void => undefined;
       const isCopied = new Promise<void>((resolve) => {
         copied = resolve;
       });
       const written = new Promise<WrittenFile>((resolve, reject) => {
-        saves.push({ copied, written: resolve, failed: reject });
+        saves.push({ copied, written: resolve, failed: reject, moved: onProgress });
       });
       return { copied: isCopied, written };
     },
@@ -68,7 +69,8 @@ function open() {
   const exchange = { close: async () => undefined };
   const told: WorkerMessage[] = [];
   const send = (message: WorkerMessage): void => {
-    if (message.kind !== "progress") told.push(message);
+    if (message.kind === "progress") done.push(`progress ${message.progress.phase}`);
+    else told.push(message);
   };
   const logger = { error: () => undefined };
   const deps = { spec, runDir: "run", engine, exchange, checkpoints, logger, send };
@@ -86,7 +88,7 @@ test("an update waits until the state has been copied, but not for the file", as
   await turns();
   const updated = generation.update(commit);
   await turns();
-  expect(done).toEqual(["centers", "syncState", "save"]);
+  expect(done).toEqual(["progress checkpoint", "centers", "syncState", "save"]);
   saves[0]?.copied();
   await updated;
   expect(done.at(-1)).toBe("update");
@@ -145,4 +147,17 @@ test("a file that cannot be written is told of, and nothing else fails", async (
     message: "no space",
   };
   expect(told).toEqual([{ kind: "checkpointFailed", checkpointFailed }]);
+});
+
+test("a file that takes long shows that the worker is alive, where nothing else does", async () => {
+  const { generation, done, saves } = open();
+  const saving = generation.run(() => generation.checkpoint(4));
+  await turns();
+  saves[0]?.moved();
+  expect(done.at(-1)).toBe("save");
+  saves[0]?.copied();
+  await saving;
+  await turns();
+  saves[0]?.moved();
+  expect(done.at(-1)).toBe("progress checkpoint");
 });

@@ -1,5 +1,5 @@
 /** Which checkpoints stay on disk, with what guards may need of them. Pure. */
-import { type Rollback, type RunSpec, keptSteps as retained } from "@paddock/contract";
+import { keptSteps, type Rollback, type RunSpec } from "@paddock/contract";
 import { badRow, type GuardHistory } from "./history.js";
 
 interface Retaining {
@@ -16,11 +16,11 @@ interface Retaining {
  * steps that are perhaps the beginning of many, and before the data left out with them; as steps are repeated exactly up to there, the next rollback
  * begins at most that much earlier again, and so on.
  */
-export function keptSteps(state: Retaining): number[] {
+export function keptWithGuards(state: Retaining): number[] {
   const { kept, rollbacks, spec } = state;
   const { rollbackAfter, nonFinite, maxRollbacks } = spec.guards;
   const known = kept.map((step) => ({ step }));
-  const stay = new Set(retained(known, spec.checkpoint));
+  const stay = new Set(keptSteps(known, spec.checkpoint));
   const left = maxRollbacks - rollbacks.length;
   const firsts: number[] = [];
   if (rollbackAfter > 0 && nonFinite === "skip") {
