@@ -108,10 +108,8 @@ class RedisExchange implements Exchange {
     for (const old of await store.enter(worker, workers))
       await desk.remove(old.generation, old.workers);
     this.#subscriber.on("message", (_channel, name) => inFlight.acknowledged(name));
-    await this.#link.answer(
-      "subscribing to acknowledgements",
-      this.#subscriber.subscribe(this.#ackChannel(entered, worker)),
-    );
+    const channel = this.#ackChannel(entered, worker);
+    await this.#link.subscribe(this.#subscriber, channel, "subscribing to acknowledgements");
     desk.open(worker, (ticket) => this.#take(entered, ticket));
     this.#renewal = setInterval(() => {
       // If it fails, the payloads still have two thirds of their time, and the next step needs Redis anyway.

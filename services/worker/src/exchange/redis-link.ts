@@ -36,6 +36,8 @@ export class RedisLink {
       // BullMQ demands it; `answer` sets the limits.
       maxRetriesPerRequest: null,
       retryStrategy: (attempt) => Math.min(50 * attempt, slowestRetryMs),
+      // As `subscribe` does it. By itself ioredis leaves the rejection to nobody when the link is closed meanwhile: that would end the process.
+      autoResubscribe: false,
     });
     // A lost connection shows in the waits of those who need it.
     redis.on("error", () => undefined);
@@ -51,6 +53,12 @@ export class RedisLink {
 
   get isDown(): boolean {
     return this.#connections.some(({ status }) => status !== "ready");
+  }
+
+  /** Subscribes a connection of this link, and again whenever it has been lost. */
+  async subscribe(redis: Redis, channel: string, what: string): Promise<void> {
+    redis.on("ready", () => void redis.subscribe(channel).catch(() => undefined));
+    await this.answer(what, redis.subscribe(channel));
   }
 
   /** What Redis replies; `redis-unavailable` when it does not within the time or refuses, or the reason of `close`. */
