@@ -3,6 +3,9 @@ import type { RunSpecInput } from "@paddock/contract";
 import { type Fleet, startFleet } from "./fleet.js";
 import { writeTinyRun } from "./paddock.js";
 
+/** Steps of a tiny run last 10 ms, and a command line a second: without this the run can be over before anything happens to it. */
+export const paced = { PADDOCK_FAILPOINTS: "worker.batch.ready=delay@*:100" };
+
 /**
  * Returns what prepares a fleet: Redis and the spec of a tiny run in `directory`, no process yet.
  * @param afterEach of the test runner

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { LedgerRecord } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Fleet } from "../support/fleet.js";
-import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { fleetsOfTests, paced } from "../support/fleets-of-tests.js";
 import { paddock, readSteps, scratch, trajectory, until } from "../support/paddock.js";
 
 const folder = scratch();
@@ -44,7 +44,7 @@ test("a spoilt sample costs one step per epoch; ledger, log, why, status and met
   const fleet = await fleetOf(
     "named",
     { steps: 24, fleet: { workers: 2 } },
-    { PADDOCK_POISON: String(poisoned), PADDOCK_AUDIT: auditFolder },
+    { ...paced, PADDOCK_POISON: String(poisoned), PADDOCK_AUDIT: auditFolder },
   );
   const coordinator = fleet.startCoordinator();
   for (const name of ["left", "right"]) fleet.startWorker(name);

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { LedgerRecord, RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 import type { Fleet } from "../support/fleet.js";
-import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { fleetsOfTests, paced } from "../support/fleets-of-tests.js";
 import {
   paddock,
   readSteps,
@@ -32,9 +32,6 @@ beforeAll(async () => {
   undisturbed = trajectory(runDir);
   expect(undisturbed).toHaveLength(steps);
 });
-
-/** Steps of this size last 10 ms, and a command line a second: without this the run can be over before anything happens to it. */
-const paced = { PADDOCK_FAILPOINTS: "worker.batch.ready=delay@*:100" };
 
 const prepareFleet = fleetsOfTests(folder.path, afterEach);
 const fleetOf = (
