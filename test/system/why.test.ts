@@ -3,7 +3,7 @@ import { readFileSync } from "node:fs";
 import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Fleet, Member } from "../support/fleet.js";
-import { fleetsOfTests } from "../support/fleets-of-tests.js";
+import { fleetsOfTests, paced } from "../support/fleets-of-tests.js";
 import { paddock, readSteps, scratch, until } from "../support/paddock.js";
 
 const folder = scratch();
@@ -12,14 +12,22 @@ afterAll(folder.remove);
 const leaseSeconds = 120;
 
 const prepareFleet = fleetsOfTests(folder.path, afterEach);
-const fleetOf = (name: string, changes: Partial<RunSpecInput> = {}): Promise<Fleet> =>
-  prepareFleet(name, {
-    steps: 400,
-    fleet: { workers: 2, leaseSeconds },
-    checkpoint: { everySteps: 20 },
-    evaluation: { everySteps: 30, bank: 32, queries: 16, finalBank: 32, finalQueries: 16 },
-    ...changes,
-  });
+const fleetOf = (
+  name: string,
+  changes: Partial<RunSpecInput> = {},
+  environment: NodeJS.ProcessEnv = {},
+): Promise<Fleet> =>
+  prepareFleet(
+    name,
+    {
+      steps: 400,
+      fleet: { workers: 2, leaseSeconds },
+      checkpoint: { everySteps: 20 },
+      evaluation: { everySteps: 30, bank: 32, queries: 16, finalBank: 32, finalQueries: 16 },
+      ...changes,
+    },
+    environment,
+  );
 
 interface Blocker {
   readonly kind: string;
@@ -121,7 +129,7 @@ function phasesOf(point: string): readonly string[] {
 }
 
 test("missing workers, a pause, a silent Redis, and a coordinator that is stopped or dead are told apart", async () => {
-  const fleet = await fleetOf("others", { evaluation: { everySteps: 0 } });
+  const fleet = await fleetOf("others", { evaluation: { everySteps: 0 } }, paced);
   const coordinator = fleet.startCoordinator();
   await until("the coordinator", 30, () => fleet.ledger().length > 0);
   const none = await retried(() => why(fleet));
