@@ -2,8 +2,15 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { PaddockError, parseRunSpec, type RunSpec, rngOf } from "@paddock/contract";
-import { verifyCheckpoint } from "@paddock/worker";
+import {
+  layoutOf,
+  PaddockError,
+  parseRunSpec,
+  type RunSpec,
+  rngOf,
+  statePartsOf,
+} from "@paddock/contract";
+import { loadCheckpoint, verifyCheckpoint } from "@paddock/worker";
 import { paddock, scratch, tinySpec, writeTinyRun } from "../support/paddock.js";
 import { type Bench, type BenchContext, Unavailable } from "./harness/bench.js";
 import { runPeer } from "./harness/peer.js";
@@ -35,9 +42,21 @@ async function corruption(context: BenchContext): Promise<void> {
     print(
       `intact: loads, state ${whole.stateHash.slice(0, 16)}, ${whole.bytes} bytes in 2 files and a manifest`,
     );
-    const load = () => verifyCheckpoint(directory, spec, sha256);
-    print(lineOf("Paddock, flipped bits", await flipped(directory, load)));
-    print(lineOf("Paddock, cut files", await cut(directory, load)));
+    const parts = statePartsOf(spec, layoutOf(spec)).filter(({ saved }) => saved);
+    const wanted = parts.flatMap(({ kind, units }) =>
+      units.map(({ name: unit, elements }) => {
+        return { kind, unit, start: 0, target: new Float32Array(elements) };
+      }),
+    );
+    const ways = {
+      "`checkpoint verify` (SHA-256)": () => verifyCheckpoint(directory, spec, sha256),
+      "a worker's load (GHASH)": () =>
+        loadCheckpoint(directory, { parts, units: "own", sha256 }, wanted),
+    };
+    for (const [way, load] of Object.entries(ways)) {
+      print(lineOf(`Paddock, ${way}, flipped bits`, await flipped(directory, load)));
+      print(lineOf(`Paddock, ${way}, cut files`, await cut(directory, load)));
+    }
     const after = await verifyCheckpoint(directory, spec, sha256);
     if (after.stateHash !== whole.stateHash) throw new Error("the bench itself damaged the files");
     await peers(context, folder.path);

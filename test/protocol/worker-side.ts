@@ -190,7 +190,7 @@ function finishWrite(
     (f) => f.generation === generation && f.step === step && f.worker === worker,
   );
   const saved = isKnown ? world : { ...world, files: [...world.files, file] };
-  const noHead = { headBytes: 0, headSha256: "" };
+  const noHead = { headBytes: 0, headSha256: "", ghash: "" };
   const written = { ...file, file: `${generation}-${worker}`, bytes: 1, sha256: "", ...noHead };
   return carryOut(saved, index, {
     kind: "send",

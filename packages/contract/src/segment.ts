@@ -129,6 +129,8 @@ export interface ManifestFile {
   readonly bytes: number;
   /** Lower-case hex. */
   readonly sha256: string;
+  /** GHASH under a known key, lower-case hex: finds damage faster than SHA-256. Absent: written before there was one. */
+  readonly ghash?: string;
   /** Its first bytes: header and all that is not sharded. For readers that need no more; absent: the whole file must be read. */
   readonly head?: { readonly bytes: number; readonly sha256: string };
   readonly worker: number;

@@ -337,6 +337,8 @@ export interface CheckpointWritten {
   /** Its first bytes, header and all that is not sharded, and their hash in lower-case hex. 0 and empty: only the whole file can be verified. */
   readonly headBytes: number;
   readonly headSha256: string;
+  /** Of the whole file: GHASH under a known key, in lower-case hex, for loads. Empty: they use SHA-256. */
+  readonly ghash: string;
 }
 export declare const CheckpointWritten: Generated<CheckpointWritten>;
 

@@ -5029,6 +5029,7 @@ export const paddock = $root.paddock = (() => {
             CheckpointWritten.prototype.worker = 0;
             CheckpointWritten.prototype.headBytes = 0;
             CheckpointWritten.prototype.headSha256 = "";
+            CheckpointWritten.prototype.ghash = "";
 
             CheckpointWritten.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -5053,6 +5054,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(56).uint64(message.headBytes);
                 if (message.headSha256 != null && $Object.hasOwnProperty.call(message, "headSha256") && message.headSha256 !== "")
                     writer.uint32(66).string(message.headSha256);
+                if (message.ghash != null && $Object.hasOwnProperty.call(message, "ghash") && message.ghash !== "")
+                    writer.uint32(74).string(message.ghash);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -5158,6 +5161,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.headSha256;
                             continue;
                         }
+                    case 9: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.ghash = value;
+                            else
+                                delete message.ghash;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -5237,6 +5249,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.headSha256 != null)
                     if (typeof object.headSha256 !== "string" || object.headSha256.length)
                         message.headSha256 = $String(object.headSha256);
+                if (object.ghash != null)
+                    if (typeof object.ghash !== "string" || object.ghash.length)
+                        message.ghash = $String(object.ghash);
                 return message;
             };
 
@@ -5273,6 +5288,7 @@ export const paddock = $root.paddock = (() => {
                     } else
                         object.headBytes = options.longs === $String ? "0" : typeof $BigInt !== "undefined" && options.longs === $BigInt ? $BigInt("0") : 0;
                     object.headSha256 = "";
+                    object.ghash = "";
                 }
                 if (message.generation != null && $Object.hasOwnProperty.call(message, "generation"))
                     if (typeof $BigInt !== "undefined" && options.longs === $BigInt)
@@ -5310,6 +5326,8 @@ export const paddock = $root.paddock = (() => {
                         object.headBytes = options.longs === $String ? $util.Long.prototype.toString.call(message.headBytes) : options.longs === $Number ? new $util.LongBits(message.headBytes.low >>> 0, message.headBytes.high >>> 0).toNumber(true) : message.headBytes;
                 if (message.headSha256 != null && $Object.hasOwnProperty.call(message, "headSha256"))
                     object.headSha256 = message.headSha256;
+                if (message.ghash != null && $Object.hasOwnProperty.call(message, "ghash"))
+                    object.ghash = message.ghash;
                 return object;
             };
 

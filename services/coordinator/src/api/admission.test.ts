@@ -182,6 +182,7 @@ test("names that are none end a session, and reach neither the run directory nor
     sha256: "0".repeat(64),
     headBytes: 0,
     headSha256: "",
+    ghash: "",
   };
   for (const messages of [
     [{ kind: "hello", hello: { ...exampleHello, workerName: evil } }],

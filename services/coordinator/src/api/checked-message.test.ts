@@ -32,7 +32,7 @@ test.each(["127.0.0.1:7", "gpu-1.lab:70000", "[::1]:7070", ""])(
 );
 
 const sha256 = "0".repeat(64);
-const head = { headBytes: 0, headSha256: "" };
+const head = { headBytes: 0, headSha256: "", ghash: "" };
 const written = { generation: 1, step: 2, bytes: 3, worker: 0, sha256, ...head };
 
 test("a checkpoint's file is a plain name in its folder", () => {
@@ -44,7 +44,12 @@ test("a checkpoint's file is a plain name in its folder", () => {
   for (const file of ["../x", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "a\\b", "a\n"]) {
     expect(() => checkedMessage(message(file)), file).toThrow(refused);
   }
-  for (const wrong of [{ sha256: "xyz" }, { headSha256: "xyz" }, { headBytes: 4 }]) {
+  for (const wrong of [
+    { sha256: "xyz" },
+    { headSha256: "xyz" },
+    { headBytes: 4 },
+    { ghash: sha256 },
+  ]) {
     const checkpointWritten = { ...written, file: "a", headBytes: 1, headSha256: sha256, ...wrong };
     expect(() => checkedMessage({ kind: "checkpointWritten", checkpointWritten })).toThrow(refused);
   }

@@ -10,6 +10,7 @@ const patterns = {
   /** A plain file name. */
   file: /^[A-Za-z0-9][\w.-]{0,127}$/,
   sha256: /^[0-9a-f]{64}$/,
+  ghash: /^[0-9a-f]{32}$/,
   host: /^[\w.:-]{0,253}$/,
   /** host:port, IPv6 in brackets. */
   address: /^(|[\w.-]{1,253}:\d{1,5}|\[[0-9A-Fa-f:.]{2,45}\]:\d{1,5})$/,
@@ -65,9 +66,11 @@ function checkPrepared({ prepared }: Kind<"prepared">): void {
   for (const { tensor } of prepared.offenders) check("Offender.tensor", "tensor", tensor);
 }
 
-function checkWritten({ file, sha256, bytes, headBytes, headSha256 }: CheckpointWritten): void {
+function checkWritten(written: CheckpointWritten): void {
+  const { file, sha256, bytes, headBytes, headSha256, ghash } = written;
   check("CheckpointWritten.file", "file", file);
   check("CheckpointWritten.sha256", "sha256", sha256);
+  if (ghash !== "") check("CheckpointWritten.ghash", "ghash", ghash);
   if (headBytes > 0) check("CheckpointWritten.head_sha256", "sha256", headSha256);
   if (headBytes <= bytes) return;
   throw new PaddockError(

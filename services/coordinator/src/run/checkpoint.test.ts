@@ -34,6 +34,7 @@ test("a file of a dead generation does not count for the checkpoint of a later o
     worker: 0,
     headBytes: 0,
     headSha256: "",
+    ghash: "",
   };
   world.runTo(4);
   const before = world.state.active;

@@ -30,9 +30,12 @@ export function receiveCheckpoint(turn: Turn, id: WorkerId, written: CheckpointW
     return;
   }
   updateWorker(turn, id, { lastProgressMs: turn.now });
-  const { file: name, bytes, sha256, headBytes, headSha256 } = written;
-  const head = headBytes > 0 ? { head: { bytes: headBytes, sha256: headSha256 } } : {};
-  const files = pending.files.with(index, { name, bytes, sha256, ...head, worker: index });
+  const { file: name, bytes, sha256, headBytes, headSha256, ghash } = written;
+  const extra = {
+    ...(ghash === "" ? {} : { ghash }),
+    ...(headBytes > 0 ? { head: { bytes: headBytes, sha256: headSha256 } } : {}),
+  };
+  const files = pending.files.with(index, { name, bytes, sha256, ...extra, worker: index });
   const complete = files.every((file) => file !== null);
   const replaced = { ...pending, files, complete };
   updateActive(turn, {

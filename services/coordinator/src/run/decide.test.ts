@@ -85,6 +85,7 @@ test("messages of another generation, step or worker change nothing but a counte
     worker: 0,
     headBytes: 0,
     headSha256: "",
+    ghash: "",
   };
   world.post({ kind: "checkpoint-written", id: 1, written });
   for (const position of [

@@ -104,6 +104,7 @@ test("a checkpoint becomes durable in the background and enters the ledger after
     worker: 0,
     headBytes: 0,
     headSha256: "",
+    ghash: "",
   };
   happened.splice(0);
   await runner.post({ kind: "checkpoint-written", id: 1, written });

@@ -111,6 +111,7 @@ export function startFakeWorker(options: FakeWorkerOptions): FakeWorker {
         worker,
         headBytes: 0,
         headSha256: "",
+        ghash: "",
       },
     });
   }

@@ -273,7 +273,7 @@ export class World {
 
   #write({ id, outbox }: ModelWorker, { generation, worker }: Assignment, step: number): void {
     this.folders.add(step);
-    const noHead = { headBytes: 0, headSha256: "" };
+    const noHead = { headBytes: 0, headSha256: "", ghash: "" };
     const file = { file: `g${generation}-w${worker}`, bytes: 1, sha256: "", worker, ...noHead };
     outbox.push({ kind: "checkpoint-written", id, written: { generation, step, ...file } });
   }

@@ -43,6 +43,7 @@ export async function loadCheckpoint(
     const files = await openAll(directory, manifest, (entry) => ({
       wanted,
       orReplica: true,
+      by: "ghash",
       part: isNeeded(entry, manifest, wanted, known) ? "all" : "head",
       ...(onProgress ? { onProgress } : {}),
     }));

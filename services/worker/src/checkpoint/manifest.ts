@@ -82,8 +82,8 @@ function parseJson(path: string, text: string): unknown {
 }
 
 function isFile(value: unknown): boolean {
-  const { name, bytes, sha256, worker } = (value ?? {}) as Record<string, unknown>;
-  const texts = typeof name === "string" && typeof sha256 === "string";
+  const { name, bytes, sha256, ghash = "", worker } = (value ?? {}) as Record<string, unknown>;
+  const texts = [name, sha256, ghash].every((text) => typeof text === "string");
   return texts && isCount(bytes) && isCount(worker);
 }
 

@@ -1,9 +1,9 @@
 /** One file of a checkpoint, opened only after its size, the hash of every byte and its header were found right. */
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { join } from "node:path";
 import type { Manifest, ManifestFile, Range } from "@paddock/contract";
+import { type DigestKind, digestOf } from "./digests.js";
 import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
 import { pieceBytes, pieceReader, readBuffers } from "./pieces.js";
@@ -33,6 +33,8 @@ export interface VerifyOptions {
   readonly wanted?: readonly Wanted[];
   /** head: only header and extras, by the hash that the manifest has of them. */
   readonly part?: "all" | "head";
+  /** How the bytes of a whole file are known again: ghash where the manifest has it. Absent: sha256. */
+  readonly by?: DigestKind;
   /** `blocksAhead` buffers of `pieceBytes`; absent: new ones. */
   readonly blocks?: readonly Buffer[];
   /** After each block. */
@@ -44,8 +46,9 @@ export async function openVerified(
   directory: string,
   manifest: Manifest,
   entry: ManifestFile,
-  { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress }: VerifyOptions = {},
+  options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
+  const { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress } = options;
   const path = join(directory, entry.name);
   // A link could lead out of the folder.
   const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
@@ -60,15 +63,16 @@ export async function openVerified(
       throw corrupt(path, `expected ${entry.bytes} bytes, received ${size}`);
     }
     const expected = part === "head" && entry.head ? entry.head : entry;
+    const ghash = options.by === "ghash" && expected === entry ? entry.ghash : undefined;
+    const kind = ghash === undefined ? "sha256" : "ghash";
     const content = new FileContent(path, size, wanted);
     const onBlock = (block: Buffer, at: number): void => {
       content.take(block, at);
       onProgress?.();
     };
-    const sha256 = await scan(handle, path, expected.bytes, blocks, onBlock);
-    if (sha256 !== expected.sha256) {
-      throw corrupt(path, `expected sha256 ${expected.sha256}, received ${sha256}`);
-    }
+    const received = await scan({ handle, path, bytes: expected.bytes, kind }, blocks, onBlock);
+    const right = ghash ?? expected.sha256;
+    if (received !== right) throw corrupt(path, `expected ${kind} ${right}, received ${received}`);
     const { header, ranges, extras } = content.finish();
     checkOrigin(path, header, manifest, entry);
     return fileOf(handle, { path, isWhole: expected === entry, header, ranges, extras });
@@ -83,15 +87,20 @@ export function newBlocks(bytes: number): Buffer[] {
   return readBuffers(blocksAhead, bytes);
 }
 
-/** Reads, hashes and hands on the first `bytes`; returns their SHA-256. The reads run ahead. */
+interface Scanned {
+  readonly handle: FileHandle;
+  readonly path: string;
+  readonly bytes: number;
+  readonly kind: DigestKind;
+}
+
+/** Reads, hashes and hands on the first `bytes`; returns their hash in lower-case hex. The reads run ahead. */
 async function scan(
-  handle: FileHandle,
-  path: string,
-  bytes: number,
+  { handle, path, bytes, kind }: Scanned,
   blocks: readonly Buffer[],
   onBlock: (block: Buffer, at: number) => void,
 ): Promise<string> {
-  const hash = createHash("sha256");
+  const digest = digestOf(kind);
   const count = Math.ceil(bytes / pieceBytes);
   const reader = await pieceReader(handle, bytes, blocks[0]);
   const reads: Promise<Buffer>[] = [];
@@ -111,11 +120,11 @@ async function scan(
       if (block.length !== expected) {
         throw corrupt(path, `expected ${expected} bytes at ${at}, received ${block.length}`);
       }
-      hash.update(block);
+      digest.update(block);
       onBlock(block, at);
       start(index + blocks.length);
     }
-    return hash.digest("hex");
+    return digest.hex();
   } finally {
     await Promise.allSettled(reads);
     await reader.close();

@@ -1,10 +1,10 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
-import { createHash } from "node:crypto";
 import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { setImmediate as immediate } from "node:timers/promises";
 import { invariant, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
 import { failpoint } from "@paddock/service-kit/failpoints";
+import { digestOf } from "./digests.js";
 import { createPieceFile, PieceMemory, pieceBytes } from "./pieces.js";
 import { encodeHeader } from "./safetensors.js";
 
@@ -119,12 +119,12 @@ async function writeSynced(
     await failpoint("worker.checkpoint.half");
     const synced = Promise.all(writing).then(async () => (await opening).finish(bytes));
     synced.catch(() => undefined);
-    const sha256 = await hashPieces(pieces, (index) =>
+    const digests = await hashPieces(pieces, (index) =>
       memory.piece(index).subarray(0, lengthOf(index)),
     );
     await synced;
     const head = memory.piece(0).subarray(0, headBytes);
-    return { bytes, sha256, ...(headBytes <= lengthOf(0) ? { head: digestOf(head) } : {}) };
+    return { bytes, ...digests, ...(headBytes <= lengthOf(0) ? { head: headOf(head) } : {}) };
   } finally {
     await Promise.allSettled(writing);
     await opening.then(
@@ -134,18 +134,24 @@ async function writeSynced(
   }
 }
 
-async function hashPieces(pieces: number, piece: (index: number) => Buffer): Promise<string> {
-  const hash = createHash("sha256");
+async function hashPieces(
+  pieces: number,
+  piece: (index: number) => Buffer,
+): Promise<Required<Pick<WrittenFile, "sha256" | "ghash">>> {
+  const [sha256, ghash] = [digestOf("sha256"), digestOf("ghash")];
   for (let index = 0; index < pieces; index++) {
-    hash.update(piece(index));
+    sha256.update(piece(index));
+    ghash.update(piece(index));
     // So that the next write is started.
     await immediate();
   }
-  return hash.digest("hex");
+  return { sha256: sha256.hex(), ghash: ghash.hex() };
 }
 
-function digestOf(bytes: Uint8Array): { bytes: number; sha256: string } {
-  return { bytes: bytes.length, sha256: createHash("sha256").update(bytes).digest("hex") };
+function headOf(bytes: Uint8Array): { bytes: number; sha256: string } {
+  const sha256 = digestOf("sha256");
+  sha256.update(bytes);
+  return { bytes: bytes.length, sha256: sha256.hex() };
 }
 
 /** What lies in the file one after the other: values that are not sharded come first, so that they can be read without the shards. */

@@ -70,11 +70,11 @@ export class Saves {
     await replica?.copied;
   }
 
-  #reportWritten(step: number, { name: file, bytes, sha256, head }: WrittenFile): void {
+  #reportWritten(step: number, { name: file, bytes, sha256, ghash = "", head }: WrittenFile): void {
     const { generation, worker } = this.#shards.membership;
     const [headBytes, headSha256] = [head?.bytes ?? 0, head?.sha256 ?? ""];
     const of = { generation, step, worker };
-    const checkpointWritten = { ...of, file, bytes, sha256, headBytes, headSha256 };
+    const checkpointWritten = { ...of, file, bytes, sha256, headBytes, headSha256, ghash };
     this.#deps.send({ kind: "checkpointWritten", checkpointWritten });
   }
 
