@@ -46,6 +46,8 @@ export class FileContent {
     try {
       if (!this.#content) this.#readHeader(block);
       for (const { start, end, target } of this.#copies) {
+        // There are many, and few of them lie here.
+        if (end <= at || start >= at + block.length) continue;
         const common = intersect({ start, end }, { start: at, end: at + block.length });
         if (!common) continue;
         target.set(block.subarray(common.start - at, common.end - at), common.start - start);
