@@ -37,6 +37,8 @@ function alignedBlock(): Buffer {
 const directoryOf = ({ step }: Command): string => join(folder, String(step));
 const shardPath = (command: Command): string =>
   join(directoryOf(command), `shard-${worker}-of-2.safetensors`);
+/** Of the same size. A file of its own: a virtual machine's host may have in memory what was read last. */
+const rawPath = join(folder, `raw-${worker}`);
 
 function begin(command: Command) {
   const directory = directoryOf(command);
@@ -115,10 +117,7 @@ async function steps(command: Command, save: boolean): Promise<Answer> {
 await serveCommands({
   setup: () => ({ bytes: bytesOfShard() }),
   save: (command) => timed(() => finish(command, begin(command).written)),
-  raw: (command) =>
-    timed(() =>
-      writeRaw(join(folder, `raw-${worker}`), command["direct"] ? constants.O_DIRECT : 0),
-    ),
+  raw: (command) => timed(() => writeRaw(rawPath, command["direct"] ? constants.O_DIRECT : 0)),
   load: (command) =>
     timed(() =>
       thread.load({
@@ -127,11 +126,13 @@ await serveCommands({
         wanted: wantedOf(state, targets),
       }),
     ),
-  read: (command) => timed(() => readRaw(shardPath(command))),
-  /** Drops the file from the page cache: posix_fadvise(DONTNEED), as dd does it. */
+  read: () => timed(() => readRaw(rawPath)),
+  /** Drops both files from the page cache: posix_fadvise(DONTNEED), as dd does it. */
   forget(command) {
-    const { status } = spawnSync("dd", [`if=${shardPath(command)}`, "iflag=nocache", "count=0"]);
-    return { status: status ?? -1 };
+    const ends = [shardPath(command), rawPath].map((path) =>
+      spawnSync("dd", [`if=${path}`, "iflag=nocache", "count=0"]),
+    );
+    return { status: Math.max(...ends.map(({ status }) => status ?? -1)) };
   },
   check() {
     const wrong = targets.findIndex(

@@ -136,6 +136,7 @@ async function saves({ context, job, ours, dcp }: Run): Promise<void> {
 
 async function loads({ context, job, ours, dcp }: Run): Promise<void> {
   await ours({ do: "save", step: 2 });
+  await ours({ do: "raw", direct: true });
   await dcp({ do: "save" });
   writeManifest(job, 2);
   const rate = (answers: readonly Answer[]) => ms(answers).map((time) => job.total / 1e6 / time);
