@@ -3,12 +3,12 @@ import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
-import type { Logger } from "@paddock/service-kit";
+import { diskError, type Logger, writeDurably } from "@paddock/service-kit";
+import { storeOf } from "@paddock/service-kit/checkpoint-store";
 import { openFileLedger } from "../ledger/file-ledger.js";
 import type { Ledger } from "../ledger/ledger.js";
 import { type DurableState, fold, type RunRecord } from "../run/durable.js";
 import { type Checkpoints, openCheckpoints } from "./checkpoints.js";
-import { diskError, writeDurably } from "./files.js";
 import { pinOrigins, startOf, withPinsOf } from "./origins.js";
 import { checkResumedSpec } from "./resumed-spec.js";
 
@@ -44,7 +44,9 @@ export async function openRun(options: OpenRunOptions, log: Logger): Promise<Ope
     }
     const recorded = fold(ledger.records);
     const specToRecord = await checkRequest(options, recorded, log);
-    const checkpoints = await openCheckpoints(runDir);
+    const root = join(runDir, "checkpoints");
+    await storeOf(root).prepare(root);
+    const checkpoints = openCheckpoints(root);
     const newest = recorded?.checkpoints.at(-1);
     if (newest && !recorded?.finished) await checkpoints.verify(newest.step, newest.manifest);
     return { ledger, checkpoints, recorded, specToRecord };

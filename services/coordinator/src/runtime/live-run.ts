@@ -2,12 +2,11 @@
 import { join } from "node:path";
 import type { ErrorCode } from "@paddock/contract";
 import type { Run } from "@paddock/proto";
-import { type Logger, withDeadline } from "@paddock/service-kit";
+import { type Logger, withDeadline, writeDurably } from "@paddock/service-kit";
 import type { Sessions } from "../api/sessions.js";
 import { viewOf } from "../api/view.js";
 import type { DurableState } from "../run/durable.js";
 import type { Outcome } from "../run/state.js";
-import { writeDurably } from "../run-dir/files.js";
 import type { OpenedRun } from "../run-dir/open-run.js";
 import { openStepsFile } from "../run-dir/steps-file.js";
 import { type Summary, summaryOf } from "../run-dir/summary.js";

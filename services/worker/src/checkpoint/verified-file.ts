@@ -1,12 +1,15 @@
 /** One file of a checkpoint, opened only after its size, the hash of every byte and its header were found right. */
 import { createHash } from "node:crypto";
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
-import type { Manifest, ManifestFile, Range } from "@paddock/contract";
+import { type Manifest, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
+import {
+  childOf,
+  pieceBytes,
+  readBuffers,
+  type StoredFile,
+  storeOf,
+} from "@paddock/service-kit/checkpoint-store";
 import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
-import { pieceBytes, pieceReader, readBuffers } from "./pieces.js";
 import type { Header } from "./safetensors.js";
 
 /** Blocks of one file that are read ahead of the hash. */
@@ -46,34 +49,34 @@ export async function openVerified(
   entry: ManifestFile,
   { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress }: VerifyOptions = {},
 ): Promise<VerifiedFile> {
-  const path = join(directory, entry.name);
-  // A link could lead out of the folder.
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
-  const handle = await open(path, flags).catch((error: unknown) => {
-    const { code } = error as NodeJS.ErrnoException;
-    const received = code === "ELOOP" ? "a symbolic link" : "no file";
-    throw corrupt(path, `expected ${entry.bytes} bytes, received ${received}`, error);
-  });
+  const path = childOf(directory, entry.name);
+  const file = await storeOf(directory)
+    .open(path)
+    .catch((error: unknown) => {
+      const { code, message } = PaddockError.from(error);
+      if (code !== "not-found") throw error;
+      throw corrupt(path, `expected ${entry.bytes} bytes, received ${message}`, error);
+    });
   try {
-    const { size } = await handle.stat();
-    if (size !== entry.bytes) {
-      throw corrupt(path, `expected ${entry.bytes} bytes, received ${size}`);
+    const { bytes } = file;
+    if (bytes !== entry.bytes) {
+      throw corrupt(path, `expected ${entry.bytes} bytes, received ${bytes}`);
     }
     const expected = part === "head" && entry.head ? entry.head : entry;
-    const content = new FileContent(path, size, wanted);
+    const content = new FileContent(path, bytes, wanted);
     const onBlock = (block: Buffer, at: number): void => {
       content.take(block, at);
       onProgress?.();
     };
-    const sha256 = await scan(handle, path, expected.bytes, blocks, onBlock);
+    const sha256 = await scan(file, path, expected.bytes, blocks, onBlock);
     if (sha256 !== expected.sha256) {
       throw corrupt(path, `expected sha256 ${expected.sha256}, received ${sha256}`);
     }
     const { header, ranges, extras } = content.finish();
     checkOrigin(path, header, manifest, entry);
-    return fileOf(handle, { path, isWhole: expected === entry, header, ranges, extras });
+    return fileOf(file, { path, isWhole: expected === entry, header, ranges, extras });
   } catch (error) {
-    await handle.close();
+    await file.close();
     throw error;
   }
 }
@@ -85,7 +88,7 @@ export function newBlocks(bytes: number): Buffer[] {
 
 /** Reads, hashes and hands on the first `bytes`; returns their SHA-256. The reads run ahead. */
 async function scan(
-  handle: FileHandle,
+  file: StoredFile,
   path: string,
   bytes: number,
   blocks: readonly Buffer[],
@@ -93,7 +96,7 @@ async function scan(
 ): Promise<string> {
   const hash = createHash("sha256");
   const count = Math.ceil(bytes / pieceBytes);
-  const reader = await pieceReader(handle, bytes, blocks[0]);
+  const reader = await file.pieces(bytes, blocks[0]);
   const reads: Promise<Buffer>[] = [];
   const start = (index: number): void => {
     if (index >= count) return;
@@ -122,7 +125,7 @@ async function scan(
   }
 }
 
-function fileOf(handle: FileHandle, facts: Omit<VerifiedFile, "read" | "close">): VerifiedFile {
+function fileOf(file: StoredFile, facts: Omit<VerifiedFile, "read" | "close">): VerifiedFile {
   const { path, header } = facts;
   return {
     ...facts,
@@ -133,28 +136,26 @@ function fileOf(handle: FileHandle, facts: Omit<VerifiedFile, "read" | "close">)
       }
       const position = header.dataStart + info.dataOffsets[0] + 4 * first;
       const bytes = new Uint8Array(target.buffer, target.byteOffset, target.byteLength);
-      await bytesAt(handle, path, position, bytes);
+      await bytesAt(file, path, position, bytes);
     },
-    close: () => handle.close(),
+    close: () => file.close(),
   };
 }
 
-/** Fills `target` from `position` on and returns it. */
-async function bytesAt<T extends Uint8Array>(
-  handle: FileHandle,
+/** Fills `target` from `position` on. */
+async function bytesAt(
+  file: StoredFile,
   path: string,
   position: number,
-  target: T,
-): Promise<T> {
+  target: Uint8Array,
+): Promise<void> {
   for (let done = 0; done < target.byteLength; ) {
-    const left = target.byteLength - done;
-    const { bytesRead } = await handle.read(target, done, left, position + done);
+    const bytesRead = await file.read(target.subarray(done), position + done);
     if (bytesRead === 0) {
       throw corrupt(path, `expected ${target.byteLength} bytes at ${position}, received ${done}`);
     }
     done += bytesRead;
   }
-  return target;
 }
 
 /** A file of another step or worker under the right name and hash is a manifest put together wrongly. */
