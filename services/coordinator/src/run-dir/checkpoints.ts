@@ -20,7 +20,7 @@ export interface Checkpoints {
 }
 
 /** A manifest of a thousand workers and a thousand units is half a megabyte. */
-const maxManifestBytes = 16 * 2 ** 20;
+export const maxManifestBytes = 16 * 2 ** 20;
 
 /** @param root where the run's checkpoints lie: a folder, or a place in S3-compatible storage */
 export function openCheckpoints(root: string): Checkpoints {
