@@ -8,6 +8,7 @@ import { datasetPackages, installDataset } from "./dataset.mjs";
 import { installLibtorch, libtorchPackages } from "./libtorch.mjs";
 import { say } from "./log.mjs";
 import { checkNode, installNodeModules } from "./node-modules.mjs";
+import { installRclone, rclonePackages } from "./rclone.mjs";
 import { redisPackages, reportRedis } from "./redis.mjs";
 
 export const root = join(import.meta.dirname, "..", "..");
@@ -30,6 +31,7 @@ export async function prepare(args, { dataset, tests }) {
     Promise.all([modules, libtorch]).then(([, found]) => (found ? buildNative(root) : undefined)),
     Promise.all([modules, system]).then(() => (wasmOnly ? undefined : buildCollectives(root))),
     system.then(() => reportRedis(args)),
+    system.then(() => (tests ? installRclone(root) : undefined)),
   ]);
   return folder;
 }
@@ -40,6 +42,7 @@ async function installSystem(args, { dataset, tests, wasmOnly }) {
     ...redisPackages(args),
     ...(dataset ? datasetPackages() : []),
     ...(tests && !which("prometheus") ? ["prometheus"] : []),
+    ...(tests ? await rclonePackages(root) : []),
   ];
   if (packages.length === 0) return;
   if (!canInstallPackages()) {

@@ -122,7 +122,14 @@ function welcomed(world: World, index: number, holdings: Joined["worker"]["holdi
   const welcome = { runId: "r", specJson: JSON.stringify({ steps: world.spec.steps }) };
   const message = {
     kind: "welcome",
-    welcome: { ...welcome, version: null, leaseSeconds: 30, runDir: "", redisUrl: "" },
+    welcome: {
+      ...welcome,
+      version: null,
+      leaseSeconds: 30,
+      runDir: "",
+      redisUrl: "",
+      checkpointRoot: "",
+    },
   } as const;
   const known = withNode({ ...world, lastSession: id }, index, {
     session: id,

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { env } from "node:process";
 import { fileURLToPath } from "node:url";
 import type { RunSpecInput, StepRecord } from "@paddock/contract";
 import { writeIdxImages } from "./images.js";
@@ -39,9 +40,14 @@ export function scratch(): Scratch {
 }
 
 /** Starts `paddock ...` in its own process group, so that `killGroup` reaches every process of the run. */
-export function startPaddock(args: readonly string[], cli = cliFile): Started {
+export function startPaddock(
+  args: readonly string[],
+  cli = cliFile,
+  environment: NodeJS.ProcessEnv = {},
+): Started {
   const child = spawn(process.execPath, [cli, ...args], {
     detached: true,
+    env: { ...env, ...environment },
     stdio: ["ignore", "pipe", "pipe"],
   });
   let stdout = "";
@@ -58,8 +64,12 @@ export function startPaddock(args: readonly string[], cli = cliFile): Started {
   return { process: child, done, output: () => stdout + stderr };
 }
 
-export function paddock(args: readonly string[], cli = cliFile): Promise<Finished> {
-  return startPaddock(args, cli).done;
+export function paddock(
+  args: readonly string[],
+  cli = cliFile,
+  environment: NodeJS.ProcessEnv = {},
+): Promise<Finished> {
+  return startPaddock(args, cli, environment).done;
 }
 
 /** A run small enough for seconds on any engine: 1 grey channel, 4 logical ranks, every loss switched on. */

@@ -67,6 +67,7 @@ export {
   refusalLog,
 } from "./security/refusals.js";
 export { listenForShutdown, type Shutdown } from "./shutdown.js";
+export { diskError, syncFolder, writeDurably } from "./storage/durable-files.js";
 export {
   digestsOf,
   openTrace,

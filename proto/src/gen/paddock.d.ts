@@ -412,6 +412,8 @@ export interface Welcome {
   /** Absolute path of the run directory, shared by all roles. */
   readonly runDir: string;
   readonly redisUrl: string;
+  /** Where the run's checkpoints lie, each in a directory of its step: an absolute path, or `s3://bucket/...`. Empty: run_dir/checkpoints. */
+  readonly checkpointRoot: string;
 }
 export declare const Welcome: Generated<Welcome>;
 

@@ -6323,6 +6323,7 @@ export const paddock = $root.paddock = (() => {
             Welcome.prototype.leaseSeconds = 0;
             Welcome.prototype.runDir = "";
             Welcome.prototype.redisUrl = "";
+            Welcome.prototype.checkpointRoot = "";
 
             Welcome.encode = function (message, writer, _depth) {
                 if (!writer)
@@ -6343,6 +6344,8 @@ export const paddock = $root.paddock = (() => {
                     writer.uint32(42).string(message.runDir);
                 if (message.redisUrl != null && $Object.hasOwnProperty.call(message, "redisUrl") && message.redisUrl !== "")
                     writer.uint32(50).string(message.redisUrl);
+                if (message.checkpointRoot != null && $Object.hasOwnProperty.call(message, "checkpointRoot") && message.checkpointRoot !== "")
+                    writer.uint32(58).string(message.checkpointRoot);
                 if (message.$unknowns != null && $Object.hasOwnProperty.call(message, "$unknowns"))
                     for (let i = 0; i < message.$unknowns.length; ++i)
                         writer.raw(message.$unknowns[i]);
@@ -6427,6 +6430,15 @@ export const paddock = $root.paddock = (() => {
                                 delete message.redisUrl;
                             continue;
                         }
+                    case 7: {
+                            if (wireType !== 2)
+                                break;
+                            if ((value = reader.stringVerify()).length)
+                                message.checkpointRoot = value;
+                            else
+                                delete message.checkpointRoot;
+                            continue;
+                        }
                     }
                     reader.skipType(wireType, _depth, tag);
                     if (!reader.discardUnknown) {
@@ -6474,6 +6486,9 @@ export const paddock = $root.paddock = (() => {
                 if (object.redisUrl != null)
                     if (typeof object.redisUrl !== "string" || object.redisUrl.length)
                         message.redisUrl = $String(object.redisUrl);
+                if (object.checkpointRoot != null)
+                    if (typeof object.checkpointRoot !== "string" || object.checkpointRoot.length)
+                        message.checkpointRoot = $String(object.checkpointRoot);
                 return message;
             };
 
@@ -6492,6 +6507,7 @@ export const paddock = $root.paddock = (() => {
                     object.leaseSeconds = 0;
                     object.runDir = "";
                     object.redisUrl = "";
+                    object.checkpointRoot = "";
                 }
                 if (message.version != null && $Object.hasOwnProperty.call(message, "version"))
                     object.version = $root.paddock.v1.Version.toObject(message.version, options, _depth + 1);
@@ -6505,6 +6521,8 @@ export const paddock = $root.paddock = (() => {
                     object.runDir = message.runDir;
                 if (message.redisUrl != null && $Object.hasOwnProperty.call(message, "redisUrl"))
                     object.redisUrl = message.redisUrl;
+                if (message.checkpointRoot != null && $Object.hasOwnProperty.call(message, "checkpointRoot"))
+                    object.checkpointRoot = message.checkpointRoot;
                 return object;
             };
 

@@ -138,6 +138,18 @@ export const RunSpec = z.strictObject({
        * then read from, or mended by (`paddock checkpoint repair`), its replica. Twice the bytes on disk, and one more copy of a shard in memory.
        */
       replicas: z.boolean().default(false),
+      /**
+       * Where they lie. null: in the run directory. "s3://bucket/prefix": in S3-compatible storage, below the prefix under the run's id; endpoint, region
+       * and credentials are those of coordinator's and workers' environments (AWS_ENDPOINT_URL_S3, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_PROFILE, ...).
+       */
+      storage: z
+        .string()
+        .regex(
+          /^s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](\/[\w.=-]*[\w=-])*$/,
+          'expected "s3://bucket" or "s3://bucket/prefix" (letters, digits, ".", "_", "=" and "-" between slashes; no slash at the end)',
+        )
+        .nullable()
+        .default(null),
     })
     .prefault({}),
   evaluation: z

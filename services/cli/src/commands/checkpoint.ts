@@ -1,8 +1,8 @@
 /** `paddock checkpoint list|verify|repair|prune [run-dir]`: what a run can go on from, whether it is sound, and room for more. */
-import { readdir, rm } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import { keptSteps, PaddockError, type RunSpec } from "@paddock/contract";
 import { type DurableState, fold, lockRun, type RunRecord } from "@paddock/coordinator";
+import { checkpointRoot, childOf, storeOf } from "@paddock/service-kit/checkpoint-store";
 import {
   listCheckpoints,
   type Repair,
@@ -24,6 +24,8 @@ interface Flags {
 
 interface Run {
   readonly runDir: string;
+  /** Where its checkpoints lie. */
+  readonly root: string;
   readonly spec: RunSpec;
   /** Those that the run can go on from, oldest first; some may have been deleted since. */
   readonly durable: DurableState["checkpoints"];
@@ -37,18 +39,18 @@ async function openRun(flags: Flags, io: Io): Promise<Run> {
   );
   const spec = await readRunSpec(runDir);
   const state = fold((await readLedger(runDir)) as RunRecord[]);
-  return { runDir, spec, durable: state?.checkpoints ?? [], kept: state?.kept ?? [] };
+  const { storage } = spec.checkpoint;
+  const root = checkpointRoot({ storage, runDir, runId: state?.runId ?? "" });
+  return { runDir, root, spec, durable: state?.checkpoints ?? [], kept: state?.kept ?? [] };
 }
 
 /** Returns the exit code, as all commands do. */
 export async function listCheckpointsCommand(flags: Flags, io: Io): Promise<number> {
-  const { runDir, durable } = await openRun(flags, io);
-  const complete = new Map(
-    (await listCheckpoints(join(runDir, "checkpoints"))).map((listed) => [listed.step, listed]),
-  );
-  const listed = (await stepsOnDisk(runDir)).map((step) => ({
+  const { runDir, root, durable } = await openRun(flags, io);
+  const complete = new Set((await listCheckpoints(root)).map(({ step }) => step));
+  const listed = (await storeOf(root).steps(root)).map((step) => ({
     step,
-    directory: folderOf(runDir, step),
+    directory: childOf(root, String(step)),
     complete: complete.has(step),
     inLedger: durable.some((known) => known.step === step),
   }));
@@ -86,21 +88,21 @@ function lineOf(one: VerifiedCheckpoint | { step: number; error: string }): stri
   return `${count(step).padStart(12)}  ok       state ${stateHash}  ${count(bytes)} bytes of ${workers} workers`;
 }
 
-async function stepsToVerify({ runDir, durable }: Run, step: number | undefined) {
-  const onDisk = await stepsOnDisk(runDir);
-  const known = onDisk.filter((found) => durable.some((other) => other.step === found));
+async function stepsToVerify({ root, durable }: Run, step: number | undefined) {
+  const stored = await storeOf(root).steps(root);
+  const known = stored.filter((found) => durable.some((other) => other.step === found));
   if (step === undefined && known.length > 0) return known;
   if (step !== undefined && known.includes(step)) return [step];
   throw new PaddockError(
     "not-found",
-    `expected a complete checkpoint${step === undefined ? "" : ` of step ${step}`} in ${join(runDir, "checkpoints")}, found ${known.join(", ") || "none"}`,
+    `expected a complete checkpoint${step === undefined ? "" : ` of step ${step}`} in ${root}, found ${known.join(", ") || "none"}`,
   );
 }
 
-async function verifyOne({ runDir, spec, durable }: Run, step: number) {
+async function verifyOne({ root, spec, durable }: Run, step: number) {
   const sha256 = durable.find((known) => known.step === step)?.manifest ?? null;
   try {
-    return await verifyCheckpoint(folderOf(runDir, step), spec, sha256);
+    return await verifyCheckpoint(childOf(root, String(step)), spec, sha256);
   } catch (thrown) {
     const { code, message: error } = PaddockError.from(thrown);
     // A manifest that is gone is damage too; anything else is not the checkpoint's fault.
@@ -120,7 +122,7 @@ export async function repairCheckpointsCommand(
   try {
     for (const step of await stepsToVerify(run, flags.step)) {
       const sha256 = run.durable.find((known) => known.step === step)?.manifest ?? null;
-      const repairs = await repairCheckpoint(folderOf(run.runDir, step), sha256);
+      const repairs = await repairCheckpoint(childOf(run.root, String(step)), sha256);
       all.push(...repairs.map((repair) => ({ step, ...repair })));
     }
   } finally {
@@ -154,17 +156,18 @@ export async function pruneCheckpointsCommand(flags: PruneFlags, io: Io): Promis
 }
 
 async function prune(run: Run, flags: PruneFlags, io: Io): Promise<number> {
-  const { runDir, spec, durable } = run;
+  const { runDir, root, spec, durable } = run;
+  const store = storeOf(root);
   const { keep = spec.checkpoint.keep, keepEvery = spec.checkpoint.keepEvery } = flags;
-  const onDisk = await stepsOnDisk(runDir);
-  const known = durable.filter(({ step }) => onDisk.includes(step));
+  const stored = await store.steps(root);
+  const known = durable.filter(({ step }) => stored.includes(step));
   // Without a word about it the run's own rule holds, which also keeps what its guards may need.
   const isAsked = flags.keep !== undefined || flags.keepEvery !== undefined;
   const kept = isAsked
     ? keptSteps(known, { keep, keepEvery })
-    : run.kept.filter((step) => onDisk.includes(step));
-  const deleted = onDisk.filter((step) => !kept.includes(step));
-  for (const step of flags.dryRun ? [] : deleted) await remove(folderOf(runDir, step));
+    : run.kept.filter((step) => stored.includes(step));
+  const deleted = stored.filter((step) => !kept.includes(step));
+  for (const step of flags.dryRun ? [] : deleted) await store.remove(childOf(root, String(step)));
   if (flags.json) {
     io.out(`${JSON.stringify({ runDir, kept, deleted, dryRun: flags.dryRun ?? false })}\n`);
     return 0;
@@ -173,27 +176,4 @@ async function prune(run: Run, flags: PruneFlags, io: Io): Promise<number> {
   const verb = flags.dryRun ? "would delete" : "deleted";
   io.out(`kept: ${list(kept)}\n${verb}: ${list(deleted)}\n`);
   return 0;
-}
-
-async function remove(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true }).catch((error: Error) => {
-    throw new PaddockError(
-      "disk-unavailable",
-      `expected to delete ${directory}, received: ${error.message}; check that it may be written`,
-      { cause: error },
-    );
-  });
-}
-
-/** Newest first, complete or not. */
-async function stepsOnDisk(runDir: string): Promise<number[]> {
-  const names = await readdir(join(runDir, "checkpoints")).catch(() => []);
-  return names
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .sort((a, b) => b - a);
-}
-
-function folderOf(runDir: string, step: number): string {
-  return join(runDir, "checkpoints", String(step));
 }

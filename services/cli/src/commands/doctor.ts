@@ -10,6 +10,7 @@ import {
   checkNode,
   checkPort,
   checkRedisRoute,
+  checkStorage,
 } from "../doctor/checks.js";
 import type { Io } from "../io.js";
 import { loadPlanned } from "../plan/load-planned.js";
@@ -19,7 +20,7 @@ export interface DoctorFlags extends RedisFlags {
   readonly runDir: string;
   readonly data?: string;
   readonly port: number;
-  /** Run spec, or official config, whose memory is looked at. */
+  /** Run spec, or official config, whose memory and checkpoint.storage are looked at. */
   readonly spec?: string;
   readonly workers?: number;
   readonly json?: boolean;
@@ -37,7 +38,7 @@ export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number>
     await check("redis", () => checkRedisRoute(redisUrl, join(runDir, `.doctor-${process.pid}`))),
     await check("dataset", () => checkDataset(flags.data, io.cwd)),
     await check("port", () => checkPort("127.0.0.1", flags.port)),
-    ...(await memoryFindings(flags, io)),
+    ...(await specFindings(flags, io)),
   ];
   const ok = findings.every((finding) => finding.ok);
   io.out(flags.json ? `${JSON.stringify({ ok, findings })}\n` : findings.map(line).join(""));
@@ -45,11 +46,17 @@ export async function doctorCommand(flags: DoctorFlags, io: Io): Promise<number>
 }
 
 /** A plan per stage; errors of the spec itself are wrong use, and thrown. */
-async function memoryFindings({ spec, workers }: DoctorFlags, io: Io): Promise<Finding[]> {
+async function specFindings({ spec, workers }: DoctorFlags, io: Io): Promise<Finding[]> {
   if (spec === undefined) return [];
   const flags = workers === undefined ? {} : { workers };
   const plans = await loadPlanned(spec, { overrides: [], flags, cwd: io.cwd });
-  return await Promise.all(plans.map((plan) => check("memory", () => checkMemory(plan))));
+  const storages = new Set(plans.map(({ storage }) => storage));
+  return await Promise.all([
+    ...plans.map((plan) => check("memory", () => checkMemory(plan))),
+    ...[...storages].flatMap((place) =>
+      place === null ? [] : [check("storage", () => checkStorage(place))],
+    ),
+  ]);
 }
 
 function line({ name, ok, detail, remedy }: Finding): string {

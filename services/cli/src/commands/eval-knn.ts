@@ -1,13 +1,13 @@
 /** `paddock eval knn <run-dir>`: how good the teacher of the last checkpoint is, measured with all images. */
-import { existsSync } from "node:fs";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
+import { listCheckpoints } from "@paddock/worker";
 import { count, duration, percent } from "../display/format.js";
 import type { Io } from "../io.js";
 import { evaluateCheckpoint } from "../run/evaluate-checkpoint.js";
-import { readRunSpec } from "../run/run-directory.js";
+import { checkpointRootOf, readRunSpec } from "../run/run-directory.js";
 import { redisUrlOf } from "../security/flags.js";
 import { resolveStage } from "../stages/run-stages.js";
 
@@ -21,11 +21,13 @@ export interface EvalKnnFlags {
 export async function evalKnnCommand(flags: EvalKnnFlags, io: Io): Promise<number> {
   const runDir = await resolveStage(resolve(io.cwd, flags.runDir));
   const spec = withData(await readRunSpec(runDir), flags.data && resolve(io.cwd, flags.data));
-  const step = await lastCheckpoint(runDir);
+  const checkpointRoot = await checkpointRootOf(runDir);
+  const step = await lastCheckpoint(checkpointRoot);
   const dir = await mkdtemp(join(tmpdir(), "paddock-eval-"));
   try {
     const { knnAccuracy, bank, queries, seconds } = await evaluateCheckpoint({
       runDir,
+      checkpointRoot,
       step,
       spec,
       dir,
@@ -49,15 +51,11 @@ function withData(spec: RunSpec, path: string | undefined): RunSpec {
 }
 
 /** Step of the newest complete checkpoint. */
-async function lastCheckpoint(runDir: string): Promise<number> {
-  const folder = join(runDir, "checkpoints");
-  const names = await readdir(folder).catch(() => []);
-  const steps = names
-    .filter((name) => /^\d+$/.test(name) && existsSync(join(folder, name, "manifest.json")))
-    .map(Number);
-  if (steps.length > 0) return Math.max(...steps);
+async function lastCheckpoint(root: string): Promise<number> {
+  const [newest] = await listCheckpoints(root);
+  if (newest) return newest.step;
   throw new PaddockError(
     "not-found",
-    `expected a checkpoint in ${folder}, found none; the first is written after checkpoint.everySteps steps`,
+    `expected a checkpoint in ${root}, found none; the first is written after checkpoint.everySteps steps`,
   );
 }

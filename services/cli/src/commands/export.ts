@@ -4,7 +4,7 @@ import { PaddockError, type WeightFormat } from "@paddock/contract";
 import { exportWeights, listCheckpoints } from "@paddock/worker";
 import { count } from "../display/format.js";
 import type { Io } from "../io.js";
-import { readRunSpec } from "../run/run-directory.js";
+import { checkpointRootOf, readRunSpec } from "../run/run-directory.js";
 import { resolveStage } from "../stages/run-stages.js";
 
 export interface ExportFlags {
@@ -47,14 +47,14 @@ export async function exportCommand(flags: ExportFlags, io: Io): Promise<number>
 }
 
 async function checkpointOf(runDir: string, step: number | undefined) {
-  const folder = join(runDir, "checkpoints");
-  const complete = await listCheckpoints(folder);
+  const root = await checkpointRootOf(runDir);
+  const complete = await listCheckpoints(root);
   const found = step === undefined ? complete[0] : complete.find((other) => other.step === step);
   if (found) return found;
   const known = complete.map((other) => other.step).join(", ") || "none";
   throw new PaddockError(
     "not-found",
-    `expected a complete checkpoint${step === undefined ? "" : ` of step ${step}`} in ${folder}, found ${known}`,
+    `expected a complete checkpoint${step === undefined ? "" : ` of step ${step}`} in ${root}, found ${known}`,
   );
 }
 

@@ -7,6 +7,7 @@ import { PaddockError } from "@paddock/contract";
 import { findDemoImages, openDataset } from "@paddock/data";
 import { describeEngines, type EngineDescription, whyNoGroups } from "@paddock/engine";
 import { listenError, openRedis } from "@paddock/service-kit";
+import { storeOf } from "@paddock/service-kit/checkpoint-store";
 import { bytes, count } from "../display/format.js";
 import type { RunPlan } from "../plan/plan.js";
 import type { Healthy } from "./check.js";
@@ -63,6 +64,14 @@ export async function checkDisk(runDir: string): Promise<Healthy> {
   return {
     detail: `${runDir}: ${gibibytes(free)} free, 1 MiB written and synced in ${fsyncMs.toFixed(1)} ms`,
   };
+}
+
+/** A small object that is written, listed and deleted. @param place `checkpoint.storage` */
+export async function checkStorage(place: string): Promise<Healthy> {
+  const started = performance.now();
+  await storeOf(place).prepare(place);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  return { detail: `${place}: written, listed and deleted in ${seconds} s` };
 }
 
 function unwritable(runDir: string, cause: unknown): PaddockError {

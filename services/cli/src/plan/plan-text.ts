@@ -15,7 +15,7 @@ export function planText(plan: RunPlan): string {
     ...table([trafficHeader, ...plan.workers.map((worker) => trafficRow(worker, plan))]),
     "",
     ...shadowLines(plan),
-    `checkpoint: ${bytes(plan.checkpointBytes)}; ${bytes(plan.diskBytes)} on disk with those that are kept and the one being written`,
+    `checkpoint: ${bytes(plan.checkpointBytes)}; ${bytes(plan.diskBytes)} ${plan.storage === null ? "on disk" : `in ${plan.storage}`} with those that are kept and the one being written`,
     ...(plan.redisBytes === 0 ? [] : [`Redis: at most ${bytes(plan.redisBytes)}`]),
     ...plan.warnings.map((text) => `warning: ${text}`),
     ...plan.notEstimated.map((text) => `not estimated: ${text}`),

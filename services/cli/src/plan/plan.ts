@@ -41,9 +41,11 @@ export interface RunPlan {
   readonly workers: readonly PlannedWorker[];
   /** Workers that were asked for and have no logical rank. */
   readonly spares: number;
-  /** One checkpoint, and as many as are on disk at once: those kept and the one being written. */
+  /** One checkpoint, and as many as are stored at once: those kept and the one being written. */
   readonly checkpointBytes: number;
   readonly diskBytes: number;
+  /** `checkpoint.storage`: null is the run directory. */
+  readonly storage: string | null;
   /** By which Redis' memory grows at most. */
   readonly redisBytes: number;
   readonly warnings: readonly string[];
@@ -90,6 +92,7 @@ export function planOf(
     spares: fleet.workers - busy,
     checkpointBytes,
     diskBytes: checkpointBytes * (spec.checkpoint.keep + 1),
+    storage: spec.checkpoint.storage,
     redisBytes: busy === 1 ? 0 : redisBytesOf(spec, busy),
     warnings: warningsOf(spec, fleet.workers),
     notEstimated,

@@ -16,7 +16,9 @@ import { workerCommand } from "../fleet/worker-command.js";
 
 export interface EvaluateOptions {
   readonly runDir: string;
-  /** Committed steps of the checkpoint: `checkpoints/<step>`. */
+  /** Where its checkpoints lie. */
+  readonly checkpointRoot: string;
+  /** Committed steps of the checkpoint: `<checkpointRoot>/<step>`. */
   readonly step: number;
   /** The run's spec; its dataset may have moved. */
   readonly spec: RunSpec;
@@ -94,7 +96,13 @@ async function* conversation(
   }
 }
 
-function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl: string }) {
+function* opening({
+  spec,
+  runDir,
+  checkpointRoot,
+  step,
+  redisUrl,
+}: EvaluateOptions & { redisUrl: string }) {
   yield {
     kind: "welcome",
     welcome: {
@@ -104,6 +112,7 @@ function* opening({ spec, runDir, step, redisUrl }: EvaluateOptions & { redisUrl
       leaseSeconds: spec.fleet.leaseSeconds,
       runDir,
       redisUrl,
+      checkpointRoot,
     },
   } as const;
   yield {

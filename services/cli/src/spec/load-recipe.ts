@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, extname, resolve } from "node:path";
 import { PaddockError, RunSpec } from "@paddock/contract";
+import { absolutePlace } from "@paddock/service-kit/checkpoint-store";
 import {
   type Config,
   leaves,
@@ -149,7 +150,7 @@ export function checkReady({ blockers }: Recipe, file: string): void {
 /** The folder that relative paths in a config are relative to is where the command runs, as in the official code. */
 export function withAbsolutePaths(spec: RunSpec, cwd: string): RunSpec {
   const absolute = <T extends string | null>(path: T): T =>
-    (path === null ? path : resolve(cwd, path)) as T;
+    (path === null ? path : absolutePlace(path, cwd)) as T;
   const { data, init, distillation, loss } = spec;
   return {
     ...spec,

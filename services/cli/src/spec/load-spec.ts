@@ -1,7 +1,8 @@
 /** From a file and the command line to one validated run spec. */
 import { readFile } from "node:fs/promises";
-import { dirname, extname, resolve } from "node:path";
+import { dirname, extname } from "node:path";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
+import { absolutePlace } from "@paddock/service-kit/checkpoint-store";
 import { isStaged, parseStages } from "../stages/staged-spec.js";
 import { applyOverrides, type Override } from "./overrides.js";
 import { importSpec } from "./typescript-spec.js";
@@ -100,7 +101,7 @@ function withAbsolutePaths(spec: unknown, folder: string): unknown {
       spec,
     );
     if (typeof value !== "string" || value === "") return current;
-    return applyOverrides(current, [{ path, value: resolve(folder, value) }]);
+    return applyOverrides(current, [{ path, value: absolutePlace(value, folder) }]);
   }, spec);
 }
 

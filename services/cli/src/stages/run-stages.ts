@@ -6,7 +6,7 @@ import { invariant, PaddockError } from "@paddock/contract";
 import { listCheckpoints } from "@paddock/worker";
 import type { Io } from "../io.js";
 import { executeRun, type RunFlags } from "../run/execute-run.js";
-import { holdsRun, makeRunDir } from "../run/run-directory.js";
+import { checkpointRootOf, holdsRun, makeRunDir } from "../run/run-directory.js";
 import { withWorkers } from "../run/with-workers.js";
 import {
   needsCheckpoint,
@@ -96,7 +96,7 @@ async function lastCheckpointOf(
 ): Promise<string | undefined> {
   if (!needsCheckpoint(stage.fields)) return undefined;
   invariant(before, "the first stage needs no other");
-  const [newest] = await listCheckpoints(join(before, "checkpoints"));
+  const [newest] = await listCheckpoints(await checkpointRootOf(before));
   if (newest) return newest.directory;
   throw new PaddockError(
     "not-found",

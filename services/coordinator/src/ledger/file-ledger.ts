@@ -3,9 +3,9 @@
 import { type FileHandle, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { PaddockError } from "@paddock/contract";
+import { diskError, syncFolder } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { RunRecord } from "../run/durable.js";
-import { diskError, syncFolder } from "../run-dir/files.js";
 import type { Ledger } from "./ledger.js";
 import { fromLine, toLine } from "./line.js";
 import { lockRun } from "./lock.js";

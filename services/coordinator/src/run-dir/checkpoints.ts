@@ -1,11 +1,9 @@
-/** `checkpoints/<step>/`: manifests are written here, and old checkpoints deleted. Workers write the shards. */
+/** `<root>/<step>/`: manifests are written here, and old checkpoints deleted. Workers write the shards. */
 
 import { createHash } from "node:crypto";
-import { lstat, mkdir, readdir, readFile, rm } from "node:fs/promises";
-import { join } from "node:path";
 import { type Manifest, type ManifestFile, PaddockError } from "@paddock/contract";
+import { childOf, storeOf } from "@paddock/service-kit/checkpoint-store";
 import { failpoint } from "@paddock/service-kit/failpoints";
-import { diskError, syncFolder, writeDurably } from "./files.js";
 
 export interface Checkpoints {
   /**
@@ -17,39 +15,44 @@ export interface Checkpoints {
   keep(steps: readonly number[]): Promise<void>;
   /** `checkpoint-corrupt` unless the manifest at `step` has that sha256 and its files are there in full size. */
   verify(step: number, sha256: string): Promise<void>;
-  /** Absolute path of the folder of `step`. */
+  /** The place of `step`: an absolute path, or a location in S3-compatible storage. */
   pathOf(step: number): string;
 }
 
-/** Makes `<runDir>/checkpoints`. */
-export async function openCheckpoints(runDir: string): Promise<Checkpoints> {
-  const root = join(runDir, "checkpoints");
-  await mkdir(root, { recursive: true }).catch((error) => {
-    throw diskError(error, `make ${root}`);
-  });
-  const pathOf = (step: number): string => join(root, String(step));
+/** A manifest of a thousand workers and a thousand units is half a megabyte. */
+export const maxManifestBytes = 16 * 2 ** 20;
+
+/** @param root where the run's checkpoints lie: a folder, or a place in S3-compatible storage */
+export function openCheckpoints(root: string): Checkpoints {
+  const store = storeOf(root);
+  const pathOf = (step: number): string => childOf(root, String(step));
+  const checkFiles = async (folder: string, files: readonly ManifestFile[]): Promise<void> =>
+    compareSizes(folder, files, await store.sizes(folder));
   return {
     pathOf,
     async commit(manifest) {
       const folder = pathOf(manifest.step);
       await checkFiles(folder, manifest.files);
       const text = `${JSON.stringify(manifest, null, 2)}\n`;
-      await writeDurably(join(folder, "manifest.json"), text);
-      await syncFolder(root);
+      await store.writeText(childOf(folder, "manifest.json"), text);
+      // A replica may still be on its way. What stays costs space and nothing else.
+      await store
+        .removeUnfinished(folder, (name) => name.startsWith("shard-"))
+        .catch(() => undefined);
       return sha256Of(text);
     },
     async keep(steps) {
-      const kept = new Set(steps.map(String));
-      const names = await readdir(root);
-      for (const name of names.filter((known) => /^\d+$/.test(known) && !kept.has(known))) {
+      for (const step of await store.steps(root)) {
+        if (steps.includes(step)) continue;
         await failpoint("coordinator.checkpoint.deleting");
-        await rm(join(root, name), { recursive: true, force: true });
+        await store.remove(pathOf(step));
       }
     },
     async verify(step, sha256) {
-      const path = join(pathOf(step), "manifest.json");
-      const text = await readFile(path, "utf8").catch((error) => {
-        throw corrupt(path, "a manifest", String(error.code), error);
+      const path = childOf(pathOf(step), "manifest.json");
+      const text = await store.readText(path, maxManifestBytes).catch((thrown) => {
+        const { code, message } = PaddockError.from(thrown);
+        throw code === "not-found" ? corrupt(path, "a manifest", message, thrown) : thrown;
       });
       const actual = sha256Of(text);
       if (actual !== sha256) throw corrupt(path, `sha256 ${sha256}`, actual);
@@ -58,17 +61,18 @@ export async function openCheckpoints(runDir: string): Promise<Checkpoints> {
   };
 }
 
-async function checkFiles(folder: string, files: readonly ManifestFile[]): Promise<void> {
+function compareSizes(
+  folder: string,
+  files: readonly ManifestFile[],
+  sizes: ReadonlyMap<string, number | null>,
+): void {
   for (const { name, bytes } of files) {
-    const path = join(folder, name);
+    const path = childOf(folder, name);
     if (!/^\w[\w.-]{0,127}$/.test(name)) throw corrupt(path, "a plain file name", name);
-    // Not its target's: a link could lead out of the folder.
-    const found = await lstat(path).catch((error) => {
-      throw corrupt(path, `${bytes} bytes`, String(error.code), error);
-    });
-    if (!found.isFile()) throw corrupt(path, "a file", "something else");
-    const { size } = found;
-    if (size !== bytes) throw corrupt(path, `${bytes} bytes`, `${size} bytes`);
+    const found = sizes.get(name);
+    if (found === undefined) throw corrupt(path, `${bytes} bytes`, "no file");
+    if (found === null) throw corrupt(path, "a file", "something else");
+    if (found !== bytes) throw corrupt(path, `${bytes} bytes`, `${found} bytes`);
   }
 }
 

@@ -3,8 +3,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { invariant, PaddockError } from "@paddock/contract";
-import { expiryOf, hashJoinToken, isSameHash } from "@paddock/service-kit";
-import { diskError, writeDurably } from "./files.js";
+import { diskError, expiryOf, hashJoinToken, isSameHash, writeDurably } from "@paddock/service-kit";
 
 interface StoredToken {
   /** The run it is for; null: the one that is started in this directory. */

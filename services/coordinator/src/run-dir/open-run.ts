@@ -3,12 +3,12 @@ import { randomBytes } from "node:crypto";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
-import type { Logger } from "@paddock/service-kit";
+import { diskError, type Logger, writeDurably } from "@paddock/service-kit";
+import { checkpointRoot, storeOf } from "@paddock/service-kit/checkpoint-store";
 import { openFileLedger } from "../ledger/file-ledger.js";
 import type { Ledger } from "../ledger/ledger.js";
 import { type DurableState, fold, type RunRecord } from "../run/durable.js";
-import { type Checkpoints, openCheckpoints } from "./checkpoints.js";
-import { diskError, writeDurably } from "./files.js";
+import { openCheckpoints } from "./checkpoints.js";
 import { pinOrigins, startOf, withPinsOf } from "./origins.js";
 import { checkResumedSpec } from "./resumed-spec.js";
 
@@ -20,7 +20,6 @@ export interface OpenRunOptions {
 
 export interface OpenedRun {
   readonly ledger: Ledger;
-  readonly checkpoints: Checkpoints;
   /** The run to go on with; undefined in an empty directory. */
   readonly recorded: DurableState | undefined;
   /** The spec to record before the run starts: of a new run, or one that differs from the recorded one. */
@@ -44,14 +43,33 @@ export async function openRun(options: OpenRunOptions, log: Logger): Promise<Ope
     }
     const recorded = fold(ledger.records);
     const specToRecord = await checkRequest(options, recorded, log);
-    const checkpoints = await openCheckpoints(runDir);
+    const current = specToRecord ?? recorded?.spec;
+    if (current && !recorded?.finished) await prepareCheckpoints(current, runDir);
     const newest = recorded?.checkpoints.at(-1);
-    if (newest && !recorded?.finished) await checkpoints.verify(newest.step, newest.manifest);
-    return { ledger, checkpoints, recorded, specToRecord };
+    if (recorded && newest && !recorded.finished) {
+      const checkpoints = openCheckpoints(checkpointRootOf(recorded, runDir));
+      await checkpoints.verify(newest.step, newest.manifest);
+    }
+    return { ledger, recorded, specToRecord };
   } catch (error) {
     await ledger.close();
     throw error;
   }
+}
+
+/** Finds out, before a run is recorded, whether its checkpoints can be written where its spec says. */
+export async function prepareCheckpoints(
+  { checkpoint: { storage } }: RunSpec,
+  runDir: string,
+): Promise<void> {
+  // Before there is an id.
+  const root = storage ?? checkpointRoot({ storage, runDir, runId: "" });
+  await storeOf(root).prepare(root);
+}
+
+/** Where a recorded run's checkpoints lie. */
+export function checkpointRootOf({ runId, spec }: DurableState, runDir: string): string {
+  return checkpointRoot({ storage: spec.checkpoint.storage, runDir, runId });
 }
 
 /** Records the run, or its changed spec, and writes spec.json. Returns the state to start from. */

@@ -1,11 +1,12 @@
 /** The checkpoints of other runs that a spec names: their hashes are written down, and where a run starts that goes on from one. */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat } from "node:fs/promises";
 import { pipeline } from "node:stream/promises";
 import { type Manifest, PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
+import { childOf, isS3, storeOf } from "@paddock/service-kit/checkpoint-store";
 import type { RunStart } from "../run/durable.js";
+import { maxManifestBytes } from "./checkpoints.js";
 
 /**
  * The spec with the SHA-256 of every checkpoint that it names. `not-found` when one is not there; `checkpoint-corrupt` when it is not
@@ -45,9 +46,7 @@ export function withPinsOf(recorded: RunSpec, spec: RunSpec): RunSpec {
 export async function startOf(spec: RunSpec): Promise<RunStart | undefined> {
   if (spec.init?.load !== "resume") return undefined;
   const { checkpoint } = spec.init;
-  const manifest = JSON.parse(
-    await readFile(join(checkpoint, "manifest.json"), "utf8"),
-  ) as Manifest;
+  const manifest = JSON.parse(await readManifest(checkpoint)) as Manifest;
   if (manifest.step >= spec.steps) {
     throw new PaddockError(
       "invalid-spec",
@@ -60,20 +59,34 @@ export async function startOf(spec: RunSpec): Promise<RunStart | undefined> {
 
 /** Of a checkpoint directory's manifest, which vouches for its files; or of a weights file. */
 async function hashOf(path: string): Promise<string> {
-  const isFolder = await stat(path).then(
+  const hash = createHash("sha256");
+  if (isS3(path) || (await isFolder(path))) {
+    return hash.update(await readManifest(path)).digest("hex");
+  }
+  try {
+    await pipeline(createReadStream(path), hash);
+  } catch (error) {
+    throw missing(path, error);
+  }
+  return hash.digest("hex");
+}
+
+async function isFolder(path: string): Promise<boolean> {
+  return await stat(path).then(
     (entry) => entry.isDirectory(),
     (error: unknown) => {
       throw missing(path, error);
     },
   );
-  const hash = createHash("sha256");
-  const file = isFolder ? join(path, "manifest.json") : path;
-  try {
-    await pipeline(createReadStream(file), hash);
-  } catch (error) {
-    throw missing(file, error);
-  }
-  return hash.digest("hex");
+}
+
+async function readManifest(directory: string): Promise<string> {
+  const path = childOf(directory, "manifest.json");
+  return await storeOf(directory)
+    .readText(path, maxManifestBytes)
+    .catch((thrown: unknown) => {
+      throw PaddockError.from(thrown).code === "not-found" ? missing(path, thrown) : thrown;
+    });
 }
 
 function missing(path: string, cause: unknown): PaddockError {

@@ -17,6 +17,9 @@ const changeable = [
   "engine",
 ];
 
+/** Of those: workers that live on keep to it, and what was saved lies there. */
+const unchangeable = ["checkpoint.storage"];
+
 /** Engine and threads decide how sums inside an op are ordered: a change is allowed, and said. */
 const bitwise = ["engine.name", "engine.threads"];
 
@@ -27,7 +30,9 @@ const bitwise = ["engine.name", "engine.threads"];
 export function checkResumedSpec(recorded: RunSpec, wanted: RunSpec): string[] {
   const changes = differences(recorded, wanted, "");
   const refused = changes.filter(
-    ({ path }) => !changeable.some((prefix) => path === prefix || path.startsWith(`${prefix}.`)),
+    ({ path }) =>
+      unchangeable.includes(path) ||
+      !changeable.some((prefix) => path === prefix || path.startsWith(`${prefix}.`)),
   );
   if (refused.length > 0) {
     const lines = refused.map(

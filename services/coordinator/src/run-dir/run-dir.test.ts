@@ -1,11 +1,11 @@
 import { appendFile, mkdir, readdir, readFile, rename, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { layoutOf, type Manifest, type StepRecord, stepParts } from "@paddock/contract";
+import { writeDurably } from "@paddock/service-kit";
 import { afterEach, expect, test } from "vitest";
 import { exampleSpec } from "../testing/example.js";
 import { Cleanup } from "../testing/temporary.js";
 import { openCheckpoints } from "./checkpoints.js";
-import { writeDurably } from "./files.js";
 import { checkResumedSpec } from "./resumed-spec.js";
 import { openStepsFile } from "./steps-file.js";
 
@@ -83,7 +83,7 @@ test("a damaged line of steps.jsonl and what follows it go: the file is no truth
 });
 
 test("a checkpoint is committed when its files are there, and found corrupt when they change", async () => {
-  const checkpoints = await openCheckpoints(await after.folder());
+  const checkpoints = openCheckpoints(join(await after.folder(), "checkpoints"));
   const folder = checkpoints.pathOf(4);
   const manifest = await manifestIn(folder, 4);
   const sha256 = await checkpoints.commit(manifest);
@@ -97,12 +97,12 @@ test("a checkpoint is committed when its files are there, and found corrupt when
     /a.bin: expected 3 bytes, received 4/,
   );
   await expect(checkpoints.verify(5, sha256)).rejects.toThrow(
-    /expected a manifest, received ENOENT/,
+    /expected a manifest, received no file/,
   );
 });
 
 test("a manifest never names a file outside its folder", async () => {
-  const checkpoints = await openCheckpoints(await after.folder());
+  const checkpoints = openCheckpoints(join(await after.folder(), "checkpoints"));
   const manifest = await manifestIn(checkpoints.pathOf(4), 4);
   const files = [{ name: "../a.bin", bytes: 3, sha256: "", worker: 0 }];
   await expect(checkpoints.commit({ ...manifest, files })).rejects.toMatchObject({
@@ -118,7 +118,7 @@ test("a manifest never names a file outside its folder", async () => {
 
 test("only the checkpoints to keep are kept, and nothing else is touched", async () => {
   const runDir = await after.folder();
-  const checkpoints = await openCheckpoints(runDir);
+  const checkpoints = openCheckpoints(join(runDir, "checkpoints"));
   for (const step of [2, 4, 6]) await manifestIn(checkpoints.pathOf(step), step);
   await writeFile(join(runDir, "checkpoints", "notes.txt"), "mine");
   await checkpoints.keep([4, 8]);

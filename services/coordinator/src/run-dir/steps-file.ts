@@ -1,7 +1,7 @@
 /** `steps.jsonl`: one object per committed step, for people and scripts. The ledger is the truth; this is its story. */
 import { type FileHandle, open } from "node:fs/promises";
 import type { StepRecord } from "@paddock/contract";
-import { diskError } from "./files.js";
+import { diskError } from "@paddock/service-kit";
 
 export interface StepsFile {
   /** Appends; visible to readers at once, durable after `sync`. Numbers that are not finite become null. */

@@ -2,13 +2,13 @@
 import { join } from "node:path";
 import type { ErrorCode } from "@paddock/contract";
 import type { Run } from "@paddock/proto";
-import { type Logger, withDeadline } from "@paddock/service-kit";
+import { type Logger, withDeadline, writeDurably } from "@paddock/service-kit";
 import type { Sessions } from "../api/sessions.js";
 import { viewOf } from "../api/view.js";
 import type { DurableState } from "../run/durable.js";
 import type { Outcome } from "../run/state.js";
-import { writeDurably } from "../run-dir/files.js";
-import type { OpenedRun } from "../run-dir/open-run.js";
+import { openCheckpoints } from "../run-dir/checkpoints.js";
+import { checkpointRootOf, type OpenedRun } from "../run-dir/open-run.js";
 import { openStepsFile } from "../run-dir/steps-file.js";
 import { type Summary, summaryOf } from "../run-dir/summary.js";
 import { openSegmentQueues, type SegmentQueues } from "../segments/segment-queues.js";
@@ -23,7 +23,7 @@ export interface CoordinatorResult {
 }
 
 export interface LiveRunParts {
-  readonly opened: Pick<OpenedRun, "ledger" | "checkpoints">;
+  readonly opened: Pick<OpenedRun, "ledger">;
   /** Absolute. */
   readonly runDir: string;
   readonly redisUrl: string;
@@ -56,7 +56,8 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
   const steps = await openStepsFile(join(runDir, "steps.jsonl"));
   const segments = openSegmentQueues(durable.runId, redisUrl, log);
   const runner = createRunner(durable, {
-    ...opened,
+    ledger: opened.ledger,
+    checkpoints: openCheckpoints(checkpointRootOf(durable, runDir)),
     steps,
     segments,
     sessions,

@@ -18,7 +18,7 @@ import { createSessions } from "../api/sessions.js";
 import { createRunMetrics } from "../metrics/run-metrics.js";
 import type { DurableState } from "../run/durable.js";
 import { initialState } from "../run/state.js";
-import { openRun, recordRun } from "../run-dir/open-run.js";
+import { checkpointRootOf, openRun, prepareCheckpoints, recordRun } from "../run-dir/open-run.js";
 import { pinOrigins } from "../run-dir/origins.js";
 import { type Summary, summaryOf } from "../run-dir/summary.js";
 import { createChanges } from "./changes.js";
@@ -131,6 +131,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Coo
     async function submit(spec: unknown): Promise<void> {
       if (slot.run) throw alreadyRuns(slot.run);
       const pinned = await pinOrigins(parseRunSpec(spec));
+      await prepareCheckpoints(pinned, runDir);
       await begin(await recordRun(opened, runDir, pinned, Date.now()));
     }
 
@@ -229,13 +230,15 @@ function deferred<T>(): { readonly promise: Promise<T>; readonly resolve: (value
 }
 
 function welcomeTo(run: LiveRun, redisUrl: string, runDir: string): Omit<Welcome, "version"> {
-  const { runId, spec } = run.runner.state.durable;
+  const { durable } = run.runner.state;
+  const { runId, spec } = durable;
   return {
     runId,
     specJson: JSON.stringify(spec),
     leaseSeconds: spec.fleet.leaseSeconds,
     runDir,
     redisUrl,
+    checkpointRoot: checkpointRootOf(durable, runDir),
   };
 }
 

@@ -1,12 +1,12 @@
-/** The checkpoints of a run directory. */
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
+/** The checkpoints of a run. */
+import { PaddockError } from "@paddock/contract";
+import { childOf, storeOf } from "@paddock/service-kit/checkpoint-store";
 import { readManifest } from "./manifest.js";
 
 export interface ListedCheckpoint {
   /** Committed steps that it holds. */
   readonly step: number;
-  /** `<run directory>/checkpoints/<step>` */
+  /** `<root>/<step>` */
   readonly directory: string;
 }
 
@@ -15,11 +15,8 @@ export interface ListedCheckpoint {
  * in full size. Contents are verified when one is opened. Empty when there is no such folder.
  */
 export async function listCheckpoints(root: string): Promise<ListedCheckpoint[]> {
-  const names = await readdir(root).catch(() => []);
-  const listed = names
-    .filter((name) => /^\d+$/.test(name))
-    .map((name) => ({ step: Number(name), directory: join(root, name) }))
-    .sort((a, b) => b.step - a.step);
+  const steps = await storeOf(root).steps(root);
+  const listed = steps.map((step) => ({ step, directory: childOf(root, String(step)) }));
   const complete = await Promise.all(listed.map(isComplete));
   return listed.filter((_, i) => complete[i]);
 }
@@ -27,11 +24,11 @@ export async function listCheckpoints(root: string): Promise<ListedCheckpoint[]>
 async function isComplete({ step, directory }: ListedCheckpoint): Promise<boolean> {
   try {
     const manifest = await readManifest(directory, null);
-    const sizes = await Promise.all(
-      manifest.files.map(async ({ name }) => (await stat(join(directory, name))).size),
-    );
-    return manifest.step === step && manifest.files.every(({ bytes }, i) => bytes === sizes[i]);
-  } catch {
+    const sizes = await storeOf(directory).sizes(directory);
+    return manifest.step === step && manifest.files.every((f) => f.bytes === sizes.get(f.name));
+  } catch (thrown) {
+    // Storage that cannot be asked is no answer.
+    if (PaddockError.from(thrown).code === "disk-unavailable") throw thrown;
     return false;
   }
 }

@@ -5,11 +5,11 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Layout, Manifest, ManifestFile } from "@paddock/contract";
+import { PieceMemory, pieceBytes } from "@paddock/service-kit/checkpoint-store";
 import fc from "fast-check";
 import { afterAll, expect, test } from "vitest";
 import type { Wanted } from "./file-content.js";
 import { loadCheckpoint } from "./load.js";
-import { PieceMemory, pieceBytes } from "./pieces.js";
 import { entriesOf, expected, layoutOfSizes, save, valueAt, wantedOf } from "./testing.js";
 import { checkpointCalls } from "./thread-work.js";
 import { writeShardFile } from "./writer.js";

@@ -1,9 +1,8 @@
 /** manifest.json: read, and believed only as far as its shape goes. What it says about files is checked against them. */
 import { createHash } from "node:crypto";
-import { readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
 import type { Manifest, Unit } from "@paddock/contract";
 import { PaddockError } from "@paddock/contract";
+import { childOf, storeOf } from "@paddock/service-kit/checkpoint-store";
 
 /** `checkpoint-corrupt`, with the file or folder, what was expected, what was received. */
 export function corrupt(where: string, what: string, cause?: unknown): PaddockError {
@@ -18,18 +17,17 @@ const maxManifestBytes = 16 * 2 ** 20;
  * `sha256` (null: any).
  */
 export async function readManifest(directory: string, sha256: string | null): Promise<Manifest> {
-  const path = join(directory, "manifest.json");
-  const { size } = await stat(path).catch(() => ({ size: 0 }));
-  if (size > maxManifestBytes) {
-    throw corrupt(path, `expected at most ${maxManifestBytes} bytes, received ${size}`);
-  }
-  const text = await readFile(path, "utf8").catch((error: unknown) => {
-    throw new PaddockError(
-      "not-found",
-      `expected a complete checkpoint in ${directory}, found no manifest.json; is it a folder checkpoints/<step> of a run?`,
-      { cause: error },
-    );
-  });
+  const path = childOf(directory, "manifest.json");
+  const text = await storeOf(directory)
+    .readText(path, maxManifestBytes)
+    .catch((error: unknown) => {
+      if (PaddockError.from(error).code !== "not-found") throw error;
+      throw new PaddockError(
+        "not-found",
+        `expected a complete checkpoint in ${directory}, found no manifest.json; is it a folder checkpoints/<step> of a run?`,
+        { cause: error },
+      );
+    });
   const received = createHash("sha256").update(text).digest("hex");
   if (sha256 !== null && received !== sha256) {
     throw corrupt(path, `expected SHA-256 ${sha256}, received ${received}; was it replaced?`);

@@ -1,5 +1,4 @@
 /** Reads a checkpoint, written by any number of workers: every byte is verified before any value is used. */
-import { dirname, resolve } from "node:path";
 import {
   intersect,
   invariant,
@@ -9,6 +8,7 @@ import {
   type Range,
   type StatePart,
 } from "@paddock/contract";
+import { absolutePlace, parentOf } from "@paddock/service-kit/checkpoint-store";
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
 import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
@@ -232,8 +232,9 @@ function checkCoverage(
 /** Says what can be done: with the newest other checkpoint there is. */
 export async function withRemedy(thrown: unknown, directory: string): Promise<unknown> {
   if (!(thrown instanceof PaddockError) || thrown.code !== "checkpoint-corrupt") return thrown;
-  const here = resolve(directory);
-  const others = (await listCheckpoints(dirname(here))).filter((other) => other.directory !== here);
+  const here = absolutePlace(directory);
+  const listed = await listCheckpoints(parentOf(here)).catch(() => []);
+  const others = listed.filter((other) => other.directory !== here);
   const other = others[0]
     ? `the newest other complete checkpoint is ${others[0].directory}`
     : "there is no other complete checkpoint beside it";

@@ -1,10 +1,10 @@
 /** Damaged files of a checkpoint are written anew from their replicas. */
-import { copyFile, rename, unlink } from "node:fs/promises";
-import { join } from "node:path";
+import { createHash } from "node:crypto";
 import { type Manifest, type ManifestFile, PaddockError } from "@paddock/contract";
-import { readManifest } from "./manifest.js";
+import { childOf, PieceMemory, pieceBytes, storeOf } from "@paddock/service-kit/checkpoint-store";
+import { corrupt, readManifest } from "./manifest.js";
 import { openVerified } from "./verified-file.js";
-import { diskError, replicaName, syncPath } from "./writer.js";
+import { replicaName, writeError } from "./writer.js";
 
 export interface Repair {
   readonly file: string;
@@ -31,7 +31,9 @@ export async function repairCheckpoint(
     const replica = { ...entry, name: replicaName(entry.name) };
     const remains = await damageOf(directory, manifest, replica);
     if (remains === null) {
-      await replace(join(directory, entry.name), join(directory, replica.name), manifest.step);
+      await replace(directory, entry, replica.name).catch((error) => {
+        throw writeError(childOf(directory, entry.name), manifest.step, error);
+      });
     }
     repairs.push({ file: entry.name, damage, remains });
   }
@@ -53,16 +55,39 @@ async function damageOf(
   }
 }
 
-/** Complete and on disk, or as before. */
-async function replace(path: string, source: string, step: number): Promise<void> {
-  const temporary = `${path}.repair.tmp`;
+/** Complete and durable, or as before. */
+async function replace(directory: string, entry: ManifestFile, source: string): Promise<void> {
+  const { name, bytes, sha256 } = entry;
+  const store = storeOf(directory);
+  const from = await store.open(childOf(directory, source));
   try {
-    await copyFile(source, temporary);
-    await syncPath(temporary);
-    await rename(temporary, path);
-    await syncPath(join(path, ".."));
-  } catch (error) {
-    await unlink(temporary).catch(() => undefined);
-    throw diskError(path, step, error);
+    const memory = new PieceMemory();
+    memory.reserve(2);
+    const [first, buffer] = [memory.piece(0), memory.piece(1)];
+    const pieces = await from.pieces(bytes, first);
+    const hash = createHash("sha256");
+    const read = async (index: number, into: Buffer): Promise<number> => {
+      const length = Math.min(pieceBytes, bytes - index * pieceBytes);
+      const piece = await pieces.read(index, into, length);
+      hash.update(piece);
+      return piece.length;
+    };
+    await read(0, first);
+    // Generation 0: nobody's files are older.
+    const to = await store.create(childOf(directory, name), { bytes, generation: 0 }, first);
+    try {
+      for (let index = 1; index * pieceBytes < bytes; index++) {
+        await to.write(index, buffer, await read(index, buffer));
+      }
+      const received = hash.digest("hex");
+      if (received !== sha256)
+        throw corrupt(source, `expected sha256 ${sha256}, received ${received}`);
+      await to.finish();
+    } finally {
+      await pieces.close();
+      await to.close();
+    }
+  } finally {
+    await from.close();
   }
 }

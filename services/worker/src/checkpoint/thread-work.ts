@@ -1,6 +1,6 @@
 /** What the checkpoint thread does: one save after the other (and one of replicas), loads beside them. */
+import { PieceMemory } from "@paddock/service-kit/checkpoint-store";
 import { loadCheckpoint } from "./load.js";
-import { PieceMemory } from "./pieces.js";
 import type { CheckpointCalls, CheckpointHostCalls } from "./thread-calls.js";
 import { writeShardFile } from "./writer.js";
 

@@ -1,12 +1,15 @@
 /** One file of a checkpoint, opened only after its size, the hash of every byte and its header were found right. */
-import { constants } from "node:fs";
-import { type FileHandle, open } from "node:fs/promises";
-import { join } from "node:path";
-import type { Manifest, ManifestFile, Range } from "@paddock/contract";
+import { type Manifest, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
+import {
+  childOf,
+  pieceBytes,
+  readBuffers,
+  type StoredFile,
+  storeOf,
+} from "@paddock/service-kit/checkpoint-store";
 import { type DigestKind, digestOf } from "./digests.js";
 import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
-import { pieceBytes, pieceReader, readBuffers } from "./pieces.js";
 import type { Header } from "./safetensors.js";
 
 /** Blocks of one file in memory: one is hashed while the next is read. A third one made loads slower where cores are few. */
@@ -51,35 +54,35 @@ export async function openVerified(
   options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   const { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress } = options;
-  const path = join(directory, entry.name);
-  // A link could lead out of the folder.
-  const flags = constants.O_RDONLY | constants.O_NOFOLLOW;
-  const handle = await open(path, flags).catch((error: unknown) => {
-    const { code } = error as NodeJS.ErrnoException;
-    const received = code === "ELOOP" ? "a symbolic link" : "no file";
-    throw corrupt(path, `expected ${entry.bytes} bytes, received ${received}`, error);
-  });
+  const path = childOf(directory, entry.name);
+  const file = await storeOf(directory)
+    .open(path)
+    .catch((error: unknown) => {
+      const { code, message } = PaddockError.from(error);
+      if (code !== "not-found") throw error;
+      throw corrupt(path, `expected ${entry.bytes} bytes, received ${message}`, error);
+    });
   try {
-    const { size } = await handle.stat();
-    if (size !== entry.bytes) {
-      throw corrupt(path, `expected ${entry.bytes} bytes, received ${size}`);
+    const { bytes } = file;
+    if (bytes !== entry.bytes) {
+      throw corrupt(path, `expected ${entry.bytes} bytes, received ${bytes}`);
     }
     const expected = part === "head" && entry.head ? entry.head : entry;
     const ghash = options.by === "ghash" && expected === entry ? entry.ghash : undefined;
     const kind = ghash === undefined ? "sha256" : "ghash";
-    const content = new FileContent(path, size, wanted);
+    const content = new FileContent(path, bytes, wanted);
     const onBytes = (chunk: Buffer, at: number): void => {
       content.take(chunk, at);
       onProgress?.();
     };
-    const received = await scan({ handle, path, bytes: expected.bytes, kind }, blocks, onBytes);
+    const received = await scan({ file, path, bytes: expected.bytes, kind }, blocks, onBytes);
     const right = ghash ?? expected.sha256;
     if (received !== right) throw corrupt(path, `expected ${kind} ${right}, received ${received}`);
     const { header, ranges, extras } = content.finish();
     checkOrigin(path, header, manifest, entry);
-    return fileOf(handle, { path, isWhole: expected === entry, header, ranges, extras });
+    return fileOf(file, { path, isWhole: expected === entry, header, ranges, extras });
   } catch (error) {
-    await handle.close();
+    await file.close();
     throw error;
   }
 }
@@ -90,7 +93,7 @@ export function newBlocks(bytes: number): Buffer[] {
 }
 
 interface Scanned {
-  readonly handle: FileHandle;
+  readonly file: StoredFile;
   readonly path: string;
   readonly bytes: number;
   readonly kind: DigestKind;
@@ -98,13 +101,13 @@ interface Scanned {
 
 /** Reads, hashes and hands on the first `bytes`; returns their hash in lower-case hex. The reads run ahead. */
 async function scan(
-  { handle, path, bytes, kind }: Scanned,
+  { file, path, bytes, kind }: Scanned,
   blocks: readonly Buffer[],
   onBytes: (chunk: Buffer, at: number) => void,
 ): Promise<string> {
   const digest = digestOf(kind);
   const count = Math.ceil(bytes / pieceBytes);
-  const reader = await pieceReader(handle, bytes, blocks[0]);
+  const reader = await file.pieces(bytes, blocks[0]);
   const reads: Promise<Buffer>[] = [];
   const start = (index: number): void => {
     if (index >= count) return;
@@ -136,7 +139,7 @@ async function scan(
   }
 }
 
-function fileOf(handle: FileHandle, facts: Omit<VerifiedFile, "read" | "close">): VerifiedFile {
+function fileOf(file: StoredFile, facts: Omit<VerifiedFile, "read" | "close">): VerifiedFile {
   const { path, header } = facts;
   return {
     ...facts,
@@ -147,28 +150,26 @@ function fileOf(handle: FileHandle, facts: Omit<VerifiedFile, "read" | "close">)
       }
       const position = header.dataStart + info.dataOffsets[0] + 4 * first;
       const bytes = new Uint8Array(target.buffer, target.byteOffset, target.byteLength);
-      await bytesAt(handle, path, position, bytes);
+      await bytesAt(file, path, position, bytes);
     },
-    close: () => handle.close(),
+    close: () => file.close(),
   };
 }
 
-/** Fills `target` from `position` on and returns it. */
-async function bytesAt<T extends Uint8Array>(
-  handle: FileHandle,
+/** Fills `target` from `position` on. */
+async function bytesAt(
+  file: StoredFile,
   path: string,
   position: number,
-  target: T,
-): Promise<T> {
+  target: Uint8Array,
+): Promise<void> {
   for (let done = 0; done < target.byteLength; ) {
-    const left = target.byteLength - done;
-    const { bytesRead } = await handle.read(target, done, left, position + done);
+    const bytesRead = await file.read(target.subarray(done), position + done);
     if (bytesRead === 0) {
       throw corrupt(path, `expected ${target.byteLength} bytes at ${position}, received ${done}`);
     }
     done += bytesRead;
   }
-  return target;
 }
 
 /** A file of another step or worker under the right name and hash is a manifest put together wrongly. */

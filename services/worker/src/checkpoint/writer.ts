@@ -1,11 +1,9 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
-import { mkdir, open, readdir, rename, unlink } from "node:fs/promises";
-import { join } from "node:path";
 import { setImmediate as immediate } from "node:timers/promises";
 import { invariant, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
+import { childOf, PieceMemory, pieceBytes, storeOf } from "@paddock/service-kit/checkpoint-store";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import { digestOf } from "./digests.js";
-import { createPieceFile, PieceMemory, pieceBytes } from "./pieces.js";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
@@ -43,7 +41,7 @@ export interface SaveOptions {
 }
 
 /**
- * Writes name, range and values under a temporary name, then fsync, rename, fsync of the folder. Nothing but the state is
+ * Writes name, range and values: into a folder under a temporary name, then fsync, rename, fsync of the folder. Nothing but the state is
  * in the file: a late writer of an older generation that replaces it replaces it by the same bytes. The data are copied first, and
  * hashed and written from the copy; both at the same time.
  * Throws `disk-unavailable` when the disk refuses.
@@ -53,22 +51,14 @@ export async function writeShardFile(
   options: SaveOptions = {},
 ): Promise<WrittenFile> {
   checkEntries(shard.entries);
-  const { directory, generation, worker, workers } = shard;
+  const { directory, worker, workers } = shard;
   const own = `shard-${worker}-of-${workers}.safetensors`;
   const name = shard.isReplica ? replicaName(own) : own;
-  const temporary = join(directory, `.${name}.g${generation}.${process.pid}.tmp`);
+  const path = childOf(directory, name);
   try {
-    await mkdir(directory, { recursive: true });
-    await removeLeftovers(directory, generation);
-    const written = await writeSynced(temporary, shard, options);
-    await failpoint("worker.checkpoint.synced");
-    await rename(temporary, join(directory, name));
-    await failpoint("worker.checkpoint.renamed");
-    await syncPath(directory);
-    return { name, ...written };
+    return { name, ...(await writeFile(path, shard, options)) };
   } catch (error) {
-    await unlink(temporary).catch(() => undefined);
-    throw diskError(join(directory, name), shard.step, error);
+    throw writeError(path, shard.step, error);
   }
 }
 
@@ -86,10 +76,7 @@ function checkEntries(entries: readonly ShardEntry[]): void {
   }
 }
 
-/** Writes that are under way at once: more would only keep others from the thread pool. */
-const lanes = 2;
-
-async function writeSynced(
+async function writeFile(
   path: string,
   shard: ShardFile,
   { memory = new PieceMemory(), onCopied, onProgress }: SaveOptions,
@@ -100,7 +87,10 @@ async function writeSynced(
   const lengthOf = (index: number): number => Math.min(pieceBytes, bytes - index * pieceBytes);
   const fill = copier(sources);
   fill(memory.piece(0).subarray(0, lengthOf(0)));
-  const opening = createPieceFile(path, memory.piece(0), lengthOf(0));
+  const store = storeOf(path);
+  const lanes = store.writesAtOnce;
+  const opening = store.create(path, { bytes, generation: shard.generation }, memory.piece(0));
+  opening.catch(() => undefined);
   const writing: Promise<unknown>[] = Array(lanes).fill(opening);
   try {
     for (let index = 1; index < pieces; index++) {
@@ -117,12 +107,12 @@ async function writeSynced(
     }
     onCopied?.();
     await failpoint("worker.checkpoint.half");
-    const synced = Promise.all(writing).then(async () => (await opening).finish(bytes));
-    synced.catch(() => undefined);
+    const finished = Promise.all(writing).then(async () => (await opening).finish());
+    finished.catch(() => undefined);
     const digests = await hashPieces(pieces, (index) =>
       memory.piece(index).subarray(0, lengthOf(index)),
     );
-    await synced;
+    await finished;
     const head = memory.piece(0).subarray(0, headBytes);
     return { bytes, ...digests, ...(headBytes <= lengthOf(0) ? { head: headOf(head) } : {}) };
   } finally {
@@ -201,27 +191,12 @@ function headerOf({ step, worker, workers, entries }: ShardFile): Buffer {
   });
 }
 
-/** Temporary files of older generations: their writers are dead, or too late. Those of newer ones are not ours to touch. */
-async function removeLeftovers(directory: string, generation: number): Promise<void> {
-  for (const found of await readdir(directory)) {
-    const written = /^\.(?:shard|replica)-.*\.g(\d+)\.\d+\.tmp$/.exec(found)?.[1];
-    if (written === undefined || Number(written) >= generation) continue;
-    await unlink(join(directory, found)).catch(() => undefined);
-  }
-}
-
-/** Waits until a file or folder is on disk. */
-export async function syncPath(path: string): Promise<void> {
-  const opened = await open(path, "r");
-  try {
-    await opened.sync();
-  } finally {
-    await opened.close();
-  }
-}
-
 /** `disk-unavailable`, with path, reason and remedy. */
-export function diskError(path: string, step: number, error: unknown): PaddockError {
+export function writeError(path: string, step: number, error: unknown): PaddockError {
+  if (error instanceof PaddockError) {
+    const message = `checkpoint of step ${step}: ${error.message}; the last checkpoint is untouched`;
+    return new PaddockError(error.code, message, { cause: error });
+  }
   const { code, message = String(error) } = error as NodeJS.ErrnoException;
   const remedy =
     code === "ENOSPC" || code === "EDQUOT"

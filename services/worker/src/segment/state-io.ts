@@ -12,6 +12,7 @@ import {
   type Unit,
 } from "@paddock/contract";
 import { type Centers, initialCenters } from "@paddock/model";
+import { isS3 } from "@paddock/service-kit/checkpoint-store";
 import type { Wanted } from "../checkpoint/file-content.js";
 import type { Loaded } from "../checkpoint/load.js";
 import type { ExpectedState } from "../checkpoint/reader.js";
@@ -117,7 +118,7 @@ async function loadWeights(shards: Shards, load: Load): Promise<Initial> {
     return { centers: null, drawn: [] };
   }
   const [heads, backbone] = [units.filter(isHead), units.filter((unit) => !isHead(unit))];
-  if (existsSync(join(source.directory, "manifest.json"))) {
+  if (isS3(source.directory) || existsSync(join(source.directory, "manifest.json"))) {
     await loadTeacher(shards, source, ["student", "teacher"], load, backbone);
   } else {
     for (const kept of keptShards(shards)) {

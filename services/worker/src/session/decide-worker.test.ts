@@ -115,6 +115,7 @@ const welcome: CoordinatorMessage = {
     specJson: '{"steps":10}',
     leaseSeconds: 1,
     runDir: "",
+    checkpointRoot: "",
     redisUrl: "",
   },
 };

@@ -73,7 +73,7 @@ function open() {
     else told.push(message);
   };
   const logger = { error: () => undefined };
-  const deps = { spec, runDir: "run", engine, exchange, checkpoints, logger, send };
+  const deps = { spec, checkpointRoot: "run", engine, exchange, checkpoints, logger, send };
   const generation = new Generation(assignment, deps as unknown as GenerationDeps);
   return { generation, done, saves, told };
 }

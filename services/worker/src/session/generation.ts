@@ -3,7 +3,6 @@
  * all is not decided here but in `worker-state.ts`.
  */
 
-import { join } from "node:path";
 import { evenCuts, type RunSpec, ranksOfCut } from "@paddock/contract";
 import type { BatchPool, RankBatch } from "@paddock/data";
 import type { Centers } from "@paddock/model";
@@ -17,6 +16,7 @@ import {
   type WorkerMessage,
 } from "@paddock/proto";
 import type { createLogger, TlsOptions } from "@paddock/service-kit";
+import { childOf } from "@paddock/service-kit/checkpoint-store";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import type { CheckpointHost } from "../checkpoint/checkpoint-host.js";
 import type { DeviceBytes, Membership, StepReport } from "../engine/calls.js";
@@ -34,7 +34,8 @@ import { Saves } from "./saves.js";
 /** What a generation needs of its surroundings. */
 export interface GenerationDeps {
   readonly spec: RunSpec;
-  readonly runDir: string;
+  /** Where the run's checkpoints lie. */
+  readonly checkpointRoot: string;
   readonly engine: EngineHost;
   readonly exchange: Exchange;
   /** Batches of some logical ranks, made ahead and off the main thread. */
@@ -329,7 +330,7 @@ export class Generation {
   }
 
   #checkpointDirectory(step: number): string {
-    return join(this.#deps.runDir, "checkpoints", String(step));
+    return childOf(this.#deps.checkpointRoot, String(step));
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { once } from "node:events";
 import { hostname } from "node:os";
+import { join } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import {
   type Assignment,
@@ -233,6 +234,8 @@ class WorkerLife {
   #generationOf(assignment: Assignment, { spec, welcome, train, pool }: ServedRun): Generation {
     const { logger, host, security } = this.#o;
     const { redisUrl, runId, runDir } = welcome;
+    // A coordinator of an older minor version names none.
+    const checkpointRoot = welcome.checkpointRoot || join(runDir, "checkpoints");
     const exchange = openExchange(spec.exchange, {
       redisUrl,
       runId,
@@ -247,7 +250,7 @@ class WorkerLife {
     const engine = this.#engine;
     return new Generation(assignment, {
       spec,
-      runDir,
+      checkpointRoot,
       engine,
       exchange,
       pool,

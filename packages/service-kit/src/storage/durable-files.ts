@@ -3,7 +3,7 @@
 import { open, rename } from "node:fs/promises";
 import { dirname } from "node:path";
 import { PaddockError } from "@paddock/contract";
-import { failpoint } from "@paddock/service-kit/failpoints";
+import { failpoint } from "../failpoints.js";
 
 /** Replaces `path` with `text`; durable, with its name, when it resolves. */
 export async function writeDurably(path: string, text: string): Promise<void> {
