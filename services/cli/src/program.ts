@@ -258,7 +258,10 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--run-dir <dir>", "where runs will be written", "runs")
     .option("--data <dir>", "folder of the training images")
     .option("--port <P>", "port of the coordinator to try", port, 0)
-    .option("--spec <file>", "run spec whose memory is compared with this machine's, and whose checkpoint.storage is tried")
+    .option(
+      "--spec <file>",
+      "run spec whose memory is compared with this machine's, and whose checkpoint.storage is tried",
+    )
     .option("--workers <W>", "with --spec: workers on this machine (default: the spec's)", positive)
     .option("--json", "as one JSON object")
     .addHelpText("after", doctorExamples)

@@ -114,3 +114,24 @@ test("backbone parameter counts are the published ones", () => {
   expect(backbone("large")).toBe(304_368_640);
   expect(backbone("giant2", "swiglu")).toBe(1_136_480_768);
 });
+
+test("checkpoint.storage is a bucket with a prefix: no keys, no endpoint, no way out of the prefix", () => {
+  const problems = (storage: unknown) => problemsOf({ ...minimal, checkpoint: { storage } });
+  for (const storage of [null, "s3://bucket", "s3://my.bucket-1/team/run_1=a.b"]) {
+    expect(problems(storage)).toBe("");
+  }
+  for (const storage of [
+    "bucket",
+    "s3://",
+    "s3://Bucket",
+    "s3://bucket/",
+    "s3://bucket/a//b",
+    "s3://bucket/a/../b",
+    "s3://bucket/..",
+    "s3://key:secret@bucket/a",
+    "s3://host:9000/bucket",
+    "https://host/bucket",
+  ]) {
+    expect(problems(storage)).toContain('checkpoint.storage: expected "s3://bucket"');
+  }
+});

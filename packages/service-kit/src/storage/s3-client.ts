@@ -1,5 +1,5 @@
 /** The S3 client: loaded, which takes a third of a second, when the first `s3://` place is used. */
-import type { S3Client, S3ClientConfig } from "@aws-sdk/client-s3";
+import type { S3Client } from "@aws-sdk/client-s3";
 
 export interface S3 {
   readonly sdk: typeof import("@aws-sdk/client-s3");
@@ -12,9 +12,9 @@ const silenceMs = 30_000;
 
 /**
  * Endpoint, region, credentials and attempts come from the environment and files that AWS documents (AWS_ENDPOINT_URL_S3, AWS_REGION,
- * AWS_ACCESS_KEY_ID, AWS_PROFILE, ...): nothing of them is seen here. @param config for tests
+ * AWS_ACCESS_KEY_ID, AWS_PROFILE, ...): nothing of them is seen here.
  */
-export async function loadS3(config: S3ClientConfig = {}): Promise<S3> {
+export async function loadS3(): Promise<S3> {
   // The version is pinned: what later ones will need is nothing to tell a user.
   // biome-ignore lint/style/noProcessEnv: that is how the client is told
   process.env["AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED"] ??= "true";
@@ -24,7 +24,6 @@ export async function loadS3(config: S3ClientConfig = {}): Promise<S3> {
     requestChecksumCalculation: "WHEN_REQUIRED",
     responseChecksumValidation: "WHEN_REQUIRED",
     requestHandler: { connectionTimeout: connectMs, socketTimeout: silenceMs },
-    ...config,
   });
   // Servers other than AWS have one name for all buckets.
   const endpointOf = client.config.endpointProvider;

@@ -9,91 +9,90 @@ import { loadS3, type S3 } from "./s3-client.js";
 import { corruptObject, isStatus, s3Error } from "./s3-errors.js";
 import { openObject } from "./s3-read.js";
 import { createObject } from "./s3-upload.js";
-import type { CheckpointStore } from "./store.js";
+import type { CheckpointStore, StoredFile } from "./store.js";
 
 const deletedAtOnce = 8;
 
-/** With the client of this thread, made at the first use. */
-export const s3Store = createS3Store(loadS3);
+export const s3Store: CheckpointStore = {
+  // Each waits for the network more than for anything here.
+  writesAtOnce: 4,
 
-export function createS3Store(load: () => Promise<S3>): CheckpointStore {
-  let loading: Promise<S3> | undefined;
-  const using = async <T>(doing: string, ask: (s3: S3) => Promise<T>): Promise<T> => {
-    try {
-      loading ??= load();
-      return await ask(await loading);
-    } catch (error) {
-      throw s3Error(doing, error);
+  prepare: (root) =>
+    using(`write to ${root}`, async (s3) => {
+      // A name of its own: others may ask the same.
+      const { bucket: Bucket, key: Key } = s3NameOf(childOf(root, `.writable-${randomUUID()}`));
+      const { sdk, client } = s3;
+      await client.send(new sdk.PutObjectCommand({ Bucket, Key, Body: "paddock" }));
+      await client.send(new sdk.ListObjectsV2Command({ Bucket, Prefix: Key }));
+      await client.send(new sdk.DeleteObjectCommand({ Bucket, Key }));
+    }),
+
+  steps: (root) =>
+    using(`list ${root}`, async (s3) => {
+      const [objects, uploads] = await Promise.all([
+        listObjects(s3, root, "/"),
+        listUploads(s3, root, "/"),
+      ]);
+      const names = new Set([...objects.folders, ...uploads.folders]);
+      return [...names]
+        .filter((name) => /^\d+$/.test(name))
+        .map(Number)
+        .sort((a, b) => b - a);
+    }),
+
+  sizes: (directory) =>
+    using(`list ${directory}`, async (s3) => (await listObjects(s3, directory, "/")).sizes),
+
+  async readText(path, maxBytes) {
+    const file = await open(path);
+    if (file.bytes > maxBytes) {
+      throw corruptObject(path, `at most ${maxBytes} bytes`, String(file.bytes));
     }
-  };
-  const open: CheckpointStore["open"] = (path) =>
-    using(`read ${path}`, (s3) => openObject(s3, path));
+    const text = Buffer.alloc(file.bytes);
+    await file.read(text, 0);
+    return text.toString("utf8");
+  },
 
-  return {
-    // Each waits for the network more than for anything here.
-    writesAtOnce: 4,
+  writeText: (path, Body) =>
+    using(`write ${path}`, async ({ sdk, client }) => {
+      const { bucket: Bucket, key: Key } = s3NameOf(path);
+      await client.send(new sdk.PutObjectCommand({ Bucket, Key, Body }));
+    }),
 
-    prepare: (root) =>
-      using(`write to ${root}`, async (s3) => {
-        // A name of its own: others may ask the same.
-        const { bucket: Bucket, key: Key } = s3NameOf(childOf(root, `.writable-${randomUUID()}`));
-        const { sdk, client } = s3;
-        await client.send(new sdk.PutObjectCommand({ Bucket, Key, Body: "paddock" }));
-        await client.send(new sdk.ListObjectsV2Command({ Bucket, Prefix: Key }));
-        await client.send(new sdk.DeleteObjectCommand({ Bucket, Key }));
-      }),
+  open,
 
-    steps: (root) =>
-      using(`list ${root}`, async (s3) => {
-        const [objects, uploads] = await Promise.all([
-          listObjects(s3, root, "/"),
-          listUploads(s3, root, "/"),
-        ]);
-        const names = new Set([...objects.folders, ...uploads.folders]);
-        return [...names]
-          .filter((name) => /^\d+$/.test(name))
-          .map(Number)
-          .sort((a, b) => b - a);
-      }),
+  create: (path, file, first) =>
+    using(`write ${path}`, (s3) => createObject(s3, path, file, first)),
 
-    sizes: (directory) =>
-      using(`list ${directory}`, async (s3) => (await listObjects(s3, directory, "/")).sizes),
+  removeUnfinished: (directory, isOver) =>
+    using(`list the uploads to ${directory}`, (s3) => abortUploads(s3, directory, isOver)),
 
-    async readText(path, maxBytes) {
-      const file = await open(path);
-      if (file.bytes > maxBytes) {
-        throw corruptObject(path, `at most ${maxBytes} bytes`, String(file.bytes));
-      }
-      const text = Buffer.alloc(file.bytes);
-      await file.read(text, 0);
-      return text.toString("utf8");
-    },
+  remove: (directory) =>
+    using(`delete ${directory}`, async (s3) => {
+      await abortUploads(s3, directory, () => true);
+      const { sizes } = await listObjects(s3, directory);
+      const names = [...sizes.keys()];
+      // Never a manifest without its files.
+      const [manifest, others] = [["manifest.json"], names.filter((n) => n !== "manifest.json")];
+      if (names.length > others.length) await deleteObjects(s3, directory, manifest);
+      await deleteObjects(s3, directory, others);
+    }),
+};
 
-    writeText: (path, Body) =>
-      using(`write ${path}`, async ({ sdk, client }) => {
-        const { bucket: Bucket, key: Key } = s3NameOf(path);
-        await client.send(new sdk.PutObjectCommand({ Bucket, Key, Body }));
-      }),
+/** This thread's client, loaded at the first use. */
+let loading: Promise<S3> | undefined;
 
-    open,
+async function using<T>(doing: string, ask: (s3: S3) => Promise<T>): Promise<T> {
+  try {
+    loading ??= loadS3();
+    return await ask(await loading);
+  } catch (error) {
+    throw s3Error(doing, error);
+  }
+}
 
-    create: (path, file, first) =>
-      using(`write ${path}`, (s3) => createObject(s3, path, file, first)),
-
-    removeUnfinished: (directory, isOver) =>
-      using(`list the uploads to ${directory}`, (s3) => abortUploads(s3, directory, isOver)),
-
-    remove: (directory) =>
-      using(`delete ${directory}`, async (s3) => {
-        await abortUploads(s3, directory, () => true);
-        const { sizes } = await listObjects(s3, directory);
-        const names = [...sizes.keys()];
-        // Never a manifest without its files.
-        const [manifest, others] = [["manifest.json"], names.filter((n) => n !== "manifest.json")];
-        if (names.length > others.length) await deleteObjects(s3, directory, manifest);
-        await deleteObjects(s3, directory, others);
-      }),
-  };
+function open(path: string): Promise<StoredFile> {
+  return using(`read ${path}`, (s3) => openObject(s3, path));
 }
 
 interface Listed {
@@ -137,11 +136,11 @@ async function listUploads(
   let from: Pick<Page, "KeyMarker" | "UploadIdMarker"> | undefined = {};
   while (from) {
     const request: Question = { Bucket, Prefix, Delimiter, ...from };
-    // Some servers have no such list.
+    // Some servers have no such list, some answer that there is none.
     const page: Page | undefined = await client
       .send(new sdk.ListMultipartUploadsCommand(request))
       .catch((thrown) => {
-        if (isStatus(thrown, 501)) return undefined;
+        if (isStatus(thrown, 501) || thrown.name === "NoSuchUpload") return undefined;
         throw thrown;
       });
     folders.push(...namesOf(page?.CommonPrefixes, Prefix));

@@ -147,6 +147,10 @@ test("a resumed spec may change what does not touch the numbers, and says what t
     engine: { threads: 2 },
   });
   expect(checkResumedSpec(recorded, moved)).toEqual(["engine.threads"]);
+  const elsewhere = exampleSpec({ checkpoint: { storage: "s3://bucket/a" } });
+  expect(() => checkResumedSpec(recorded, elsewhere)).toThrow(
+    /checkpoint.storage: expected null, received "s3:/,
+  );
   const other = exampleSpec({ seed: 1, exchange: { dtype: "fp16" } });
   expect(() => checkResumedSpec(recorded, other)).toThrow(
     /seed: expected 0, received 1\n {2}exchange.dtype: expected "fp32", received "fp16"/,
