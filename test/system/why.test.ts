@@ -102,7 +102,8 @@ test("a worker that hangs is named with its step, phase, last progress, deadline
     met.add(place);
     expect(phasesOf(place), `at ${place}`).toContain(blocker?.phase);
     expect([committed - 1, committed]).toContain(blocker?.step);
-    expect(Math.abs((blocker?.lastProgressUnixMs ?? 0) - stoppedAt)).toBeLessThan(5_000);
+    // A busy machine lets seconds go by between the last progress and the stop.
+    expect(Math.abs((blocker?.lastProgressUnixMs ?? 0) - stoppedAt)).toBeLessThan(20_000);
     expect((blocker?.deadlineUnixMs ?? 0) - (blocker?.lastProgressUnixMs ?? 0)).toBe(
       leaseSeconds * 1000,
     );

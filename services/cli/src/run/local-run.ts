@@ -1,5 +1,5 @@
 /** One run on this machine: Redis, coordinator, workers; from start to a drained end. */
-import { writeFile } from "node:fs/promises";
+import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PaddockError, type RunSpec } from "@paddock/contract";
 import {
@@ -171,5 +171,8 @@ async function noteAddress(
   tlsDir: string | undefined,
 ): Promise<void> {
   const note = { address, metricsAddress, pid: process.pid, ...(tlsDir ? { tlsDir } : {}) };
-  await writeFile(join(runDir, "coordinator.json"), `${JSON.stringify(note)}\n`);
+  const path = join(runDir, "coordinator.json");
+  // Whoever reads it finds all of it.
+  await writeFile(`${path}.new`, `${JSON.stringify(note)}\n`);
+  await rename(`${path}.new`, path);
 }
