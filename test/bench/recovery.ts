@@ -54,7 +54,7 @@ async function measure(
 ): Promise<Loss[]> {
   const changes: Partial<RunSpecInput> = {
     steps: 100_000,
-    // Steps of about half a second on one thread: what processes cost beside them is small.
+    // Steps of a second or more with three workers on two cores: what processes cost beside them is small.
     batchPerRank: 16,
     model: { width: 192, depth: 4, heads: 3, patchSize: 7, channels: 1, dropPathRate: 0.1 },
     fleet: { workers: 3, leaseSeconds, redundancy: o.redundancy },
