@@ -2,9 +2,12 @@
 /**
  * `node test/run.mjs <compiled file below test/dist> [options]`: builds what is stale, then starts one of this folder's commands
  * in a process whose thread counts are set before any library is loaded. `--threads N` (default 1); the benches' peers find their
- * python by `--python` or PADDOCK_PYTHON.
+ * python by `--python` or PADDOCK_PYTHON. `--help` prints the comment at a command's head, where it has no help of its own. Whatever a
+ * command has started ends with it, also with Ctrl-C.
  */
 import { spawn, spawnSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { constants } from "node:os";
 import * as path from "node:path";
 import { env, execPath } from "node:process";
 import { fileURLToPath } from "node:url";
@@ -12,6 +15,14 @@ import { fileURLToPath } from "node:url";
 const folder = path.dirname(fileURLToPath(import.meta.url));
 const [entry = "", ...given] = process.argv.slice(2);
 
+if (given.includes("--help")) {
+  const source = readFileSync(path.join(folder, entry.replace(/\.js$/, ".ts")), "utf8");
+  const [, head = ""] = /^\/\*\*(.*?)\*\//s.exec(source) ?? [];
+  if (!source.includes("values.help")) {
+    process.stdout.write(`${head.replace(/^[ ]*\*? ?/gm, "").trim()}\n`);
+    process.exit(0);
+  }
+}
 // On stderr: stdout may be JSON for a script.
 const build = spawnSync("npx", ["tsc", "-b", "test"], {
   cwd: path.join(folder, ".."),
@@ -29,8 +40,15 @@ const python = takesPython && env.PADDOCK_PYTHON ? ["--python", env.PADDOCK_PYTH
 const child = spawn(execPath, [path.join(folder, "dist", entry), ...given, ...python], {
   stdio: "inherit",
   env: { ...env, ...threadEnvironment(threads > 0 ? threads : 1) },
+  // A process group of its own, with everything that it starts.
+  detached: true,
 });
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => child.kill(signal));
-child.on("exit", (code) => {
-  process.exitCode = code ?? 1;
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+child.on("exit", (code, signal) => {
+  process.exitCode = code ?? 128 + (constants.signals[signal] ?? 0);
+  try {
+    process.kill(-child.pid, "SIGKILL");
+  } catch {
+    // Nobody is left.
+  }
 });

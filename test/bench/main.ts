@@ -30,6 +30,22 @@ const benches: readonly Bench[] = [
   redundancyBench,
 ];
 
+const usage = `Usage: npm run bench -- <name> [options]
+
+  --pairs N          measurements of each side, in turns (default: 7)
+  --case NAME        of a bench that has cases; may be given again
+  --before DIR       another built checkout of Paddock to compare with
+  --python FILE      where the peers' packages are
+  --threads N        of one op, on both sides (default: 1)
+  --device NAME      cpu or cuda
+  --precision NAME   fp32, bf16 or fp16
+  --batch N          images of a step
+  --profile, --json
+
+Exit codes: 0 measured, 2 wrong use, 3 something it needs is not on this machine. For example:
+  npm run bench -- redundancy --case shadow-none --pairs 11
+`;
+
 /** Pairs below which a median says little. */
 const defaultPairs = 7;
 
@@ -47,10 +63,12 @@ async function main(): Promise<number> {
       profile: { type: "boolean", default: false },
       python: { type: "string" },
       before: { type: "string" },
+      help: { type: "boolean", default: false },
     },
   });
   const [name] = positionals;
-  if (name === undefined) {
+  if (name === undefined || values.help) {
+    if (values.help) print(usage);
     for (const bench of benches) print(`${bench.name.padEnd(11)} ${bench.summary}`);
     return 0;
   }

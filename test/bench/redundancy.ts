@@ -1,5 +1,5 @@
 /** What surviving costs: the main job with shadows and without, and against another checkout of Paddock (--before), 2 workers. */
-import type { Bench, BenchContext } from "./harness/bench.js";
+import { type Bench, type BenchContext, isAsked } from "./harness/bench.js";
 import { openMainJob } from "./harness/main-job.js";
 import { rowOf } from "./harness/rows.js";
 import { type Answer, alternate, pick, type Side } from "./harness/sides.js";
@@ -9,20 +9,26 @@ const steps = 100;
 
 export const redundancyBench: Bench = {
   name: "redundancy",
-  summary: "images/s of the main job: shadow against none, and none against the checkout --before",
+  summary:
+    "images/s of the main job (cases shadow-none, now-before, shadow-before): shadow against none, and both against the checkout --before",
   async run(context) {
     const none = () => openMainJob("torch", workers, steps);
     const shadow = () =>
       openMainJob("torch", workers, steps, { overrides: ["fleet.redundancy=shadow"] });
-    await compare(context, "main job, 2 workers: shadow / none", shadow, none);
+    const title = "main job, 2 workers:";
+    if (isAsked(context, "shadow-none")) {
+      await compare(context, `${title} shadow / none`, shadow, none);
+    }
     const { before } = context;
     if (before === undefined) {
       context.say("without --before DIR, a built checkout, there is nothing older to compare with");
       return;
     }
     const old = () => openMainJob("torch", workers, steps, { checkout: before });
-    await compare(context, "main job, 2 workers: now / before", none, old);
-    await compare(context, "main job, 2 workers: shadow / before", shadow, old);
+    if (isAsked(context, "now-before")) await compare(context, `${title} now / before`, none, old);
+    if (isAsked(context, "shadow-before")) {
+      await compare(context, `${title} shadow / before`, shadow, old);
+    }
   },
 };
 
