@@ -1,11 +1,14 @@
 /**
- * How soon a lost worker is noticed and how soon the run goes on. A fleet of three processes with a coordinator of its own; times are between the
- * signal and the ledger's records, which are made when the coordinator acts.
+ * How soon a lost worker is noticed and how soon the run goes on. A fleet of three processes with a coordinator of its own; times are from the
+ * signal to the coordinator's log ("worker gone") and to the ledger's records, which are made when it acts. Before the next generation begins, all
+ * who are left come to rest.
  */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import type { LedgerRecord, RunSpecInput } from "@paddock/contract";
 import { type Fleet, type Member, startFleet } from "../support/fleet.js";
 import { readSteps, scratch, until, writeTinyRun } from "../support/paddock.js";
-import type { Bench, BenchContext } from "./harness/bench.js";
+import { type Bench, type BenchContext, isAsked } from "./harness/bench.js";
 
 const leaseSeconds = 3;
 /** So many steps between two losses, to know how long one takes. */
@@ -14,13 +17,15 @@ const stepsBetween = 6;
 export const recoveryBench: Bench = {
   name: "recovery",
   summary:
-    "workers killed and stopped: time to notice, time to the next commit (--pairs: how many of each)",
+    "workers killed and stopped: time to notice, time to the next commit (--pairs: how many of each; cases shadow, none)",
   run: recovery,
 };
 
 interface Loss {
-  /** Seconds from the signal to the record of the next generation. */
+  /** Seconds from the signal to the coordinator's log of the loss. */
   readonly noticed: number;
+  /** Seconds from the signal to the record of the next generation. */
+  readonly replanned: number;
   /** Seconds from the signal to the next commit. */
   readonly committed: number;
   /** Median seconds of the steps before. */
@@ -33,6 +38,7 @@ async function recovery(context: BenchContext): Promise<void> {
   const folder = scratch();
   try {
     for (const redundancy of ["shadow", "none"] as const) {
+      if (!isAsked(context, redundancy)) continue;
       for (const signal of ["SIGKILL", "SIGSTOP"] as const) {
         const losses = await measure(folder.path, { redundancy, signal, count: context.pairs });
         print(lineOf(`${redundancy}, ${signal}`, losses));
@@ -111,11 +117,22 @@ async function lose(fleet: Fleet, victim: Member, signal: "SIGKILL" | "SIGSTOP")
     -1,
   );
   return {
-    noticed: (generation.unixMs - at) / 1000,
+    noticed: (goneAt(fleet, victim) - at) / 1000,
+    replanned: (generation.unixMs - at) / 1000,
     committed: ((first?.unixMs ?? 0) - at) / 1000,
     step: median(steps) / 1000,
     voided: (reached?.step ?? -1) + 1 - generation.step,
   };
+}
+
+/** When the coordinator logged that a worker is gone, in Unix milliseconds. */
+function goneAt({ runDir }: Fleet, { name }: Member): number {
+  const lines = readFileSync(join(runDir, "logs", "coordinator.log"), "utf8").split("\n");
+  const line = lines.findLast(
+    (text) => text.includes('"worker gone"') && text.includes(`"worker":"${name}"`),
+  );
+  if (!line) throw new Error(`the coordinator has not logged that ${name} is gone`);
+  return Date.parse((JSON.parse(line) as { time: string }).time);
 }
 
 type Commit = Extract<LedgerRecord, { kind: "commit" }>;
@@ -128,11 +145,12 @@ function lineOf(name: string, losses: readonly Loss[]): string {
   const of = (pick: (loss: Loss) => number, share: number): string =>
     quantile(losses.map(pick), share).toFixed(2);
   const noticed = `${of((l) => l.noticed, 0.5)} / ${of((l) => l.noticed, 0.99)} s`;
+  const replanned = `${of((l) => l.replanned, 0.5)} / ${of((l) => l.replanned, 0.99)} s`;
   const after = ({ committed, noticed: n, step }: Loss): number => (committed - n) / step;
   const steps = `${of(after, 0.5)} / ${of(after, 0.99)} steps`;
   const step = `${of((l) => l.step, 0.5)} s`;
   const voided = of((l) => l.voided, 0.5);
-  return `${name.padEnd(16)} ${losses.length} losses, lease ${leaseSeconds} s, step ${step}: next generation after ${noticed} (p50 / p99), its first commit ${steps} later, ${voided} commits taken back (p50)`;
+  return `${name.padEnd(16)} ${losses.length} losses, lease ${leaseSeconds} s, step ${step}: noticed after ${noticed} (p50 / p99), next generation after ${replanned}, the first commit ${steps} later, ${voided} commits taken back (p50)`;
 }
 
 function median(values: readonly number[]): number {

@@ -136,3 +136,14 @@ function readableCommand(pid: number): string {
     return "";
   }
 }
+
+test("a killed `paddock worker` takes the process that it started with it", async () => {
+  const worker = startPaddock([
+    ...["worker", "--coordinator", "127.0.0.1:1", "--name", "orphan-to-be", "--engine", "wasm"],
+  ]);
+  const living = (): string[] => processesIn("--name orphan-to-be");
+  await until("it looks for its coordinator", 30, () => /127\.0\.0\.1:1\b/.test(worker.output()));
+  expect(living()).toHaveLength(2);
+  worker.process.kill("SIGKILL");
+  await until("both to be gone", 10, () => living().length === 0);
+});

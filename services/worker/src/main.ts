@@ -62,6 +62,10 @@ async function main(): Promise<number> {
   const logger = createLogger({ name: values.name, level: "info" });
   // `paddock train` keeps a terminal's Ctrl-C from its workers: a signal that comes here is meant for this worker alone.
   const shutdown = listenForShutdown();
+  // `paddock worker` runs this program beside itself. If it was killed in a way that it cannot pass on, nobody else ends this one.
+  const leave = (): boolean => process.kill(process.pid, "SIGTERM");
+  process.once("disconnect", leave);
+  if (process.connected === false) leave();
   // A file that would be larger than the shell's limit (ulimit -f) is an error of one write, and not the end of the process.
   process.on("SIGXFSZ", () => undefined);
   const end = await runWorker({

@@ -8,7 +8,8 @@ import type { Io } from "../io.js";
 export function workerCommand(flags: readonly string[], io: Io): Promise<number> {
   const threads = Number(flagValue(flags, "--threads") ?? 1);
   const child = spawn(process.execPath, [workerEntry(), ...flags], {
-    stdio: "inherit",
+    // The channel carries nothing: when it closes, this process is gone, however it ended.
+    stdio: ["inherit", "inherit", "inherit", "ipc"],
     env: { ...io.environment, ...(threads > 0 ? threadEnvironment(threads) : {}) },
   });
   const forward = (name: NodeJS.Signals): void => void child.kill(name);
