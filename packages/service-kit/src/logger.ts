@@ -17,5 +17,7 @@ export interface LoggerOptions {
  */
 export function createLogger({ name, level, file }: LoggerOptions): Logger {
   const destination = pino.destination({ dest: file ?? 2, mkdir: true, append: true, sync: true });
+  // Nothing ends because a line of the log finds no room on the disk.
+  destination.on("error", () => undefined);
   return pino({ name, level, timestamp: pino.stdTimeFunctions.isoTime }, destination);
 }

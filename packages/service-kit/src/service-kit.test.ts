@@ -89,6 +89,13 @@ test("the logger appends one JSON object per line to its file", async () => {
   await rm(folder, { recursive: true });
 });
 
+test("a log without room on its disk ends nothing", async () => {
+  const log = createLogger({ name: "test", level: "info", file: "/dev/full" });
+  log.info("no room for this");
+  await new Promise((resolve) => setImmediate(resolve));
+  log.info("nor for this");
+});
+
 test("metrics, health and status are served, and a used port is a clear error", async () => {
   const registry = createMetrics({ role: "test" });
   const gauge = new Gauge({ name: "paddock_step", help: "Step.", registers: [registry] });

@@ -40,11 +40,11 @@ export function diskError(error: unknown, doing: string): PaddockError {
   const { code = "?", message } = error as NodeJS.ErrnoException;
   const remedy =
     code === "ENOSPC" || code === "EDQUOT"
-      ? "free some space"
-      : "check that the run directory exists, is a folder and may be written";
+      ? "make room there"
+      : "check that the run directory exists, is a folder and may be written, then resume";
   return new PaddockError(
     "disk-unavailable",
-    `expected to ${doing}, received ${code}: ${message}; ${remedy}, then resume`,
+    `expected to ${doing}, received ${code}: ${message}; ${remedy}`,
     { cause: error },
   );
 }

@@ -8,13 +8,25 @@ import {
   type WorkerState,
 } from "../run/state.js";
 
-/**
- * @param now unix milliseconds
- * @param redisAwaySinceMs since when Redis does not answer; null: it does
- */
-export function diagnose(state: RunState, now: number, redisAwaySinceMs: number | null): Diagnosis {
+/** What a run depends on and does not decide. */
+export interface Outside {
+  /** Since when Redis does not answer, in unix milliseconds; null: it does. */
+  readonly redisAwaySinceMs: number | null;
+  /** Since when, and what cannot be written; null: there is room. */
+  readonly diskFull: { readonly sinceMs: number; readonly reason: string } | null;
+}
+
+export const allIsWell: Outside = { redisAwaySinceMs: null, diskFull: null };
+
+/** @param now unix milliseconds */
+export function diagnose(
+  state: RunState,
+  now: number,
+  { redisAwaySinceMs, diskFull }: Outside = allIsWell,
+): Diagnosis {
   const { outcome, paused, active } = state;
   if (outcome) return quiet(`the run is over: ${outcome.kind}`, "nothing");
+  if (diskFull) return noRoom(diskFull);
   if (redisAwaySinceMs !== null) return redisAway(state, redisAwaySinceMs);
   if (!active) return between(state, now);
   const blockers = culprits(state, active).map((worker) => blockerOf(state, active, worker));
@@ -143,6 +155,17 @@ function missing({ wanted, waiting }: RunState, here: number): Diagnosis {
   }
   const next = `it goes on with ${here}`;
   return { ...quiet(reason, next), blockers, nextActionUnixMs: Math.round(waiting.fewerFromMs) };
+}
+
+function noRoom({ sinceMs, reason }: NonNullable<Outside["diskFull"]>): Diagnosis {
+  const room = { ...nobody, kind: "user", owes: "room on the disk", lastProgressUnixMs: sinceMs };
+  return {
+    reason: `the disk is full: ${reason}`,
+    blockers: [room],
+    nextAction: "the coordinator tries again every second and goes on when there is room",
+    nextActionUnixMs: 0,
+    needsHelp: true,
+  };
 }
 
 function redisAway({ durable }: RunState, sinceMs: number): Diagnosis {

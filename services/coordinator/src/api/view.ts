@@ -4,13 +4,10 @@ import { type Run, RunPhase, type WorkerStatus } from "@paddock/proto";
 import { paceOfWorker } from "../run/balance.js";
 import { owes } from "../run/leases.js";
 import type { ActiveGeneration, RunState, WorkerState } from "../run/state.js";
-import { diagnose } from "./diagnosis.js";
+import { allIsWell, diagnose, type Outside } from "./diagnosis.js";
 
-/**
- * @param now unix milliseconds
- * @param redisAwaySinceMs since when Redis does not answer; null: it does
- */
-export function viewOf(state: RunState, now: number, redisAwaySinceMs: number | null = null): Run {
+/** @param now unix milliseconds */
+export function viewOf(state: RunState, now: number, outside: Outside = allIsWell): Run {
   const { durable, active, lastStep } = state;
   const { spec } = durable;
   const rate = stepsPerSecond(state);
@@ -28,9 +25,11 @@ export function viewOf(state: RunState, now: number, redisAwaySinceMs: number | 
     knnAccuracy: durable.evaluations.at(-1)?.knn ?? -1,
     checkpointStep: durable.checkpoints.at(-1)?.step ?? -1,
     waitingFor: waitingFor(state, now),
-    alert: [state.alert, state.spike].filter((text) => text !== "").join("; "),
+    alert: [state.alert, state.spike, outside.diskFull?.reason ?? ""]
+      .filter((text) => text !== "")
+      .join("; "),
     incidents: [...durable.incidents],
-    diagnosis: diagnose(state, now, redisAwaySinceMs),
+    diagnosis: diagnose(state, now, outside),
     reason: state.outcome && "reason" in state.outcome ? state.outcome.reason : "",
   };
 }

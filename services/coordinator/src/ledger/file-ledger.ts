@@ -28,7 +28,7 @@ export async function openFileLedger(runDir: string): Promise<FileLedger> {
     await syncFolder(dirname(path));
     const { records, goodBytes, tornBytes } = parse(path, await file.readFile());
     if (tornBytes > 0) await file.truncate(goodBytes);
-    return { records, tornBytes, ...writer(path, file, unlock) };
+    return { records, tornBytes, ...writer(path, file, goodBytes, unlock) };
   } catch (error) {
     await file?.close();
     await unlock();
@@ -39,17 +39,22 @@ export async function openFileLedger(runDir: string): Promise<FileLedger> {
 function writer(
   path: string,
   file: FileHandle,
+  goodBytes: number,
   unlock: () => Promise<void>,
 ): Pick<Ledger, "append" | "close"> {
+  let bytes = goodBytes;
   return {
     async append(record) {
+      const line = toLine(record);
       try {
-        const line = toLine(record);
         const half = (): Promise<void> => file.appendFile(line.slice(0, line.length >> 1));
         await failpoint("coordinator.ledger.appending", { half });
         await file.appendFile(line);
         await file.datasync();
+        bytes += Buffer.byteLength(line);
       } catch (error) {
+        // Part of the line may be there: the next one must not follow it.
+        await file.truncate(bytes);
         throw diskError(error, `append to ${path}`);
       }
     },

@@ -1,10 +1,11 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
+import { mkdtempSync } from "node:fs";
 import { appendFile, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
-import { hostname } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterEach, expect, test } from "vitest";
+import { afterAll, afterEach, expect, test } from "vitest";
 import type { RunRecord } from "../run/durable.js";
 import { exampleSpec } from "../testing/example.js";
 import { Cleanup } from "../testing/temporary.js";
@@ -54,6 +55,36 @@ test("what was appended is there when the ledger is opened again, and in memory 
   const memory = openMemoryLedger(kept);
   for (const record of records) await memory.append(record);
   expect(openMemoryLedger(kept).records).toEqual(records);
+});
+
+const small = mountedSmall();
+afterAll(() => void (small && spawnSync("umount", [small])));
+
+/** A disk of 64 KiB; undefined where nobody may mount one. */
+function mountedSmall(): string | undefined {
+  const folder = mkdtempSync(join(tmpdir(), "paddock-small-"));
+  const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]);
+  return status === 0 ? folder : undefined;
+}
+
+test.skipIf(!small)("nothing stays of a record for which the disk had no room", async () => {
+  const runDir = small as string;
+  const ledger = await openFileLedger(runDir);
+  await writeFile(join(runDir, "filler"), Buffer.alloc(30_000));
+  const [, generation] = records as [RunRecord, RunRecord & { kind: "generation" }];
+  // Of several blocks, of which the disk has the first.
+  const long = { ...generation, reason: "x".repeat(20_000) };
+  await ledger.append(long);
+  for (let i = 0; i < 3; i++) {
+    await expect(ledger.append(long)).rejects.toMatchObject({ code: "disk-unavailable" });
+  }
+  await truncate(join(runDir, "filler"), 0);
+  await ledger.append(generation);
+  await ledger.close();
+  const again = await openFileLedger(runDir);
+  expect(again.records).toEqual([long, generation]);
+  expect(again.tornBytes).toBe(0);
+  await again.close();
 });
 
 test("a line is readable JSON with its checksum last", () => {

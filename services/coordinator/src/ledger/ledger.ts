@@ -4,7 +4,7 @@ import type { RunRecord } from "../run/durable.js";
 export interface Ledger {
   /** What it held when it was opened, oldest first. */
   readonly records: readonly RunRecord[];
-  /** Resolves when the record is durable; rejects with `disk-unavailable`. One at a time. */
+  /** Resolves when the record is durable; rejects with `disk-unavailable`, and then has not changed. One at a time. */
   append(record: RunRecord): Promise<void>;
   /** Gives up the right to write. */
   close(): Promise<void>;

@@ -4,7 +4,7 @@ import type { StepRecord } from "@paddock/contract";
 import { diskError } from "@paddock/service-kit";
 
 export interface StepsFile {
-  /** Appends; visible to readers at once, durable after `sync`. Numbers that are not finite become null. */
+  /** Appends, or changes nothing; visible to readers at once, durable after `sync`. Numbers that are not finite become null. */
   write(record: StepRecord): Promise<void>;
   /** Drops the records of `step` and later, and whatever follows a damaged line. Resolves with the number left. */
   truncate(step: number): Promise<number>;
@@ -19,7 +19,15 @@ export async function openStepsFile(path: string): Promise<StepsFile> {
   const file = await attempt(`open ${path}`, () => open(path, "a+"));
   return {
     write: (record) =>
-      attempt(`append to ${path}`, () => file.appendFile(`${JSON.stringify(record)}\n`)),
+      attempt(`append to ${path}`, async () => {
+        const { size } = await file.stat();
+        try {
+          await file.appendFile(`${JSON.stringify(record)}\n`);
+        } catch (error) {
+          await file.truncate(size);
+          throw error;
+        }
+      }),
     truncate: (step) => attempt(`truncate ${path}`, () => truncate(file, step)),
     sync: () => attempt(`fsync ${path}`, () => file.datasync()),
     async ends() {

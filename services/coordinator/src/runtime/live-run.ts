@@ -94,7 +94,11 @@ export async function startRun(durable: DurableState, parts: LiveRunParts): Prom
   return {
     runner,
     segments,
-    view: () => viewOf(runner.state, unixNow(), segments.awaySinceMs),
+    view: () =>
+      viewOf(runner.state, unixNow(), {
+        redisAwaySinceMs: segments.awaySinceMs,
+        diskFull: runner.diskFull,
+      }),
     done,
     async close() {
       await runner.stop();

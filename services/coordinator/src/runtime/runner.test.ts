@@ -1,7 +1,7 @@
 import { PaddockError } from "@paddock/contract";
 import { DecisionKind } from "@paddock/proto";
-import { createLogger } from "@paddock/service-kit";
-import { expect, test } from "vitest";
+import { createLogger, diskError } from "@paddock/service-kit";
+import { expect, test, vi } from "vitest";
 import { type Ledger, openMemoryLedger } from "../ledger/ledger.js";
 import { fold, type RunRecord } from "../run/durable.js";
 import type { Checkpoints } from "../run-dir/checkpoints.js";
@@ -88,6 +88,51 @@ test("a commit that cannot be recorded is never announced: the run fails with th
   await runner.post(prepared(runner, 0));
   const ending = ["send abort", "send shutdown", "dismiss"];
   expect(happened).toEqual(["send assignment", "write step", ...ending]);
+  expect(await runner.ended).toMatchObject({ kind: "failed", code: "disk-unavailable" });
+});
+
+const noRoom = diskError(Object.assign(new Error("no space left"), { code: "ENOSPC" }), "append");
+
+/** A ledger on a disk that has room or not. */
+function smallDisk() {
+  const disk = { hasRoom: true, tries: 0 };
+  const memory = openMemoryLedger();
+  const append: Ledger["append"] = async (record) => {
+    disk.tries++;
+    if (!disk.hasRoom) throw noRoom;
+    await memory.append(record);
+  };
+  return { disk, ledger: { ...memory, append } };
+}
+
+test("a run waits for room on a full disk, says so, and prolongs the leases that ended meanwhile", async () => {
+  const { disk, ledger } = smallDisk();
+  let nowMs = 0;
+  const { runner, happened } = startRunner({ ledger, now: () => nowMs, diskRetryMs: 1 });
+  await runner.post({ kind: "joined", worker: info });
+  disk.hasRoom = false;
+  disk.tries = 0;
+  const committed = runner.post(prepared(runner, 0));
+  const ticked = runner.post({ kind: "tick" });
+  await vi.waitFor(() => expect(disk.tries).toBeGreaterThan(3));
+  expect(runner.diskFull).toMatchObject({ sinceMs: 0, reason: expect.stringMatching(/ENOSPC/) });
+  expect(happened).not.toContain("send commit");
+  nowMs = 10 * 1000 * spec.fleet.leaseSeconds;
+  disk.hasRoom = true;
+  await Promise.all([committed, ticked]);
+  expect(runner.diskFull).toBeNull();
+  expect(happened.slice(-2)).toEqual(["write step", "send commit"]);
+  expect(runner.state.active?.generation).toBe(1);
+});
+
+test("a run that is stopped while its disk is full fails with the disk's reason", async () => {
+  const { disk, ledger } = smallDisk();
+  const { runner } = startRunner({ ledger, diskRetryMs: 60_000 });
+  await runner.post({ kind: "joined", worker: info });
+  disk.hasRoom = false;
+  void runner.post(prepared(runner, 0));
+  await vi.waitFor(() => expect(runner.diskFull).not.toBeNull());
+  await runner.stop();
   expect(await runner.ended).toMatchObject({ kind: "failed", code: "disk-unavailable" });
 });
 

@@ -15,6 +15,7 @@ import { traced } from "../run/traced.js";
 import type { Checkpoints } from "../run-dir/checkpoints.js";
 import type { StepsFile } from "../run-dir/steps-file.js";
 import type { SegmentQueues } from "../segments/segment-queues.js";
+import { type DiskFull, patientDisk } from "./patient-disk.js";
 
 /** Unix milliseconds that never go back: leases must not end because somebody sets the clock. */
 export function unixNow(): number {
@@ -30,12 +31,16 @@ export interface RunnerParts {
   readonly log: Logger;
   /** Unix milliseconds, never going back. */
   readonly now: () => number;
-  /** Called after every event that changed the state. */
+  /** Called after every event that changed the state, and when the disk gets full or has room again. */
   readonly onChange: () => void;
+  /** Between two tries to write to a full disk. Default 1,000. */
+  readonly diskRetryMs?: number;
 }
 
 export interface Runner {
   readonly state: RunState;
+  /** While the run waits for room on its disk. */
+  readonly diskFull: DiskFull | null;
   /** Resolves when the event and its effects have been dealt with. Never rejects. */
   post(event: RunEvent): Promise<void>;
   /** Deals with what was posted so far and ignores what comes after it. */
@@ -51,6 +56,10 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   const trace = openTrace("coordinator", { durable, now: startMs }, traced({ state, effects: [] }));
   let last = Promise.resolve();
   let isStopped = false;
+  const { onChange, diskRetryMs = 1_000 } = parts;
+  const disk = patientDisk({ log, now, onChange, retryMs: diskRetryMs });
+  /** Time that the event at hand has spent waiting for room on the disk. */
+  let waitedMs = 0;
   let resolveEnded = (_outcome: Outcome): void => undefined;
   const ended = new Promise<Outcome>((resolve) => {
     resolveEnded = resolve;
@@ -60,13 +69,16 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
     const before = state;
     try {
       await step(event);
+      // Meanwhile nobody was heard.
+      if (waitedMs > 0) await step({ kind: "stood-still", ms: waitedMs });
     } catch (error) {
       const { code, message } = PaddockError.from(error);
       log.error({ code, err: error, event: event.kind }, message);
       // Failing appends nothing and writes no file: it works on a full disk too.
       if (state.outcome === null) await step({ kind: "broken", code, reason: message });
     }
-    if (state !== before) parts.onChange();
+    waitedMs = 0;
+    if (state !== before) onChange();
   }
 
   async function step(event: RunEvent): Promise<void> {
@@ -84,6 +96,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
 
   function stop(): Promise<void> {
     isStopped = true;
+    disk.giveUp();
     return last;
   }
 
@@ -96,12 +109,13 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
       case "dismiss":
         return sessions.dismiss(effect.id, effect.code, effect.reason);
       case "write-step":
-        await steps.write(effect.record);
+        waitedMs += await disk.write(() => steps.write(effect.record));
         return await failpoint("coordinator.step.written");
       case "truncate-steps":
         return await truncateSteps(effect.step);
       case "sync-steps":
-        return await steps.sync();
+        waitedMs += await disk.write(() => steps.sync());
+        return;
       case "write-manifest":
         return void commitCheckpoint(effect);
       case "keep-checkpoints":
@@ -118,7 +132,7 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   async function append(record: RunRecord): Promise<void> {
     const points = appendPoints[record.kind];
     if (points.before) await failpoint(points.before);
-    await ledger.append(record);
+    waitedMs += await disk.write(() => ledger.append(record));
     if (points.after) await failpoint(points.after);
   }
 
@@ -158,6 +172,9 @@ export function createRunner(durable: DurableState, parts: RunnerParts): Runner 
   return {
     get state() {
       return state;
+    },
+    get diskFull() {
+      return disk.full;
     },
     post,
     stop,
