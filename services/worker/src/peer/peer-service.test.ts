@@ -2,7 +2,7 @@ import { crc32c } from "@node-rs/crc32";
 import { PeerService, type ShardChunk, type ShardRequest } from "@paddock/proto";
 import { grpcClient, serve, startGrpcServer } from "@paddock/service-kit";
 import { afterEach, expect, test } from "vitest";
-import { fetchShard, type ReadShard, startPeerService } from "./peer-service.js";
+import { openPeer, type Peer, type ReadShard, startPeerService } from "./peer-service.js";
 
 const closers: (() => Promise<void>)[] = [];
 afterEach(async () => {
@@ -26,6 +26,12 @@ const readHeld: ReadShard = ({ generation, kind, unit, start, end }) => {
   if (generation !== 4 || kind !== "teacher" || unit !== "block.0") return undefined;
   return held.subarray(start - 1000, end - 1000);
 };
+
+async function fetchShard(address: string, ...[asked, how]: Parameters<Peer["fetch"]>) {
+  const peer = openPeer(address, undefined);
+  closers.push(async () => peer.close());
+  return await peer.fetch(asked, how);
+}
 
 async function startPeer(): Promise<string> {
   const peer = await startPeerService("127.0.0.1", readHeld);

@@ -79,40 +79,45 @@ function reachable(host: string, { address, port }: GrpcServer): string {
   return /^(0\.0\.0\.0|::)$/.test(host) ? formatAddress(hostname(), port) : address;
 }
 
+/** Another worker, whose shards can be read, over one connection. The caller closes it. */
+export interface Peer {
+  /**
+   * The range of `request`, verified; the caller owns it. Throws `exchange-corrupt` for chunks that are damaged, missing or too many,
+   * `worker-lost` when the peer does not finish within `timeoutMs`, and what the peer throws.
+   */
+  fetch(
+    request: ShardRequest,
+    settings: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  ): Promise<Float32Array>;
+  close(): void;
+}
+
 /**
- * The range of `request` from the worker at `address` (host:port), verified; the caller owns it. Throws `exchange-corrupt`
- * for chunks that are damaged, missing or too many, `worker-lost` when the peer does not finish within `timeoutMs`, and
- * what the peer throws.
+ * The worker at `address` (host:port). Connects with the first fetch.
+ * @param tls our certificate, where peers have one too
  */
-export async function fetchShard(
-  address: string,
-  request: ShardRequest,
-  settings: {
-    readonly timeoutMs: number;
-    readonly signal?: AbortSignal;
-    /** Our certificate, where peers have one too. */
-    readonly tls?: TlsOptions | undefined;
-  },
-): Promise<Float32Array> {
-  invariant(0 <= request.start && request.start <= request.end, `the range of ${nameOf(request)}`);
-  const client = grpcClient(address, PeerService, { tls: settings.tls, serverRole: "worker" });
-  try {
-    const values = new Float32Array(request.end - request.start);
-    const bytes = new Uint8Array(values.buffer);
-    let at = 0;
-    for await (const chunk of client.streamShard(request, settings)) {
-      checkChunk(chunk, { at, bytes: bytes.byteLength, request, address });
-      bytes.set(chunk.data, at);
-      at += chunk.data.byteLength;
-    }
-    if (at !== bytes.byteLength) {
-      throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
-    }
-    await failpoint("peer.range.received");
-    return values;
-  } finally {
-    client.close();
-  }
+export function openPeer(address: string, tls: TlsOptions | undefined): Peer {
+  const client = grpcClient(address, PeerService, { tls, serverRole: "worker" });
+  return {
+    async fetch(request, settings) {
+      const isRange = 0 <= request.start && request.start <= request.end;
+      invariant(isRange, `the range of ${nameOf(request)}`);
+      const values = new Float32Array(request.end - request.start);
+      const bytes = new Uint8Array(values.buffer);
+      let at = 0;
+      for await (const chunk of client.streamShard(request, settings)) {
+        checkChunk(chunk, { at, bytes: bytes.byteLength, request, address });
+        bytes.set(chunk.data, at);
+        at += chunk.data.byteLength;
+      }
+      if (at !== bytes.byteLength) {
+        throw corrupt(request, address, `expected ${bytes.byteLength} bytes, received ${at}`);
+      }
+      await failpoint("peer.range.received");
+      return values;
+    },
+    close: () => client.close(),
+  };
 }
 
 interface Expected {

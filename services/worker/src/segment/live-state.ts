@@ -6,7 +6,7 @@ import { intersect, PaddockError, type RunSpec, shardOf } from "@paddock/contrac
 import { type Centers, initialCenters } from "@paddock/model";
 import type { LiveSource } from "@paddock/proto";
 import type { TlsOptions } from "@paddock/service-kit";
-import { fetchShard } from "../peer/peer-service.js";
+import { openPeer, type Peer } from "../peer/peer-service.js";
 import { keptShards, type ShardRange, type Shards, viewOfShards } from "./shards.js";
 
 export interface LiveLoad {
@@ -29,9 +29,19 @@ export interface LiveLoad {
 /** Ranges that are asked for at once. */
 const lanes = 8;
 
-/** Fills the shards and returns the centres. Rejects with what `fetchShard` throws: then the generation must be replaced. */
+/** Fills the shards and returns the centres. Rejects with what `Peer.fetch` throws: then the generation must be replaced. */
 export async function loadLive(load: LiveLoad): Promise<Centers> {
-  const tasks = tasksOf(load).values();
+  const peers = new Peers(load);
+  try {
+    await fill(load, peers);
+    return load.own?.centers ?? (await fetchCenters(load, peers));
+  } finally {
+    peers.close();
+  }
+}
+
+async function fill(load: LiveLoad, peers: Peers): Promise<void> {
+  const tasks = tasksOf(load, peers).values();
   const work = async (): Promise<void> => {
     for (const task of tasks) {
       await task();
@@ -39,10 +49,9 @@ export async function loadLive(load: LiveLoad): Promise<Centers> {
     }
   };
   await Promise.all(Array.from({ length: lanes }, work));
-  return load.own?.centers ?? (await fetchCenters(load));
 }
 
-function tasksOf(load: LiveLoad): (() => Promise<void>)[] {
+function tasksOf(load: LiveLoad, peers: Peers): (() => Promise<void>)[] {
   const tasks: (() => Promise<void>)[] = [];
   for (const { membership, state } of keptShards(load.shards)) {
     for (const { kind, units } of load.shards.parts) {
@@ -55,7 +64,7 @@ function tasksOf(load: LiveLoad): (() => Promise<void>)[] {
           if (!common) continue;
           const range = { kind, unit: unit.name, ...common };
           const target = shard.subarray(common.start - mine.start, common.end - mine.start);
-          tasks.push(async () => target.set(await readRange(load, holder, range)));
+          tasks.push(async () => target.set(await readRange(load, peers, holder, range)));
         }
       }
     }
@@ -63,30 +72,53 @@ function tasksOf(load: LiveLoad): (() => Promise<void>)[] {
   return tasks;
 }
 
-async function readRange(load: LiveLoad, holder: number, range: ShardRange): Promise<Float32Array> {
+async function readRange(
+  load: LiveLoad,
+  peers: Peers,
+  holder: number,
+  range: ShardRange,
+): Promise<Float32Array> {
   const here = load.own && viewOfShards(load.own.shards, range);
-  return here ?? (await fetchFrom(load, holder, range));
+  return here ?? (await peers.fetch(holder, range));
 }
 
-async function fetchFrom(load: LiveLoad, holder: number, range: ShardRange): Promise<Float32Array> {
-  const { source, step, timeoutMs, signal, tls } = load;
-  const peer = source.holders.find(({ worker }) => worker === holder);
-  if (!peer) {
-    throw new PaddockError(
-      "internal",
-      `the assignment names nobody who holds the shards of worker ${holder} of generation ${source.generation}`,
-    );
+/** Who holds the source, one connection to each. */
+class Peers {
+  readonly #load: LiveLoad;
+  readonly #open = new Map<string, Peer>();
+
+  constructor(load: LiveLoad) {
+    this.#load = load;
   }
-  const request = { generation: source.generation, step, ...range };
-  return await fetchShard(peer.peerAddress, request, { timeoutMs, signal, tls });
+
+  /** A range of what worker `holder` of the source's generation had. */
+  async fetch(holder: number, range: ShardRange): Promise<Float32Array> {
+    const { source, step, timeoutMs, signal, tls } = this.#load;
+    const found = source.holders.find(({ worker }) => worker === holder);
+    if (!found) {
+      throw new PaddockError(
+        "internal",
+        `the assignment names nobody who holds the shards of worker ${holder} of generation ${source.generation}`,
+      );
+    }
+    const { peerAddress } = found;
+    const peer = this.#open.get(peerAddress) ?? openPeer(peerAddress, tls);
+    this.#open.set(peerAddress, peer);
+    const request = { generation: source.generation, step, ...range };
+    return await peer.fetch(request, { timeoutMs, signal });
+  }
+
+  close(): void {
+    for (const peer of this.#open.values()) peer.close();
+  }
 }
 
 /** The centres are the same on all workers, so any holder's will do. */
-async function fetchCenters(load: LiveLoad): Promise<Centers> {
+async function fetchCenters(load: LiveLoad, peers: Peers): Promise<Centers> {
   const { spec } = load.shards;
   const holder = load.source.holders[0]?.worker ?? 0;
   const range = { kind: "centers", unit: "", start: 0, end: packedLength(spec) };
-  return unpackCenters(spec, await fetchFrom(load, holder, range));
+  return unpackCenters(spec, await peers.fetch(holder, range));
 }
 
 const names = ["dino", "ibot", "pendingDino", "pendingIbot"] as const;
