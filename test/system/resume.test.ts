@@ -28,7 +28,7 @@ beforeAll(async () => {
   expect(undisturbed).toHaveLength(steps);
 });
 
-test.each([1, 2, 3, 4, 5])(
+test.each([1, 2, 3])(
   "a SIGKILL to all processes at a random moment loses nothing (%i)",
   async (round) => {
     const runDir = join(folder.path, `killed-${round}`);
@@ -36,7 +36,7 @@ test.each([1, 2, 3, 4, 5])(
       steps,
       exchange: { dtype: "fp16", initialScale: 256 },
     });
-    const workers = [2, 1, 3, 2, 3][round - 1] as number;
+    const workers = [2, 1, 3][round - 1] as number;
     const started = startPaddock([
       "train",
       spec,
@@ -51,7 +51,7 @@ test.each([1, 2, 3, 4, 5])(
     await killAll(started);
     const before = readSteps(runDir).length;
 
-    const resumed = [1, 3, 2, 3, 1][round - 1] as number;
+    const resumed = [1, 3, 2][round - 1] as number;
     const { code, stderr, stdout } = await paddock([
       "train",
       spec,
