@@ -146,9 +146,9 @@ function judge(
 }
 
 function oversubscribedLine(end: Oversubscribed): string {
-  const { minutes, burners, leaseSeconds, steps, falsePositives } = end;
+  const { minutes, burners, leaseSeconds, steps, falsePositives, rebalanced } = end;
   const gaps = `${end.medianSeconds.toFixed(2)} s a step (median), ${end.longestSeconds.toFixed(2)} s the longest`;
-  return `${minutes} min beside ${burners} busy processes, lease ${leaseSeconds} s: ${steps} steps, ${gaps}, ${falsePositives} false positives: ${end.ok ? "ok" : "NOT OK"}`;
+  return `${minutes} min beside ${burners} busy processes, lease ${leaseSeconds} s: ${steps} steps, ${gaps}, rebalanced ${rebalanced} times, ${falsePositives} false positives: ${end.ok ? "ok" : "NOT OK"}`;
 }
 
 function tenth(held: readonly Held[]): Held[] {

@@ -12,8 +12,10 @@ export interface Oversubscribed {
   /** Processes that compute without end, beside the fleet's. */
   readonly burners: number;
   readonly steps: number;
-  /** Generations after the one that all three workers were in: each is a false positive. */
+  /** Generations that began because somebody was taken for dead. */
   readonly falsePositives: number;
+  /** Generations that began because workers differed in speed, as they do on such a machine. */
+  readonly rebalanced: number;
   /** Longest and median seconds between two commits. */
   readonly longestSeconds: number;
   readonly medianSeconds: number;
@@ -54,10 +56,10 @@ export async function trainOversubscribed(
     const from = Date.now();
     while (Date.now() < from + 60_000 * minutes) {
       await sleep(30_000);
-      const { steps, falsePositives, longestSeconds } = judge(fleet, from);
+      const { steps, falsePositives, rebalanced, longestSeconds } = judge(fleet, from);
       const at = ((Date.now() - from) / 60_000).toFixed(1);
       say(
-        `${at} min: ${steps} steps, ${falsePositives} false positives, longest ${longestSeconds}`,
+        `${at} min: ${steps} steps, ${falsePositives} false positives, rebalanced ${rebalanced} times, longest ${longestSeconds}`,
       );
     }
     const judged = judge(fleet, from);
@@ -78,9 +80,12 @@ function judge(fleet: Fleet, from: number) {
     .slice(1)
     .map((time, i) => (time - (times[i] ?? time)) / 1000)
     .sort((a, b) => a - b);
+  const generations = since.filter((record) => record.kind === "generation");
+  const rebalanced = generations.filter(({ reason }) => reason.endsWith("differ in speed")).length;
   return {
     steps: times.length,
-    falsePositives: since.filter(({ kind }) => kind === "generation").length,
+    falsePositives: generations.length - rebalanced,
+    rebalanced,
     longestSeconds: gaps.at(-1) ?? Number.NaN,
     medianSeconds: gaps[gaps.length >> 1] ?? Number.NaN,
   };
