@@ -30,9 +30,12 @@ const benches: readonly Bench[] = [
   redundancyBench,
 ];
 
+/** Pairs below which a median says little. */
+const defaultPairs = 7;
+
 const usage = `Usage: npm run bench -- <name> [options]
 
-  --pairs N          measurements of each side, in turns (default: 7)
+  --pairs N          measurements of each side, in turns (default: ${defaultPairs})
   --case NAME        of a bench that has cases; may be given again
   --before DIR       another built checkout of Paddock to compare with
   --python FILE      where the peers' packages are
@@ -45,9 +48,6 @@ const usage = `Usage: npm run bench -- <name> [options]
 Exit codes: 0 measured, 2 wrong use, 3 something it needs is not on this machine. For example:
   npm run bench -- redundancy --case shadow-none --pairs 11
 `;
-
-/** Pairs below which a median says little. */
-const defaultPairs = 7;
 
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({

@@ -8,12 +8,19 @@ import {
   type WorkerState,
 } from "../run/state.js";
 
+export interface DiskFull {
+  /** Unix milliseconds. */
+  readonly sinceMs: number;
+  /** What could not be written, and how to make room. */
+  readonly reason: string;
+}
+
 /** What a run depends on and does not decide. */
 export interface Outside {
   /** Since when Redis does not answer, in unix milliseconds; null: it does. */
   readonly redisAwaySinceMs: number | null;
-  /** Since when, and what cannot be written; null: there is room. */
-  readonly diskFull: { readonly sinceMs: number; readonly reason: string } | null;
+  /** null: there is room. */
+  readonly diskFull: DiskFull | null;
 }
 
 export const allIsWell: Outside = { redisAwaySinceMs: null, diskFull: null };
@@ -22,7 +29,7 @@ export const allIsWell: Outside = { redisAwaySinceMs: null, diskFull: null };
 export function diagnose(
   state: RunState,
   now: number,
-  { redisAwaySinceMs, diskFull }: Outside = allIsWell,
+  { redisAwaySinceMs, diskFull }: Outside,
 ): Diagnosis {
   const { outcome, paused, active } = state;
   if (outcome) return quiet(`the run is over: ${outcome.kind}`, "nothing");
@@ -157,12 +164,12 @@ function missing({ wanted, waiting }: RunState, here: number): Diagnosis {
   return { ...quiet(reason, next), blockers, nextActionUnixMs: Math.round(waiting.fewerFromMs) };
 }
 
-function noRoom({ sinceMs, reason }: NonNullable<Outside["diskFull"]>): Diagnosis {
+function noRoom({ sinceMs, reason }: DiskFull): Diagnosis {
   const room = { ...nobody, kind: "user", owes: "room on the disk", lastProgressUnixMs: sinceMs };
   return {
     reason: `the disk is full: ${reason}`,
     blockers: [room],
-    nextAction: "the coordinator tries again every second and goes on when there is room",
+    nextAction: "none by itself: make room; it is tried again every second",
     nextActionUnixMs: 0,
     needsHelp: true,
   };

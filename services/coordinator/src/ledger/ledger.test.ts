@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync } from "node:fs";
+import { mkdtempSync, rmdirSync } from "node:fs";
 import { appendFile, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
@@ -58,13 +58,19 @@ test("what was appended is there when the ledger is opened again, and in memory 
 });
 
 const small = mountedSmall();
-afterAll(() => void (small && spawnSync("umount", [small])));
+afterAll(() => {
+  if (!small) return;
+  spawnSync("umount", [small]);
+  rmdirSync(small);
+});
 
 /** A disk of 64 KiB; undefined where nobody may mount one. */
 function mountedSmall(): string | undefined {
   const folder = mkdtempSync(join(tmpdir(), "paddock-small-"));
   const { status } = spawnSync("mount", ["-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]);
-  return status === 0 ? folder : undefined;
+  if (status === 0) return folder;
+  rmdirSync(folder);
+  return undefined;
 }
 
 test.skipIf(!small)("nothing stays of a record for which the disk had no room", async () => {

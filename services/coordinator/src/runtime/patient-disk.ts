@@ -2,13 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { PaddockError } from "@paddock/contract";
 import type { Logger } from "@paddock/service-kit";
-
-export interface DiskFull {
-  /** Unix milliseconds. */
-  readonly sinceMs: number;
-  /** What could not be written, and how to make room. */
-  readonly reason: string;
-}
+import type { DiskFull } from "../api/diagnosis.js";
 
 export interface PatientDisk {
   /** null: what was to be written is. */

@@ -5,6 +5,7 @@ import { PaddockError } from "@paddock/contract";
 import { type CoordinatorMessage, DecisionKind } from "@paddock/proto";
 import { type FailpointName, type Logger, openTrace } from "@paddock/service-kit";
 import { failpoint } from "@paddock/service-kit/failpoints";
+import type { DiskFull } from "../api/diagnosis.js";
 import type { Sessions } from "../api/sessions.js";
 import type { Ledger } from "../ledger/ledger.js";
 import { decide } from "../run/decide.js";
@@ -15,7 +16,7 @@ import { traced } from "../run/traced.js";
 import type { Checkpoints } from "../run-dir/checkpoints.js";
 import type { StepsFile } from "../run-dir/steps-file.js";
 import type { SegmentQueues } from "../segments/segment-queues.js";
-import { type DiskFull, patientDisk } from "./patient-disk.js";
+import { patientDisk } from "./patient-disk.js";
 
 /** Unix milliseconds that never go back: leases must not end because somebody sets the clock. */
 export function unixNow(): number {
