@@ -4,9 +4,11 @@ import { mkdtempSync, rmdirSync } from "node:fs";
 import { appendFile, mkdir, readdir, readFile, truncate, writeFile } from "node:fs/promises";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
+import type { StepRecord } from "@paddock/contract";
 import fc from "fast-check";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { RunRecord } from "../run/durable.js";
+import { openStepsFile } from "../run-dir/steps-file.js";
 import { exampleSpec } from "../testing/example.js";
 import { Cleanup } from "../testing/temporary.js";
 import { crc32c } from "./crc32c.js";
@@ -91,6 +93,19 @@ test.skipIf(!small)("nothing stays of a record for which the disk had no room", 
   expect(again.records).toEqual([long, generation]);
   expect(again.tornBytes).toBe(0);
   await again.close();
+});
+
+test.skipIf(!small)("nothing stays of a step for which the disk had no room", async () => {
+  const path = join(small as string, "steps.jsonl");
+  const filler = join(small as string, "filler");
+  const steps = await openStepsFile(path);
+  await truncate(join(small as string, "ledger.jsonl"), 0);
+  await writeFile(filler, Buffer.alloc(40_000));
+  const long = { step: 0, text: "x".repeat(20_000) } as unknown as StepRecord;
+  await steps.write(long);
+  await expect(steps.write(long)).rejects.toMatchObject({ code: "disk-unavailable" });
+  expect((await readFile(path)).length).toBe(JSON.stringify(long).length + 1);
+  await steps.close();
 });
 
 test("a line is readable JSON with its checksum last", () => {
