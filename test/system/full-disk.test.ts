@@ -4,9 +4,11 @@ import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { paced } from "../support/fleets-of-tests.js";
+import { killAll } from "../support/kill.js";
 import {
   paddock,
   readSteps,
+  type Started,
   scratch,
   startPaddock,
   until,
@@ -17,7 +19,9 @@ const folder = scratch();
 const small = join(folder.path, "small");
 mkdirSync(small);
 const isMounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=6m", "tmpfs", small]).status === 0;
-afterAll(() => {
+let run: Started | undefined;
+afterAll(async () => {
+  if (run) await killAll(run);
   if (isMounted) spawnSync("umount", [small]);
   folder.remove();
 });
@@ -27,7 +31,7 @@ test.skipIf(!isMounted)("a run waits for room on its disk, says so, and goes on"
   const spec = writeTinyRun(folder.path, { steps, checkpoint: { everySteps: steps } });
   const runDir = join(small, "run");
   const flags = ["--run-dir", runDir, "--workers", "2", "--engine", "wasm", "--json"];
-  const run = startPaddock(["train", spec, ...flags], undefined, paced);
+  run = startPaddock(["train", spec, ...flags], undefined, paced);
   await until("10 steps", 60, () => readSteps(runDir).length > 10);
   const filler = join(small, "filler");
   expect(() => writeFileSync(filler, Buffer.alloc(8 * 2 ** 20))).toThrow(/ENOSPC/);
