@@ -22,7 +22,7 @@ const isMounted = spawnSync("mount", ["-t", "tmpfs", "-o", "size=6m", "tmpfs", s
 let run: Started | undefined;
 afterAll(async () => {
   if (run) await killAll(run);
-  if (isMounted) spawnSync("umount", [small]);
+  if (isMounted) spawnSync("umount", ["-l", small]);
   folder.remove();
 });
 
