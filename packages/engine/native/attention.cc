@@ -1,12 +1,14 @@
 // Attention inside packed sequences. T rows; each row is q then k then v, each heads x headDim. `groups`
 // are runs of `count` sequences of `length` rows; sequences never see each other.
 //
-// Four ways, by device, precision and libtorch: flash attention for CPUs (float32), flash attention for CUDA (low precision),
-// memory-efficient attention on CUDA (float32), and plain matrix products for what those refuse. All keep only the softmax's
-// log-sum-exp, in float32, for the backward pass; its layout is each way's own, laid end to end over the groups in one vector.
+// Five ways, by device, precision, length and libtorch: our own loops for short sequences on CPUs and flash attention for others
+// (float32), flash attention for CUDA (low precision), memory-efficient attention on CUDA (float32), and plain matrix products for
+// what those refuse. All keep only the softmax's log-sum-exp, in float32, for the backward pass; its layout is each way's own, laid
+// end to end over the groups in one vector.
 #include "binding.h"
 #include "families.h"
 #include "precision.h"
+#include "short-attention.h"
 
 #include "aten.h"
 
@@ -22,6 +24,7 @@ struct Group {
   int64_t count, length, heads, headDim, firstRow;
 
   int64_t rows() const { return count * length; }
+  shortAttention::Shape shape() const { return {count, length, heads, headDim}; }
   at::Tensor rowsOf(T packed) const { return packed.narrow(0, firstRow, rows()); }
 
   at::Tensor heads4(T rows_TC) const {
@@ -71,21 +74,23 @@ std::array<at::Tensor, 3> productBackward(T dout_, T q, T k_, T v, T out, T lse)
 
 // --- libtorch's fused kernels -----------------------------------------------------------------------------
 
-enum class Way { kProducts, kFlashCpu, kFlashCuda, kEfficientCuda };
+enum class Way { kProducts, kShortCpu, kFlashCpu, kFlashCuda, kEfficientCuda };
 
 #if PADDOCK_TORCH_MINOR >= 202
 /// The CUDA kernels load 16 bytes at a time: other head widths go through products.
-Way wayOf(T qkv, int64_t headDim) {
-  if (qkv.is_cpu()) return Way::kFlashCpu;
-  const int64_t bytes = headDim * static_cast<int64_t>(qkv.element_size());
+Way wayOf(T qkv, const Group& group) {
+  if (qkv.is_cpu()) return shortAttention::fits(group.shape()) ? Way::kShortCpu : Way::kFlashCpu;
+  const int64_t bytes = group.headDim * static_cast<int64_t>(qkv.element_size());
   if (!qkv.is_cuda() || bytes % 16 != 0) return Way::kProducts;
-  return isLow(qkv) && headDim <= 256 ? Way::kFlashCuda : Way::kEfficientCuda;
+  return isLow(qkv) && group.headDim <= 256 ? Way::kFlashCuda : Way::kEfficientCuda;
 }
 
 std::pair<at::Tensor, at::Tensor> forwardBy(Way way, T q, T k, T v) {
   switch (way) {
     case Way::kProducts:
       return productForward(q, k, v);
+    case Way::kShortCpu:
+      break;
     case Way::kFlashCpu: {
       auto [out, lse] =
           at::_scaled_dot_product_flash_attention_for_cpu(operand(q), operand(k), operand(v));
@@ -108,6 +113,8 @@ std::array<at::Tensor, 3> backwardBy(Way way, T dout, T q, T k, T v, T out, T ls
   switch (way) {
     case Way::kProducts:
       return productBackward(dout, q, k, v, out, lse);
+    case Way::kShortCpu:
+      break;
     case Way::kFlashCpu: {
       auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
           operand(dout), operand(q), operand(k), operand(v), operand(out), lse, 0.0, false);
@@ -135,7 +142,9 @@ std::array<at::Tensor, 3> backwardBy(Way way, T dout, T q, T k, T v, T out, T ls
   throw std::logic_error("no such way");
 }
 #else
-Way wayOf(T, int64_t) { return Way::kProducts; }
+Way wayOf(T qkv, const Group& group) {
+  return qkv.is_cpu() && shortAttention::fits(group.shape()) ? Way::kShortCpu : Way::kProducts;
+}
 std::pair<at::Tensor, at::Tensor> forwardBy(Way, T q, T k, T v) { return productForward(q, k, v); }
 std::array<at::Tensor, 3> backwardBy(Way, T dout, T q, T k, T v, T out, T lse) {
   return productBackward(dout, q, k, v, out, lse);
@@ -149,21 +158,62 @@ int64_t lseRows(Way way, int64_t length) {
 
 // --- the packed op ---------------------------------------------------------------------------------------
 
+/// Of one group, into its rows of `out` and its part of `lse`.
+void groupForward(const Group& group, Way way, T packed_T3C, T out, T lse) {
+  if (way == Way::kShortCpu) {
+    const at::Tensor rows = wide(group.rowsOf(packed_T3C));
+    at::Tensor wideOut = isLow(out) ? at::empty(out.sizes(), out.options().dtype(at::kFloat)) : out;
+    shortAttention::forward(group.shape(), rows.data_ptr<float>(), wideOut.data_ptr<float>(), lse.data_ptr<float>());
+    if (isLow(out)) out.copy_(wideOut);
+    return;
+  }
+  const auto [q, k, v] = group.qkv(packed_T3C);
+  const auto [y, sums] = forwardBy(way, q, k, v);
+  out.copy_(y.transpose(1, 2).reshape(out.sizes()));
+  // The CPU's is [n,H,L] over memory [n,L,H]: keep the memory's order, so that nothing moves.
+  lse.copy_((way == Way::kFlashCpu ? sums.transpose(1, 2) : sums).reshape({-1}));
+}
+
+/// Of one group, into its rows of `dqkv`.
+void groupBackward(const Group& group, Way way, T dy_TC, T packed_T3C, T out_TC, T lse, T dqkv_T3C) {
+  if (way == Way::kShortCpu) {
+    const at::Tensor dy = wide(group.rowsOf(dy_TC)), rows = wide(group.rowsOf(packed_T3C));
+    const at::Tensor y = wide(group.rowsOf(out_TC)), target = group.rowsOf(dqkv_T3C);
+    at::Tensor wideTarget = isLow(target) ? at::empty(rows.sizes(), rows.options()) : target;
+    shortAttention::backward(group.shape(), dy.data_ptr<float>(), rows.data_ptr<float>(), y.data_ptr<float>(),
+                             lse.data_ptr<float>(), wideTarget.data_ptr<float>());
+    if (isLow(target)) target.copy_(wideTarget);
+    return;
+  }
+  const auto [q, k, v] = group.qkv(packed_T3C);
+  const at::Tensor sums =
+      way == Way::kFlashCpu
+          ? lse.view({group.count, group.length, group.heads}).transpose(1, 2)
+          : lse.view({group.count, group.heads, lseRows(way, group.length)});
+  const auto grads = backwardBy(way, group.heads4(dy_TC), q, k, v, group.heads4(out_TC), sums);
+  auto target = group.qkv(dqkv_T3C);
+  for (size_t i = 0; i < 3; i++) target[i].copy_(grads[i]);
+}
+
+/// Values of log-sum-exp of a group.
+int64_t lseSize(const Group& group, Way way) { return group.count * group.heads * lseRows(way, group.length); }
+
 /// (out [T,C] as qkv, lse).
 std::array<at::Tensor, 2> attention(T qkv_T3C, int64_t heads, const Ints& runs) {
   const at::Tensor packed = qkv_T3C.contiguous();
-  std::vector<at::Tensor> outs;
-  std::vector<at::Tensor> lses;
-  for (const Group& group : groupsOf(packed, heads, runs)) {
-    const Way way = wayOf(packed, group.headDim);
-    const auto [q, k, v] = group.qkv(packed);
-    const auto [out, lse] = forwardBy(way, q, k, v);
-    outs.push_back(as(out, packed).transpose(1, 2).reshape({group.rows(), group.heads * group.headDim}));
-    // The CPU's is [n,H,L] over memory [n,L,H]: keep the memory's order, so that nothing moves.
-    lses.push_back((way == Way::kFlashCpu ? lse.transpose(1, 2) : lse).reshape({-1}));
+  const std::vector<Group> groups = groupsOf(packed, heads, runs);
+  int64_t size = 0;
+  for (const Group& group : groups) size += lseSize(group, wayOf(packed, group));
+  at::Tensor out = at::empty({packed.size(0), packed.size(1) / 3}, packed.options());
+  at::Tensor lse = at::empty({size}, packed.options().dtype(at::kFloat));
+  int64_t used = 0;
+  for (const Group& group : groups) {
+    const Way way = wayOf(packed, group);
+    const int64_t count = lseSize(group, way);
+    groupForward(group, way, packed, group.rowsOf(out), lse.narrow(0, used, count));
+    used += count;
   }
-  if (outs.size() == 1) return {outs[0], lses[0]};
-  return {at::cat(outs), at::cat(lses)};
+  return {out, lse};
 }
 
 /// dqkv [T,3C] as qkv.
@@ -171,20 +221,15 @@ at::Tensor attentionBackward(T dy_TC, T qkv_T3C, T out_TC, T lse, int64_t heads,
   const at::Tensor packed = qkv_T3C.contiguous();
   const at::Tensor dy = as(dy_TC, packed).contiguous();
   const at::Tensor y = out_TC.contiguous();
+  TORCH_CHECK(dy.sizes() == y.sizes() && y.dim() == 2 && y.size(0) == packed.size(0) && y.size(1) * 3 == packed.size(1),
+              "dy and out must have qkv's rows and a third of its columns");
   at::Tensor dqkv = at::empty(packed.sizes(), packed.options());
   int64_t used = 0;
   for (const Group& group : groupsOf(packed, heads, runs)) {
-    const Way way = wayOf(packed, group.headDim);
-    const auto [q, k, v] = group.qkv(packed);
-    const int64_t length = lseRows(way, group.length);
-    const at::Tensor flat = lse.narrow(0, used, group.count * heads * length);
-    used += flat.numel();
-    const at::Tensor ofGroup = way == Way::kFlashCpu
-                                   ? flat.view({group.count, length, heads}).transpose(1, 2)
-                                   : flat.view({group.count, heads, length});
-    const auto grads = backwardBy(way, group.heads4(dy), q, k, v, group.heads4(y), ofGroup);
-    auto target = group.qkv(dqkv);
-    for (size_t i = 0; i < 3; i++) target[i].copy_(grads[i]);
+    const Way way = wayOf(packed, group);
+    const int64_t count = lseSize(group, way);
+    groupBackward(group, way, dy, packed, y, lse.narrow(0, used, count), dqkv);
+    used += count;
   }
   return dqkv;
 }

@@ -6,22 +6,27 @@ export async function kernelTimes(
   work: () => Promise<unknown> | unknown,
 ): Promise<readonly (readonly [kernel: string, ms: number, calls: number])[]> {
   const totals = new Map<string, { ms: number; calls: number }>();
-  const engine = tf.engine();
-  const original = engine.runKernel;
-  engine.runKernel = function timed(this: typeof engine, name: string, ...rest) {
-    const start = performance.now();
-    const result = original.call(this, name, ...rest);
-    const elapsed = performance.now() - start;
-    const key = `${name} [${[result].flat()[0]?.shape}]`;
-    const total = totals.get(key) ?? { ms: 0, calls: 0 };
-    totals.set(key, { ms: total.ms + elapsed, calls: total.calls + 1 });
-    return result;
-  } as typeof original;
+  const kernels = tf.getKernelsForBackend(tf.getBackend());
+  const originals = kernels.map(({ kernelFunc }) => kernelFunc);
+  for (const kernel of kernels) {
+    const { kernelName, kernelFunc } = kernel;
+    kernel.kernelFunc = (params) => {
+      const start = performance.now();
+      const result = kernelFunc(params);
+      const elapsed = performance.now() - start;
+      const key = `${kernelName} [${[result].flat()[0]?.shape}]`;
+      const total = totals.get(key) ?? { ms: 0, calls: 0 };
+      totals.set(key, { ms: total.ms + elapsed, calls: total.calls + 1 });
+      return result;
+    };
+  }
   const start = performance.now();
   try {
     await work();
   } finally {
-    engine.runKernel = original;
+    for (const [i, kernel] of kernels.entries()) {
+      kernel.kernelFunc = originals[i] as tf.KernelFunc;
+    }
   }
   const all = performance.now() - start;
   const rows = [...totals].map(([name, { ms, calls }]) => [name, ms, calls] as const);

@@ -49,7 +49,7 @@ export function startTraining(spec: RunSpec, engine: Engine, onGradients?: OnGra
   return engine.vectors
     ? trainingOn(engine.vectors, spec, ({ tensor }) => tf.clone(tensor), onGradients)
     : trainingOn(
-        hostVectors(engine.flat ?? referenceFlatMath),
+        hostVectors(engine.flat ?? referenceFlatMath, engine.readInto),
         spec,
         (values) => engine.tensorFromFlat(values),
         onGradients,

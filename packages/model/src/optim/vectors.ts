@@ -1,7 +1,7 @@
 /**
  * Flat fp32 vectors V and their arithmetic, wherever they live: shards of parameters, moments and gradients. On the host V is a
- * Float32Array and memory is the garbage collector's; an engine with a device brings vectors that stay there, and frees what is
- * disposed. Views share memory and are not disposed. Elementwise results do not depend on an element's position.
+ * Float32Array; an engine with a device brings vectors that stay there. What is disposed is freed or used again, so it must not be
+ * touched any more. Views share memory and are not disposed. Elementwise results do not depend on an element's position.
  */
 import * as tf from "@tensorflow/tfjs-core";
 import type { AdamWOptions, FlatMath } from "./flat-math.js";
@@ -47,24 +47,54 @@ export interface VectorSpace<V> {
   sumProducts(pairs: readonly (readonly [V, V])[], chunk: number): Float64Array[];
 }
 
-/** Vectors that are arrays of the host. */
-export function hostVectors(flat: FlatMath): VectorSpace<Float32Array> {
+/** Copies a float32 tensor's values into `out`, which has its number of elements. */
+export type ReadInto = (tensor: tf.Tensor, out: Float32Array) => void;
+
+/**
+ * Vectors that are arrays of the host. Those it makes itself are used again once they are disposed: a step's gradients
+ * as fresh arrays would have the garbage collector mark the whole heap every few steps.
+ */
+export function hostVectors(
+  flat: FlatMath,
+  readInto: ReadInto = (tensor, out) => out.set(tensor.dataSync()),
+): VectorSpace<Float32Array> {
   /** Reused by size: a fresh large buffer costs more in page faults than in copying. */
   const staging = new Map<number, Float32Array>();
+  /** Weak: what a step that failed has left behind is the garbage collector's. */
+  const lent = new WeakSet<Float32Array>();
+  const free = new Map<number, Float32Array[]>();
+  /** With values of any kind. */
+  const lend = (size: number): Float32Array => {
+    const array = free.get(size)?.pop() ?? new Float32Array(size);
+    lent.add(array);
+    return array;
+  };
+  const copied = (values: Float32Array): Float32Array => {
+    const copy = lend(values.length);
+    copy.set(values);
+    return copy;
+  };
   return {
     size: (x) => x.length,
     view: (x, start, end) => x.subarray(start, end),
-    slice: (x, start, end) => x.slice(start, end),
-    zeros: (size) => new Float32Array(size),
+    slice: (x, start, end) => copied(x.subarray(start, end)),
+    zeros: (size) => lend(size).fill(0),
     from: (values) => values,
-    dispose: () => undefined,
+    dispose(x) {
+      // Not what `from` was given, nor what is disposed already: either would be lent while it is in use.
+      if (!lent.delete(x)) return;
+      const others = free.get(x.length);
+      if (others) others.push(x);
+      else free.set(x.length, [x]);
+    },
     copy: (to, from) => to.set(from),
     read: (x, out) => {
       if (x !== out) out.set(x);
     },
     write: (to, values) => to.set(values),
     async adopt(x) {
-      const values = (await x.data()) as Float32Array;
+      const values = lend(x.size);
+      readInto(x, values);
       x.dispose();
       return values;
     },

@@ -68,7 +68,7 @@ const calls: EngineCalls = {
     for (const resident of run?.residents ?? []) resident.close();
     run = engine.vectors
       ? runOn(engine.vectors, generation)
-      : runOn(hostVectors(engine.flat ?? referenceFlatMath), generation);
+      : runOn(hostVectors(engine.flat ?? referenceFlatMath, engine.readInto), generation);
   },
 
   async compute({ step, scale, batches }) {

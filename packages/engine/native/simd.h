@@ -1,0 +1,68 @@
+// Eight float32 lanes at a time, where the CPU has AVX2 and fused multiply-add. What rounds differently without them (short
+// attention, GELU) is left to ATen there.
+#pragma once
+
+#if defined(__AVX2__) && defined(__FMA__)
+#define PADDOCK_SIMD 1
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace paddock::simd {
+
+constexpr int64_t kLanes = 8;
+
+using F8 = __m256;
+
+inline F8 load(const float* from) { return _mm256_loadu_ps(from); }
+inline void store(float* to, F8 x) { _mm256_storeu_ps(to, x); }
+inline F8 all(float x) { return _mm256_set1_ps(x); }
+inline F8 zero() { return _mm256_setzero_ps(); }
+inline F8 add(F8 a, F8 b) { return _mm256_add_ps(a, b); }
+inline F8 sub(F8 a, F8 b) { return _mm256_sub_ps(a, b); }
+inline F8 mul(F8 a, F8 b) { return _mm256_mul_ps(a, b); }
+/// a * b + c, rounded once.
+inline F8 fma(F8 a, F8 b, F8 c) { return _mm256_fmadd_ps(a, b, c); }
+/// c - a * b, rounded once.
+inline F8 fnma(F8 a, F8 b, F8 c) { return _mm256_fnmadd_ps(a, b, c); }
+
+/// All bits set in the first `count` lanes.
+inline __m256i firstLanes(int64_t count) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(count)), lane);
+}
+
+/// ((0+4)+(2+6)) + ((1+5)+(3+7))
+inline float sum(F8 x) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+inline float max(F8 x) {
+  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+
+/// e^x within 2 units in the last place; below -87.3 it is e^-87.3, above 88.3 e^88.3. NaN stays NaN.
+inline F8 exp(F8 x) {
+  x = _mm256_min_ps(all(88.3f), _mm256_max_ps(all(-87.3f), x));  // in this order the second operand's NaN wins
+  const F8 n = _mm256_round_ps(mul(x, all(1.44269504f)), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  // The reduced argument, ln 2 in two parts of which the first has trailing zeros; then a polynomial of degree 7 (Cephes, expf).
+  const F8 r = fnma(n, all(-2.12194440e-4f), fnma(n, all(0.693359375f), x));
+  F8 p = all(1.9875691500e-4f);
+  p = fma(p, r, all(1.3981999507e-3f));
+  p = fma(p, r, all(8.3334519073e-3f));
+  p = fma(p, r, all(4.1665795894e-2f));
+  p = fma(p, r, all(1.6666665459e-1f));
+  p = fma(p, r, all(5.0000001201e-1f));
+  const F8 fraction = add(fma(mul(r, r), p, r), all(1.0f));
+  const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+  return mul(fraction, _mm256_castsi256_ps(exponent));
+}
+
+}  // namespace paddock::simd
+
+#endif
