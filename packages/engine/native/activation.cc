@@ -1,7 +1,9 @@
 // Activations with a backward of their own, and softmax.
 #include "binding.h"
 #include "families.h"
+#include "parallel.h"
 #include "precision.h"
+#include "simd.h"
 
 #include "aten.h"
 
@@ -10,8 +12,74 @@ namespace {
 
 using T = const at::Tensor&;
 
-at::Tensor gelu(T x) { return at::gelu(x); }
-at::Tensor geluBackward(T dy, T x) { return at::gelu_backward(as(dy, x), x); }
+#ifdef PADDOCK_SIMD
+using simd::F8;
+
+/// (1 + erf(x / sqrt 2)) / 2
+F8 normalCdf(F8 x) {
+  const F8 half = simd::all(0.5f);
+  return simd::fma(simd::erf(simd::mul(x, simd::all(0.70710678f))), half, half);
+}
+
+/// x cdf(x)
+F8 geluOf(F8 x) { return simd::mul(x, normalCdf(x)); }
+
+/// cdf(x) + x density(x)
+F8 geluSlopeOf(F8 x) {
+  const F8 density = simd::mul(simd::exp(simd::mul(simd::mul(x, x), simd::all(-0.5f))), simd::all(0.39894228f));
+  return simd::fma(x, density, normalCdf(x));
+}
+
+/// Ours on CPUs in float32: about half of ATen's time.
+bool isPlain(T x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+
+/// body(first, last) over [0, count) in parts, from multiples of the lanes on.
+template <class Body>
+void forParts(int64_t count, const Body& body) {
+  const int64_t vectors = (count + simd::kLanes - 1) / simd::kLanes;
+  forRows(vectors, simd::kLanes, [&](int64_t first, int64_t last) {
+    body(first * simd::kLanes, std::min(last * simd::kLanes, count));
+  });
+}
+#endif
+
+at::Tensor gelu(T x_) {
+#ifdef PADDOCK_SIMD
+  if (isPlain(x_)) {
+    const at::Tensor x = x_.contiguous();
+    at::Tensor y = at::empty(x.sizes(), x.options());
+    const float* from = x.data_ptr<float>();
+    float* to = y.data_ptr<float>();
+    forParts(x.numel(), [&](int64_t first, int64_t last) {
+      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
+        simd::store(to + first + i, geluOf(simd::load(from + first + i, lanes)), lanes);
+      });
+    });
+    return y;
+  }
+#endif
+  return at::gelu(x_);
+}
+
+at::Tensor geluBackward(T upstream, T x_) {
+#ifdef PADDOCK_SIMD
+  if (isPlain(x_)) {
+    const at::Tensor dy = as(upstream, x_).contiguous(), x = x_.contiguous();
+    TORCH_CHECK(dy.sizes() == x.sizes(), "dy must have the shape of x");
+    at::Tensor dx = at::empty(x.sizes(), x.options());
+    const float *along = dy.data_ptr<float>(), *from = x.data_ptr<float>();
+    float* to = dx.data_ptr<float>();
+    forParts(x.numel(), [&](int64_t first, int64_t last) {
+      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
+        const F8 slope = geluSlopeOf(simd::load(from + first + i, lanes));
+        simd::store(to + first + i, simd::mul(simd::load(along + first + i, lanes), slope), lanes);
+      });
+    });
+    return dx;
+  }
+#endif
+  return at::gelu_backward(as(upstream, x_), x_);
+}
 
 /// silu(x[:, :H]) * x[:, H:].
 at::Tensor swiglu(T x_M2H) {

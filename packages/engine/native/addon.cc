@@ -40,6 +40,9 @@ napi_value init(napi_env env, napi_value exports) {
   defineRope(module);
   defineRows(module);
   defineLoss(module);
+  defineKoleo(module);
+  defineSinkhorn(module);
+  defineSequence(module);
   defineNccl(module);
   defineConvolution(module);
   definePooling(module);

@@ -7,6 +7,7 @@
 #include "indices.h"
 #include "parallel.h"
 #include "precision.h"
+#include "rows.h"
 
 #include "aten.h"
 
@@ -56,8 +57,7 @@ void addScaledRow(float* to, const float* from, const float* gamma, float scale,
 
 /// x with scale * gamma * r added to the listed rows, in list order. Each thread owns a range of the
 /// stream's rows and walks the whole list, so that repeated rows are no race.
-at::Tensor scaledAdd(Call& call, T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
-  checkBranch(call.state(), x_TC, r_SC, gamma_C, rows_S, rowScale_S);
+at::Tensor addBranch(T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
   if (!x_TC.is_cpu()) {
     const at::Tensor branch = scaled(r_SC, gamma_C, rowScale_S);
     if (!rows_S) return at::add(x_TC, branch);
@@ -83,6 +83,11 @@ at::Tensor scaledAdd(Call& call, T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, 
     }
   });
   return y;
+}
+
+at::Tensor scaledAdd(Call& call, T x_TC, T r_SC, MaybeT gamma_C, MaybeT rows_S, MaybeT rowScale_S) {
+  checkBranch(call.state(), x_TC, r_SC, gamma_C, rows_S, rowScale_S);
+  return addBranch(x_TC, r_SC, gamma_C, rows_S, rowScale_S);
 }
 
 /// out[c] = sum over all rows of partial[row, c], in row order.
@@ -151,6 +156,8 @@ at::Tensor scatterAddRows(Call& call, T x_TC, T r_SC, T rows_S) {
 }
 
 }  // namespace
+
+at::Tensor addRows(T x_TC, T r_SC, T rows_S) { return addBranch(x_TC, r_SC, std::nullopt, rows_S, std::nullopt); }
 
 void defineRows(Module& module) {
   module.add("scaledAdd", &scaledAdd);

@@ -112,24 +112,15 @@ struct Work {
     product(shape.length, padded, shape.headDim, {q, rowStride}, {transposed.data(), padded}, weights.data(), padded);
   }
 
-  /// Calls with the offset of each vector of a row and the lanes of it that are not padding.
-  template <class Body>
-  void vectors(const Body& body) const {
-    for (int64_t j = 0; j < padded; j += kLanes) body(j, firstLanes(shape.length - j));
-  }
-
   /// A row of scores to unnormalised softmax weights. Returns their sum; `highest` is the largest scaled score.
   float soften(float* row, float& highest) const {
     const F8 lowest = all(-std::numeric_limits<float>::infinity());
     F8 most = lowest;
-    vectors([&](int64_t j, __m256i real) {
-      most = _mm256_max_ps(most, _mm256_blendv_ps(lowest, load(row + j), _mm256_castsi256_ps(real)));
-    });
+    forVectors(shape.length, [&](int64_t j, auto lanes) { most = _mm256_max_ps(most, orElse(load(row + j), lowest, lanes)); });
     highest = max(most) * scale;
     F8 sums = zero();
-    vectors([&](int64_t j, __m256i real) {
-      const F8 weight = exp(_mm256_fmsub_ps(load(row + j), all(scale), all(highest)));
-      const F8 kept = _mm256_and_ps(weight, _mm256_castsi256_ps(real));
+    forVectors(shape.length, [&](int64_t j, auto lanes) {
+      const F8 kept = only(exp(_mm256_fmsub_ps(load(row + j), all(scale), all(highest))), lanes);
       store(row + j, kept);
       sums = add(sums, kept);
     });
@@ -199,9 +190,8 @@ void backward(const Shape& shape, const float* dout, const float* qkv, const flo
       }
       const F8 along = all(sum(products)), total = all(lse[(first + i) * shape.heads + head]);
       float *weight = weights + i * padded, *slope = slopes + i * padded;
-      work.vectors([&](int64_t j, __m256i real) {
-        const F8 raw = exp(_mm256_fmsub_ps(load(weight + j), all(work.scale), total));
-        const F8 p = _mm256_and_ps(raw, _mm256_castsi256_ps(real));
+      forVectors(shape.length, [&](int64_t j, auto lanes) {
+        const F8 p = only(exp(_mm256_fmsub_ps(load(weight + j), all(work.scale), total)), lanes);
         store(weight + j, p);
         store(slope + j, mul(mul(p, all(work.scale)), sub(load(slope + j), along)));
       });

@@ -172,6 +172,8 @@ export interface Native
   layerNormBackward(dy: Handle, x: Handle, mean: Handle, rstd: Handle, gamma: Handle): ResultCount;
   l2Normalize(x: Handle, eps: number): ResultCount;
   l2NormalizeBackward(dy: Handle, y: Handle, norm: Handle): Handle;
+  weightNorm(v: Handle, g: Handle): ResultCount;
+  weightNormBackward(dw: Handle, g: Handle, unit: Handle, norm: Handle): ResultCount;
   attention(qkv: Handle, heads: number, runs: ListLength): ResultCount;
   attentionBackward(
     dy: Handle,
@@ -202,6 +204,28 @@ export interface Native
     weight: Handle,
     temperature: number,
   ): ResultCount;
+  koleo(x: Handle, topk: number, ranks: number, weight: number, eps: number): ResultCount;
+  sinkhornStart(scores: Handle, shift: number, temperature: number): ResultCount;
+  sinkhornColumns(q: Handle, v: Handle): Handle;
+  sinkhornRows(q: Handle, u: Handle): Handle;
+  sinkhornFinish(q: Handle, u: Handle, v: Handle): Handle;
+  sequenceRows(
+    patches: Handle,
+    cls: Handle,
+    registers: Handle,
+    positions: Handle,
+    matrix: Handle,
+    n: number,
+  ): Handle;
+  sequenceRowsBackward(
+    d: Handle,
+    matrix: Handle,
+    n: number,
+    registers: number,
+    withPositions: boolean,
+  ): ResultCount;
+  maskRows(x: Handle, mask: Handle, token: Handle): Handle;
+  maskRowsBackward(d: Handle, mask: Handle): ResultCount;
 
   ncclVersion(path: string): number;
   ncclPath(): string;

@@ -4,6 +4,7 @@
  */
 import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
+import { hasFused, runFused } from "../ops/fused.js";
 import { l2Normalize, l2NormalizeBackward } from "../ops/l2-normalize.js";
 import { gatherRows, scatterAddRows } from "../ops/rows.js";
 
@@ -41,8 +42,21 @@ export function groupKoleo(
   { topk, ranks }: { readonly topk: number; readonly ranks: number },
 ): GroupKoleoOutput {
   invariant(x.shape[0] % ranks === 0, `${x.shape[0]} rows are not those of ${ranks} equal ranks`);
+  const outputs = hasFused("PaddockKoleo")
+    ? runFused("PaddockKoleo", { x }, { topk, ranks, weight, eps })
+    : composed(x, weight, topk, ranks);
+  const [dx, neighbours, ...losses] = outputs;
+  return {
+    losses: losses as tf.Scalar[],
+    dx: dx as tf.Tensor2D,
+    neighbours: neighbours as tf.Tensor1D,
+  };
+}
+
+/** (dx, neighbours, each rank's loss). */
+function composed(x: tf.Tensor2D, weight: number, topk: number, ranks: number): tf.Tensor[] {
   const terms = (x.shape[0] / ranks) * topk;
-  const outputs = tf.tidy(() => {
+  return tf.tidy(() => {
     const unit = l2Normalize(x, eps);
     const neighbours = nearestNeighbours(unit.y, topk);
     // torch.nn.PairwiseDistance adds eps to every component of the difference.
@@ -61,12 +75,6 @@ export function groupKoleo(
     const dunit = scatterAddRows(summed(toward, topk), tf.neg(toward), neighbours);
     return [l2NormalizeBackward(dunit, unit), neighbours, ...losses];
   });
-  const [dx, neighbours, ...losses] = outputs;
-  return {
-    losses: losses as tf.Scalar[],
-    dx: dx as tf.Tensor2D,
-    neighbours: neighbours as tf.Tensor1D,
-  };
 }
 
 /** Rows of the largest inner products with other rows, flat [n * k]. */

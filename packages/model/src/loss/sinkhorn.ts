@@ -8,6 +8,7 @@
  */
 import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
+import { hasFused, runFused } from "../ops/fused.js";
 
 /** exp of it, times millions of rows, is well inside fp32. */
 const largestExponent = 60;
@@ -89,6 +90,11 @@ interface State {
  */
 function start(scores: tf.Tensor2D, bound: number, temperature: number): State {
   const shift = Math.max(0, bound - largestExponent * temperature);
+  if (hasFused("PaddockSinkhornStart")) {
+    const [q, v] = runFused("PaddockSinkhornStart", { scores }, { shift, temperature });
+    scores.dispose();
+    return { q: q as tf.Tensor2D, v: v as tf.Tensor2D };
+  }
   const state = tf.tidy(() => {
     const top = tf.max(scores, 1, true) as tf.Tensor2D;
     return {
@@ -111,7 +117,7 @@ async function columnSumsOf(
   for (const [loss, ofRanks] of states.entries()) {
     const state = ofRanks[rank];
     if (state) {
-      const sums = tf.tidy(() => tf.matMul(tf.reshape(state.v, [1, -1]), state.q));
+      const sums = weightedColumnSums(state);
       packed.set((await sums.data()) as Float32Array, offset);
       sums.dispose();
     }
@@ -120,19 +126,31 @@ async function columnSumsOf(
   return packed;
 }
 
-/** v = 1 / (Q u) */
-function normalizeRows(state: State, u: Float32Array): void {
-  const v = tf.tidy(
-    () => tf.reciprocal(tf.matMul(state.q, tf.tensor2d(u, [u.length, 1]))) as tf.Tensor2D,
-  );
-  state.v.dispose();
-  state.v = v;
+/** [1,K] columns of Q v, summed. */
+function weightedColumnSums({ q, v }: State): tf.Tensor {
+  if (hasFused("PaddockSinkhornColumns")) {
+    return runFused("PaddockSinkhornColumns", { q, v })[0] as tf.Tensor;
+  }
+  return tf.tidy(() => tf.matMul(tf.reshape(v, [1, -1]), q));
 }
 
-function finish({ q, v }: State, u: Float32Array): tf.Tensor2D {
-  const assigned = tf.tidy(() => tf.mul(tf.mul(q, tf.tensor1d(u)), v)) as tf.Tensor2D;
-  tf.dispose([q, v]);
-  return assigned;
+/** v = 1 / (Q u) */
+function normalizeRows(state: State, factors: Float32Array): void {
+  const u = tf.tensor1d(factors);
+  const v = hasFused("PaddockSinkhornRows")
+    ? runFused("PaddockSinkhornRows", { q: state.q, u })[0]
+    : tf.tidy(() => tf.reciprocal(tf.matMul(state.q, tf.reshape(u, [-1, 1]))));
+  tf.dispose([u, state.v]);
+  state.v = v as tf.Tensor2D;
+}
+
+function finish({ q, v }: State, factors: Float32Array): tf.Tensor2D {
+  const u = tf.tensor1d(factors);
+  const assigned = hasFused("PaddockSinkhornFinish")
+    ? runFused("PaddockSinkhornFinish", { q, u, v })[0]
+    : tf.tidy(() => tf.mul(tf.mul(q, u), v));
+  tf.dispose([q, u, v]);
+  return assigned as tf.Tensor2D;
 }
 
 /**

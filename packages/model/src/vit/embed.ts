@@ -6,6 +6,7 @@ import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
 import type { SequenceGroup } from "../ops/attention.js";
 import { linear, linearBackward } from "../ops/linear.js";
+import { maskRows, maskRowsBackward, sequenceRows, sequenceRowsBackward } from "../ops/sequence.js";
 import { optionalParameter, parameterOf, type UnitTensors } from "../tensors.js";
 import type { VitConfig } from "./config.js";
 import { type Grid, interpolationMatrix } from "./interpolation.js";
@@ -67,7 +68,13 @@ export function embed(
     });
     const rows = saved.map(({ patches, mask }, i) => {
       const group = groups[i] as CropGroup;
-      return sequenceRows(config, tensors, group, projectPatches(tensors, patches, mask));
+      const learned = config.rope ? {} : { positions: positionsOf(tensors) };
+      return sequenceRows(projectPatches(tensors, patches, mask), group.count, {
+        cls: parameterOf(tensors, "backbone.cls_token"),
+        registers: optionalParameter(tensors, "backbone.register_tokens"),
+        ...learned,
+        matrix: positionMatrix(config, patchGrid(config, group)),
+      });
     });
     return { x: tf.concat(rows) as tf.Tensor2D, saved: { groups: saved } };
   });
@@ -88,8 +95,7 @@ export function embedBackward(
     const start = rowStart;
     rowStart += count * length;
     return tf.tidy(() => {
-      const rows = tf.slice(dx, [start, 0], [count * length, -1]);
-      const d = tf.reshape(rows, [count, length, config.width]) as tf.Tensor3D;
+      const d = tf.slice(dx, [start, 0], [count * length, -1]);
       return groupGradients(config, tensors, groups[i] as CropGroup, inputs, d);
     });
   });
@@ -126,33 +132,15 @@ function projectPatches(
   const bias = parameterOf<tf.Tensor1D>(tensors, "backbone.patch_embed.proj.bias");
   const x = linear(patches, projection(tensors), bias);
   if (!mask) return x;
-  const token = parameterOf<tf.Tensor2D>(tensors, "backbone.mask_token");
-  return tf.add(tf.mul(x, tf.sub(1, mask)), tf.matMul(mask, token));
+  return maskRows(x, mask, parameterOf(tensors, "backbone.mask_token"));
 }
 
 function projection(tensors: UnitTensors): tf.Tensor2D {
   return parameterOf(tensors, "backbone.patch_embed.proj.weight");
 }
 
-/** Adds positions if they are learned, puts cls and registers in front: [n * N, D]. Registers have no position. */
-function sequenceRows(
-  config: VitConfig,
-  tensors: UnitTensors,
-  group: CropGroup,
-  patches: tf.Tensor2D,
-): tf.Tensor2D {
-  const n = group.count;
-  const positions = config.rope
-    ? undefined
-    : positionEncoding(config, tensors, patchGrid(config, group));
-  const clsToken = parameterOf<tf.Tensor3D>(tensors, "backbone.cls_token");
-  const registers = optionalParameter<tf.Tensor3D>(tensors, "backbone.register_tokens");
-  const first = positions ? tf.add(clsToken, tf.reshape(positions.cls, [1, 1, -1])) : clsToken;
-  const parts = [tf.tile(first, [n, 1, 1])];
-  if (registers) parts.push(tf.tile(registers, [n, 1, 1]));
-  const rows = tf.reshape(patches, [n, -1, config.width]);
-  parts.push(positions ? tf.add(rows, positions.patch) : rows);
-  return tf.reshape(tf.concat(parts, 1), [-1, config.width]);
+function positionsOf(tensors: UnitTensors): tf.Tensor {
+  return parameterOf(tensors, "backbone.pos_embed");
 }
 
 /** Position encoding of a grid: cls [1,D], patches [P,D]. */
@@ -162,7 +150,7 @@ export function positionEncoding(
   grid: Grid,
 ): { readonly cls: tf.Tensor2D; readonly patch: tf.Tensor2D } {
   return tf.tidy(() => {
-    const all = tf.reshape(parameterOf(tensors, "backbone.pos_embed"), [-1, config.width]);
+    const all = tf.reshape(positionsOf(tensors), [-1, config.width]);
     const base = config.gridSide ** 2;
     const patch = tf.slice(all, [1, 0], [base, -1]) as tf.Tensor2D;
     const matrix = positionMatrix(config, grid);
@@ -173,44 +161,39 @@ export function positionEncoding(
   });
 }
 
+/** The matrices of the few crop sizes that a run has: every rank of every step asks for the same. */
+const matrices = new Map<string, Float32Array | undefined>();
+
+/** Undefined for the grid that positions are learned for, and where they are not learned. */
 function positionMatrix(config: VitConfig, grid: Grid): tf.Tensor2D | undefined {
-  const matrix = interpolationMatrix(config.gridSide, grid, {
-    offset: config.interpolateOffset,
-    antialias: config.interpolateAntialias,
-  });
-  return matrix && tf.tensor2d(matrix, [grid.height * grid.width, config.gridSide ** 2]);
+  if (config.rope) return undefined;
+  const { gridSide: side, interpolateOffset: offset, interpolateAntialias: antialias } = config;
+  const key = `${side} ${grid.height} ${grid.width} ${offset} ${antialias}`;
+  if (!matrices.has(key)) matrices.set(key, interpolationMatrix(side, grid, { offset, antialias }));
+  const matrix = matrices.get(key);
+  return matrix && tf.tensor2d(matrix, [grid.height * grid.width, side ** 2]);
 }
 
+/** For the rows d [n * N, D] of a group. */
 function groupGradients(
   config: VitConfig,
   tensors: UnitTensors,
   group: CropGroup,
   { patches, mask }: EmbedSaved["groups"][number],
-  d: tf.Tensor3D,
+  d: tf.Tensor2D,
 ): Grads {
-  const [n, , width] = d.shape;
-  const { registers } = config;
-  const perSequence = tf.sum(d, 0) as tf.Tensor2D;
-  const dcls = tf.slice(perSequence, [0, 0], [1, -1]);
-  const grads: Grads = { "backbone.cls_token": tf.reshape(dcls, [1, 1, width]) };
-  if (!config.rope) {
-    const dpatchPositions = tf.slice(perSequence, [1 + registers, 0]) as tf.Tensor2D;
-    const matrix = positionMatrix(config, patchGrid(config, group));
-    const dbase = matrix ? tf.matMul(tf.transpose(matrix), dpatchPositions) : dpatchPositions;
-    grads["backbone.pos_embed"] = tf.reshape(tf.concat([dcls, dbase]), [1, -1, width]);
-  }
-  if (registers > 0) {
-    const dregisters = tf.slice(perSequence, [1, 0], [registers, -1]);
-    grads["backbone.register_tokens"] = tf.reshape(dregisters, [1, registers, width]);
-  }
-  const dpatchRows = tf.slice(d, [0, 1 + registers, 0], [n, -1, -1]);
-  let dpatches = tf.reshape(dpatchRows, [-1, width]) as tf.Tensor2D;
-  if (mask) {
-    grads["backbone.mask_token"] = tf.matMul(tf.transpose(mask), dpatches);
-    dpatches = tf.mul(dpatches, tf.sub(1, mask));
-  }
+  const { dpatches, dcls, dregisters, dpositions } = sequenceRowsBackward(d, group.count, {
+    registers: config.registers,
+    withPositions: !config.rope,
+    matrix: positionMatrix(config, patchGrid(config, group)),
+  });
+  const grads: Grads = { "backbone.cls_token": dcls };
+  if (dpositions) grads["backbone.pos_embed"] = dpositions;
+  if (dregisters) grads["backbone.register_tokens"] = dregisters;
+  const masked = mask && maskRowsBackward(dpatches, mask);
+  if (masked) grads["backbone.mask_token"] = masked.dtoken;
   const o = { needDx: false, hasBias: true };
-  const { dw, db } = linearBackward(dpatches, patches, projection(tensors), o);
+  const { dw, db } = linearBackward(masked?.dx ?? dpatches, patches, projection(tensors), o);
   grads["backbone.patch_embed.proj.weight"] = dw;
   if (db) grads["backbone.patch_embed.proj.bias"] = db;
   return grads;

@@ -31,6 +31,14 @@ interface CutAttrs {
   readonly precisions: readonly Precision[];
 }
 
+/** `topk` neighbours of each row, among those of `ranks` equal ranks; `eps` is added to differences and distances. */
+interface KoleoAttrs {
+  readonly topk: number;
+  readonly ranks: number;
+  readonly weight: number;
+  readonly eps: number;
+}
+
 const runsOf = ({ groups }: AttentionAttrs) =>
   groups.flatMap(({ count, length }) => [count, length]);
 
@@ -151,5 +159,51 @@ export const fusedKernels: readonly KernelConfig[] = [
       const goal = [b.handle(target), b.handle(index), b.handle(weight)] as const;
       return b.wrapAll(b.native.crossEntropy(b.handle(logits), ...goal, temperature));
     },
+  ),
+  kernel<Inputs<"v" | "g">>("PaddockWeightNorm", (b, { v, g }) =>
+    b.wrapAll(b.native.weightNorm(b.handle(v), b.handle(g))),
+  ),
+  kernel<Inputs<"dw" | "g" | "y" | "norm">>("PaddockWeightNormBackward", (b, { dw, g, y, norm }) =>
+    b.wrapAll(b.native.weightNormBackward(b.handle(dw), b.handle(g), b.handle(y), b.handle(norm))),
+  ),
+  kernel<Inputs<"x">, KoleoAttrs>("PaddockKoleo", (b, { x }, { topk, ranks, weight, eps }) =>
+    b.wrapAll(b.native.koleo(b.handle(x), topk, ranks, weight, eps), ["float32", "int32"]),
+  ),
+  kernel<Inputs<"scores">, { shift: number; temperature: number }>(
+    "PaddockSinkhornStart",
+    (b, { scores }, { shift, temperature }) =>
+      b.wrapAll(b.native.sinkhornStart(b.handle(scores), shift, temperature)),
+  ),
+  kernel<Inputs<"q" | "v">>("PaddockSinkhornColumns", (b, { q, v }) =>
+    b.wrap(b.native.sinkhornColumns(b.handle(q), b.handle(v)), "float32"),
+  ),
+  kernel<Inputs<"q" | "u">>("PaddockSinkhornRows", (b, { q, u }) =>
+    b.wrap(b.native.sinkhornRows(b.handle(q), b.handle(u)), "float32"),
+  ),
+  kernel<Inputs<"q" | "u" | "v">>("PaddockSinkhornFinish", (b, { q, u, v }) =>
+    b.wrap(b.native.sinkhornFinish(b.handle(q), b.handle(u), b.handle(v)), "float32"),
+  ),
+  kernel<Inputs<"patches" | "cls"> & Optional<"registers" | "positions" | "matrix">, { n: number }>(
+    "PaddockSequenceRows",
+    (b, { patches, cls, registers, positions, matrix }, { n }) => {
+      const optional = [b.optional(registers), b.optional(positions), b.optional(matrix)] as const;
+      return b.wrap(
+        b.native.sequenceRows(b.handle(patches), b.handle(cls), ...optional, n),
+        "float32",
+      );
+    },
+  ),
+  kernel<
+    Inputs<"d"> & Optional<"matrix">,
+    { n: number; registers: number; withPositions: boolean }
+  >("PaddockSequenceRowsBackward", (b, { d, matrix }, { n, registers, withPositions }) => {
+    const inputs = [b.handle(d), b.optional(matrix)] as const;
+    return b.wrapAll(b.native.sequenceRowsBackward(...inputs, n, registers, withPositions));
+  }),
+  kernel<Inputs<"x" | "mask" | "token">>("PaddockMaskRows", (b, { x, mask, token }) =>
+    b.wrap(b.native.maskRows(b.handle(x), b.handle(mask), b.handle(token)), "float32"),
+  ),
+  kernel<Inputs<"d" | "mask">>("PaddockMaskRowsBackward", (b, { d, mask }) =>
+    b.wrapAll(b.native.maskRowsBackward(b.handle(d), b.handle(mask))),
   ),
 ];
