@@ -5,17 +5,20 @@
 #include <c10/util/Exception.h>
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <iterator>
 #include <list>
 #include <map>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 namespace paddock {
 namespace {
 
-constexpr size_t kSmall = size_t{512} << 10;  // below, malloc reuses memory well enough
+constexpr size_t kSmall = size_t{512} << 10;  // below, each thread keeps its own
 constexpr size_t kGranule = size_t{64} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
 
@@ -133,9 +136,99 @@ BlockCache& cache() {
   return *instance;
 }
 
-void release(void* memory) {
-  if (!cache().give(memory)) c10::free_cpu(memory);
+/// Small blocks of one thread, by size class: malloc merges and splits what comes and goes a thousand times a step. Live and kept
+/// blocks together never exceed what live ones took at their peak.
+class SmallBlocks {
+ public:
+  void* take(size_t wanted) {
+    const size_t index = classOf(wanted), bytes = bytesOf(index);
+    std::vector<Header*>& idle = idle_[index];
+    Header* block;
+    if (idle.empty()) {
+      evict(std::max(peak_, live_ + bytes) - live_ - bytes);
+      block = static_cast<Header*>(c10::alloc_cpu(sizeof(Header) + bytes));
+      block->index = index;
+    } else {
+      block = idle.back();
+      idle.pop_back();
+      cached_ -= bytes;
+    }
+    live_ += bytes;
+    peak_ = std::max(peak_, live_);
+    return block + 1;
+  }
+
+  void give(void* memory) {
+    Header* block = static_cast<Header*>(memory) - 1;
+    const size_t bytes = bytesOf(block->index);
+    live_ -= std::min(live_, bytes);  // of another thread's block: it stays here
+    cached_ += bytes;
+    idle_[block->index].push_back(block);
+    if (!kKeep || live_ + cached_ > peak_) evict(kKeep ? peak_ - live_ : 0);
+  }
+
+  void clear() {
+    evict(0);
+    peak_ = live_;
+  }
+
+ private:
+  /// In front of the memory that is lent, which stays aligned as libtorch wants it.
+  struct alignas(64) Header {
+    size_t index;
+  };
+
+  /// Classes: eight between each power of two and the next, so that a block is at most an eighth larger than what was wanted.
+  static constexpr size_t kSteps = 8, kLeastBits = 6, kClasses = (19 - kLeastBits + 1) * kSteps + 1;
+#ifdef __SANITIZE_ADDRESS__
+  static constexpr bool kKeep = false;  // or a use after the end would go unnoticed
+#else
+  static constexpr bool kKeep = true;
+#endif
+
+  static size_t classOf(size_t bytes) {
+    if (bytes <= (size_t{1} << kLeastBits)) return 0;
+    const size_t last = bytes - 1;
+    const size_t bits = 63 - static_cast<size_t>(__builtin_clzll(last));  // 2^bits <= last
+    return (bits - kLeastBits) * kSteps + (last >> (bits - 3)) - kSteps + 1;
+  }
+
+  static size_t bytesOf(size_t index) {
+    if (index == 0) return size_t{1} << kLeastBits;
+    const size_t bits = (index - 1) / kSteps + kLeastBits;
+    return (kSteps + (index - 1) % kSteps + 1) << (bits - 3);
+  }
+
+  /// Frees kept blocks, the largest first, until at most `keep` bytes are kept.
+  void evict(size_t keep) {
+    for (size_t index = kClasses; index-- > 0 && cached_ > keep;) {
+      while (!idle_[index].empty() && cached_ > keep) {
+        c10::free_cpu(idle_[index].back());
+        idle_[index].pop_back();
+        cached_ -= bytesOf(index);
+      }
+    }
+  }
+
+  std::array<std::vector<Header*>, kClasses> idle_;
+  size_t live_ = 0, cached_ = 0, peak_ = 0;
+};
+
+/// Never destroyed either, for the same reason; `emptyBlockCache` is called when an environment's tensors go.
+SmallBlocks& smallBlocks() {
+  thread_local auto* instance = new SmallBlocks();
+  return *instance;
 }
+
+void releaseSmall(void* memory) { smallBlocks().give(memory); }
+
+/// Of any size, for those who have nothing but the address.
+void release(void* memory) {
+  if (memory == nullptr) return;
+  if (!cache().give(memory)) releaseSmall(memory);
+}
+
+void nothing(void*) {}
 
 class CachingAllocator final : public c10::Allocator {
  public:
@@ -148,9 +241,10 @@ class CachingAllocator final : public c10::Allocator {
  private:
   static c10::DataPtr make(size_t bytes) {
     const c10::Device cpu(c10::DeviceType::CPU);
+    if (bytes == 0) return {nullptr, nullptr, &nothing, cpu};
     if (bytes < kSmall) {
-      void* memory = c10::alloc_cpu(bytes);
-      return {memory, memory, &c10::free_cpu, cpu};
+      void* memory = smallBlocks().take(bytes);
+      return {memory, memory, &releaseSmall, cpu};
     }
     void* memory = cache().take(bytes);
     TORCH_CHECK(memory != nullptr, "can't allocate memory: ", bytes, " bytes asked for");
@@ -170,6 +264,9 @@ void useBlockCache() {
 
 int64_t cachedBytes() { return static_cast<int64_t>(cache().cached()); }
 
-void emptyBlockCache() { cache().clear(); }
+void emptyBlockCache() {
+  cache().clear();
+  smallBlocks().clear();
+}
 
 }  // namespace paddock
