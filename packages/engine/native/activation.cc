@@ -1,4 +1,5 @@
 // Activations with a backward of their own, and softmax.
+#include "activation.h"
 #include "binding.h"
 #include "families.h"
 #include "parallel.h"
@@ -21,17 +22,10 @@ F8 normalCdf(F8 x) {
   return simd::fma(simd::erf(simd::mul(x, simd::all(0.70710678f))), half, half);
 }
 
-/// x cdf(x)
-F8 geluOf(F8 x) { return simd::mul(x, normalCdf(x)); }
-
-/// cdf(x) + x density(x)
-F8 geluSlopeOf(F8 x) {
-  const F8 density = simd::mul(simd::exp(simd::mul(simd::mul(x, x), simd::all(-0.5f))), simd::all(0.39894228f));
-  return simd::fma(x, density, normalCdf(x));
+/// Of the normal distribution.
+F8 density(F8 x) {
+  return simd::mul(simd::exp(simd::mul(simd::mul(x, x), simd::all(-0.5f))), simd::all(0.39894228f));
 }
-
-/// Ours on CPUs in float32: about half of ATen's time.
-bool isPlain(T x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
 
 /// body(first, last) over [0, count) in parts, from multiples of the lanes on.
 template <class Body>
@@ -41,44 +35,15 @@ void forParts(int64_t count, const Body& body) {
     body(first * simd::kLanes, std::min(last * simd::kLanes, count));
   });
 }
+
+/// Ours on CPUs in float32: about half of ATen's time.
+bool isPlain(T x) { return x.is_cpu() && x.scalar_type() == at::kFloat; }
+#else
+bool isPlain(T) { return false; }
 #endif
 
-at::Tensor gelu(T x_) {
-#ifdef PADDOCK_SIMD
-  if (isPlain(x_)) {
-    const at::Tensor x = x_.contiguous();
-    at::Tensor y = at::empty(x.sizes(), x.options());
-    const float* from = x.data_ptr<float>();
-    float* to = y.data_ptr<float>();
-    forParts(x.numel(), [&](int64_t first, int64_t last) {
-      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
-        simd::store(to + first + i, geluOf(simd::load(from + first + i, lanes)), lanes);
-      });
-    });
-    return y;
-  }
-#endif
-  return at::gelu(x_);
-}
-
-at::Tensor geluBackward(T upstream, T x_) {
-#ifdef PADDOCK_SIMD
-  if (isPlain(x_)) {
-    const at::Tensor dy = as(upstream, x_).contiguous(), x = x_.contiguous();
-    TORCH_CHECK(dy.sizes() == x.sizes(), "dy must have the shape of x");
-    at::Tensor dx = at::empty(x.sizes(), x.options());
-    const float *along = dy.data_ptr<float>(), *from = x.data_ptr<float>();
-    float* to = dx.data_ptr<float>();
-    forParts(x.numel(), [&](int64_t first, int64_t last) {
-      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
-        const F8 slope = geluSlopeOf(simd::load(from + first + i, lanes));
-        simd::store(to + first + i, simd::mul(simd::load(along + first + i, lanes), slope), lanes);
-      });
-    });
-    return dx;
-  }
-#endif
-  return at::gelu_backward(as(upstream, x_), x_);
+at::Tensor geluBackward(T dy, T x) {
+  return isPlain(x) ? geluAndBackward(dy, x).second : at::gelu_backward(as(dy, x), x);
 }
 
 /// silu(x[:, :H]) * x[:, H:].
@@ -103,6 +68,47 @@ at::Tensor softmax(T logits, int64_t axis) { return at::softmax(logits, axis, at
 at::Tensor logSoftmax(T logits, int64_t axis) { return at::log_softmax(logits, axis, at::kFloat); }
 
 }  // namespace
+
+at::Tensor gelu(T x_) {
+#ifdef PADDOCK_SIMD
+  if (isPlain(x_)) {
+    const at::Tensor x = x_.contiguous();
+    at::Tensor y = at::empty(x.sizes(), x.options());
+    const float* from = x.data_ptr<float>();
+    float* to = y.data_ptr<float>();
+    forParts(x.numel(), [&](int64_t first, int64_t last) {
+      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
+        const F8 value = simd::load(from + first + i, lanes);
+        simd::store(to + first + i, simd::mul(value, normalCdf(value)), lanes);
+      });
+    });
+    return y;
+  }
+#endif
+  return at::gelu(x_);
+}
+
+std::pair<at::Tensor, at::Tensor> geluAndBackward(T upstream, T x_) {
+#ifdef PADDOCK_SIMD
+  if (isPlain(x_)) {
+    const at::Tensor dy = as(upstream, x_).contiguous(), x = x_.contiguous();
+    TORCH_CHECK(dy.sizes() == x.sizes(), "dy must have the shape of x");
+    at::Tensor y = at::empty(x.sizes(), x.options()), dx = at::empty(x.sizes(), x.options());
+    const float *along = dy.data_ptr<float>(), *from = x.data_ptr<float>();
+    float *to = y.data_ptr<float>(), *slopes = dx.data_ptr<float>();
+    forParts(x.numel(), [&](int64_t first, int64_t last) {
+      simd::forVectors(last - first, [&](int64_t i, auto lanes) {
+        const F8 value = simd::load(from + first + i, lanes), cdf = normalCdf(value);
+        simd::store(to + first + i, simd::mul(value, cdf), lanes);
+        const F8 slope = simd::fma(value, density(value), cdf);
+        simd::store(slopes + first + i, simd::mul(simd::load(along + first + i, lanes), slope), lanes);
+      });
+    });
+    return {y, dx};
+  }
+#endif
+  return {at::gelu(x_), at::gelu_backward(as(upstream, x_), x_)};
+}
 
 void defineActivation(Module& module) {
   module.add("gelu", &gelu);

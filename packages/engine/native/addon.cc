@@ -34,6 +34,7 @@ napi_value init(napi_env env, napi_value exports) {
   defineShape(module);
   defineIndexing(module);
   defineLinear(module);
+  defineMlp(module);
   defineNorm(module);
   defineActivation(module);
   defineAttention(module);

@@ -12,6 +12,7 @@ void defineReduce(Module& module);
 void defineShape(Module& module);
 void defineIndexing(Module& module);
 void defineLinear(Module& module);
+void defineMlp(Module& module);
 void defineNorm(Module& module);
 void defineActivation(Module& module);
 void defineAttention(Module& module);

@@ -1,6 +1,7 @@
 // Matrix products. Rows are M, inputs I, outputs O; weights are [O,I] as in PyTorch.
 #include "binding.h"
 #include "families.h"
+#include "linear.h"
 #include "precision.h"
 
 #include "aten.h"
@@ -29,17 +30,10 @@ at::Tensor wideProduct(T a, T b) {
   return wide(at::mm(a, b));
 }
 
-/// The weights' dtype is that of the product and its result; x follows it.
-at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
-  const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
-  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
-}
-
-/// Gradients of weights are sums over rows, which are summed on over ranks: (dw [O,I] float32, db [O] float32 if hasBias, dx [M,I] if needDx).
+/// As `linear.h`: (dw, db if hasBias, dx if needDx).
 std::array<at::Tensor, 3> linearBackward(T dy_MO, T x_MI, T w_OI, bool needDx, bool hasBias) {
-  const at::Tensor dy = operand(as(dy_MO, w_OI)), x = operand(as(x_MI, w_OI));
-  return {wideProduct(dy.t(), x), hasBias ? at::sum(dy, 0, false, at::kFloat) : at::Tensor(),
-          needDx ? as(at::mm(dy, operand(w_OI)), w_OI) : at::Tensor()};
+  const auto [dw, db] = linearWeightGradients(dy_MO, x_MI, w_OI, hasBias);
+  return {dw, db, needDx ? linearInputGradient(dy_MO, w_OI) : at::Tensor()};
 }
 
 /// Any product that einsum's notation says, e.g. "bij,bjk->bik".
@@ -48,6 +42,22 @@ at::Tensor einsum(const std::string& equation, const Tensors& terms) {
 }
 
 }  // namespace
+
+/// The weights' dtype is that of the product and its result; x follows it.
+at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
+  const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
+  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
+}
+
+at::Tensor linearInputGradient(T dy_MO, T w_OI) {
+  return as(at::mm(operand(as(dy_MO, w_OI)), operand(w_OI)), w_OI);
+}
+
+/// Gradients of weights are sums over rows, which are summed on over ranks: they stay float32.
+std::array<at::Tensor, 2> linearWeightGradients(T dy_MO, T x_MI, T w_OI, bool hasBias) {
+  const at::Tensor dy = operand(as(dy_MO, w_OI)), x = operand(as(x_MI, w_OI));
+  return {wideProduct(dy.t(), x), hasBias ? at::sum(dy, 0, false, at::kFloat) : at::Tensor()};
+}
 
 void defineLinear(Module& module) {
   module.add("matmul", &matmul);

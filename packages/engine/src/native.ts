@@ -168,6 +168,14 @@ export interface Native
   matmul(a: Handle, b: Handle, transposeA: boolean, transposeB: boolean): Handle;
   linear(x: Handle, w: Handle, bias: Handle): Handle;
   linearBackward(dy: Handle, x: Handle, w: Handle, needDx: boolean, hasBias: boolean): ResultCount;
+  mlp(x: Handle, weights: ListLength, biases: ListLength): ResultCount;
+  mlpBackward(
+    dy: Handle,
+    x: Handle,
+    before: ListLength,
+    weights: ListLength,
+    hasBias: boolean,
+  ): ResultCount;
   layerNorm(x: Handle, gamma: Handle, beta: Handle, eps: number): ResultCount;
   layerNormBackward(dy: Handle, x: Handle, mean: Handle, rstd: Handle, gamma: Handle): ResultCount;
   l2Normalize(x: Handle, eps: number): ResultCount;

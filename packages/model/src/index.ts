@@ -37,11 +37,18 @@ export { gelu, geluBackward } from "./ops/gelu.js";
 export { l2Normalize, l2NormalizeBackward } from "./ops/l2-normalize.js";
 export { layerNorm, layerNormBackward } from "./ops/layer-norm.js";
 export { linear, linearBackward } from "./ops/linear.js";
+export { type DenseLayer, mlp, mlpBackward } from "./ops/mlp.js";
 export { type Precision, toPrecision } from "./ops/precision.js";
 export { rmsNorm, rmsNormBackward } from "./ops/rms-norm.js";
 export { type Rotation, rotate, rotateBackward } from "./ops/rope.js";
 export { gatherRows, scatterAddRows } from "./ops/rows.js";
 export { scaledAdd, scaledAddBackward } from "./ops/scaled-add.js";
+export {
+  maskRows,
+  maskRowsBackward,
+  sequenceRows,
+  sequenceRowsBackward,
+} from "./ops/sequence.js";
 export { swiglu, swigluBackward } from "./ops/swiglu.js";
 export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
 export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";

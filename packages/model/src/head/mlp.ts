@@ -2,11 +2,13 @@
 import * as tf from "@tensorflow/tfjs-core";
 import { gelu, geluBackward } from "../ops/gelu.js";
 import { l2Normalize, l2NormalizeBackward, type Normalized } from "../ops/l2-normalize.js";
+import { mlp as dense, mlpBackward as denseBackward } from "../ops/mlp.js";
 import type { UnitTensors } from "../tensors.js";
 import {
   applyLinear,
   backLinear,
   type Grads,
+  keepLinears,
   type LinearLayer,
   linearLayer,
 } from "../vit/layers.js";
@@ -27,13 +29,15 @@ export interface MlpLayer {
   readonly norm: BatchNormLayer | undefined;
 }
 
+const byNumber = new Intl.Collator("en", { numeric: true });
+
 /** The layers `<prefix>.mlp` (one) or `<prefix>.mlp.0`, ... (more), in order. Weights of linear layers are matrices, of norms vectors. */
 export function mlpOf(tensors: UnitTensors, prefix: string): MlpLayer[] {
   return Object.keys(tensors)
     .filter((name) => name.startsWith(`${prefix}.mlp.`) && name.endsWith(".weight"))
     .filter((name) => tensors[name]?.rank === 2)
     .map((name) => name.slice(0, -".weight".length))
-    .sort((a, b) => a.localeCompare(b, "en", { numeric: true }))
+    .sort(byNumber.compare)
     .map((name) => ({
       linear: linearLayer(tensors, name),
       norm: batchNormLayer(tensors, next(name)),
@@ -47,7 +51,7 @@ function next(name: string): string {
 
 /** Activations of `bottleneck` for its backward. */
 export interface BottleneckSaved {
-  /** Input of each layer; the first is the head's input, not owned. */
+  /** Input of each layer; the first is the head's input, not owned. Without batch norm no other is kept. */
   readonly inputs: readonly tf.Tensor2D[];
   /** Of each layer but the last: what entered its GELU. */
   readonly before: readonly tf.Tensor2D[];
@@ -56,8 +60,20 @@ export interface BottleneckSaved {
   readonly unit: Normalized;
 }
 
+/** The linear layers of an MLP without batch norms, else undefined. */
+function plainLayers(mlp: readonly MlpLayer[]): LinearLayer[] | undefined {
+  return mlp.some(({ norm }) => norm) ? undefined : mlp.map(({ linear }) => linear);
+}
+
 /** Unit rows z [N,B] (`saved.unit.y`) from h [N,D]. The caller owns the output but for h. */
 export function bottleneck(mlp: readonly MlpLayer[], h: tf.Tensor2D): BottleneckSaved {
+  const linears = plainLayers(mlp);
+  if (linears) {
+    const { y, before } = dense(h, linears);
+    const unit = l2Normalize(y, normalizeEps);
+    y.dispose();
+    return { inputs: [h], before, normed: [], unit };
+  }
   const inputs = [h];
   const before: tf.Tensor2D[] = [];
   const normed: (BatchNormSaved | undefined)[] = [];
@@ -87,6 +103,13 @@ export function bottleneckBackward(
 ): tf.Tensor2D {
   let d = l2NormalizeBackward(dz, saved.unit);
   tf.dispose([dz, saved.unit.y, saved.unit.norm]);
+  const linears = plainLayers(mlp);
+  if (linears) {
+    const { dx, layers } = denseBackward(d, saved.inputs[0] as tf.Tensor2D, saved.before, linears);
+    keepLinears(linears, layers, grads);
+    tf.dispose([d, ...saved.before]);
+    return dx;
+  }
   for (let i = mlp.length - 1; i >= 0; i--) {
     const input = saved.inputs[i] as tf.Tensor2D;
     const dinput = backLinear((mlp[i] as MlpLayer).linear, d, input, grads);

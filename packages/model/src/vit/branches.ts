@@ -1,12 +1,18 @@
 /** The two branches of a block: attention, and the feed-forward (MLP or SwiGLU). */
 import type * as tf from "@tensorflow/tfjs-core";
 import { type AttentionOutput, attention, attentionBackward } from "../ops/attention.js";
-import { gelu, geluBackward } from "../ops/gelu.js";
+import { mlp, mlpBackward } from "../ops/mlp.js";
 import { rotate, rotateBackward } from "../ops/rope.js";
 import { swiglu, swigluBackward } from "../ops/swiglu.js";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "./config.js";
-import { applyLinear, backLinear, linearLayer } from "./layers.js";
+import {
+  applyLinear,
+  backLinear,
+  keepLinears,
+  type LinearLayer,
+  linearLayer,
+} from "./layers.js";
 import type { Inner } from "./residual.js";
 
 export interface AttentionSaved extends AttentionOutput {
@@ -53,23 +59,40 @@ export function feedForwardBranch(
   prefix: string,
   kind: "mlp" | "swiglu",
 ): Inner<FeedForwardSaved> {
-  const [first, second] = kind === "mlp" ? ["fc1", "fc2"] : ["w12", "w3"];
-  const into = linearLayer(tensors, `${prefix}.mlp.${first}`);
-  const out = linearLayer(tensors, `${prefix}.mlp.${second}`);
-  const [apply, back] = kind === "mlp" ? [gelu, geluBackward] : [swiglu, swigluBackward];
+  const layersOf = (...names: readonly string[]) =>
+    names.map((name) => linearLayer(tensors, `${prefix}.mlp.${name}`));
+  return kind === "mlp" ? mlpBranch(layersOf("fc1", "fc2")) : swigluBranch(layersOf("w12", "w3"));
+}
+
+function mlpBranch(layers: readonly LinearLayer[]): Inner<FeedForwardSaved> {
+  return {
+    forward(n) {
+      const { y, before } = mlp(n, layers);
+      return { r: y, saved: { before: before[0] as tf.Tensor2D } };
+    },
+    backward(dr, n, { before }, _groups, grads) {
+      const { dx, layers: gradients } = mlpBackward(dr, n, [before], layers);
+      keepLinears(layers, gradients, grads);
+      return dx;
+    },
+  };
+}
+
+function swigluBranch(layers: readonly LinearLayer[]): Inner<FeedForwardSaved> {
+  const [into, out] = layers as [LinearLayer, LinearLayer];
   return {
     forward(n) {
       const before = applyLinear(into, n);
-      const after = apply(before) as tf.Tensor2D;
+      const after = swiglu(before) as tf.Tensor2D;
       const r = applyLinear(out, after);
       after.dispose();
       return { r, saved: { before } };
     },
     backward(dr, n, { before }, _groups, grads) {
-      const after = apply(before) as tf.Tensor2D;
+      const after = swiglu(before) as tf.Tensor2D;
       const dafter = backLinear(out, dr, after, grads);
       after.dispose();
-      const dbefore = back(dafter, before) as tf.Tensor2D;
+      const dbefore = swigluBackward(dafter, before) as tf.Tensor2D;
       dafter.dispose();
       const dn = backLinear(into, dbefore, n, grads);
       dbefore.dispose();

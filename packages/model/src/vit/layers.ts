@@ -1,7 +1,7 @@
 /** Linear and norm layers bound to their parameter names, so that their gradients come out named. */
 import * as tf from "@tensorflow/tfjs-core";
 import { layerNorm, layerNormBackward } from "../ops/layer-norm.js";
-import { linear, linearBackward } from "../ops/linear.js";
+import { type LinearGradients, linear, linearBackward } from "../ops/linear.js";
 import { rmsNorm, rmsNormBackward } from "../ops/rms-norm.js";
 import { optionalParameter, parameterOf, type UnitTensors } from "../tensors.js";
 
@@ -88,6 +88,19 @@ export function backLinear(
   if (db) grads[`${layer.name}.bias`] = layer.maskedPart ? withoutPart(db, layer.maskedPart) : db;
   if (db && layer.maskedPart) db.dispose();
   return dx as tf.Tensor2D;
+}
+
+/** Puts the gradients of some layers into `grads`. */
+export function keepLinears(
+  layers: readonly LinearLayer[],
+  gradients: readonly Omit<LinearGradients, "dx">[],
+  grads: Grads,
+): void {
+  for (const [i, { dw, db }] of gradients.entries()) {
+    const { name } = layers[i] as LinearLayer;
+    grads[`${name}.weight`] = dw;
+    if (db) grads[`${name}.bias`] = db;
+  }
 }
 
 export function applyNorm(layer: NormLayer, x: tf.Tensor2D): NormStats & { y: tf.Tensor2D } {

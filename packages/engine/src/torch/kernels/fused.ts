@@ -39,6 +39,15 @@ interface KoleoAttrs {
   readonly eps: number;
 }
 
+/** The inputs `<prefix>0`, `<prefix>1`, ... as far as they go. */
+function numbered(b: TorchBackend, inputs: Partial<Record<string, TensorInfo>>, prefix: string) {
+  const handles: number[] = [];
+  for (let x = inputs[`${prefix}0`]; x; x = inputs[`${prefix}${handles.length}`]) {
+    handles.push(b.handle(x));
+  }
+  return handles;
+}
+
 const runsOf = ({ groups }: AttentionAttrs) =>
   groups.flatMap(({ count, length }) => [count, length]);
 
@@ -72,6 +81,17 @@ export const fusedKernels: readonly KernelConfig[] = [
     (b, { dy, x, w }, { needDx, hasBias }) =>
       b.wrapAll(b.native.linearBackward(b.handle(dy), b.handle(x), b.handle(w), needDx, hasBias)),
   ),
+  kernel<Inputs<"x">>("PaddockMlp", (b, inputs) => {
+    const [weights, biases] = [numbered(b, inputs, "weight"), numbered(b, inputs, "bias")];
+    return b.wrapAll(b.native.mlp(b.handle(inputs.x), b.list(weights), b.append(biases)));
+  }),
+  kernel<Inputs<"dy" | "x">, { hasBias: boolean }>("PaddockMlpBackward", (b, inputs, attrs) => {
+    const [before, weights] = [numbered(b, inputs, "before"), numbered(b, inputs, "weight")];
+    const rows = [b.handle(inputs.dy), b.handle(inputs.x)] as const;
+    return b.wrapAll(
+      b.native.mlpBackward(...rows, b.list(before), b.append(weights), attrs.hasBias),
+    );
+  }),
   kernel<Inputs<"x">, CutAttrs>("PaddockCut", (b, { x }, { starts, shapes, precisions }) =>
     b.wrapAll(
       b.native.cut(

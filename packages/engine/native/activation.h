@@ -1,0 +1,15 @@
+// What other families use of activation.cc.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <utility>
+
+namespace paddock {
+
+at::Tensor gelu(const at::Tensor& x);
+
+/// (gelu(x), dx for dy), in one visit of x on CPUs.
+std::pair<at::Tensor, at::Tensor> geluAndBackward(const at::Tensor& dy, const at::Tensor& x);
+
+}  // namespace paddock

@@ -1,0 +1,20 @@
+// What other families use of linear.cc; shapes and precisions are explained there.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <array>
+#include <optional>
+
+namespace paddock {
+
+at::Tensor linear(const at::Tensor& x_MI, const at::Tensor& w_OI, const std::optional<at::Tensor>& bias_O);
+
+/// dx [M,I]
+at::Tensor linearInputGradient(const at::Tensor& dy_MO, const at::Tensor& w_OI);
+
+/// (dw [O,I], db [O] if hasBias)
+std::array<at::Tensor, 2> linearWeightGradients(const at::Tensor& dy_MO, const at::Tensor& x_MI, const at::Tensor& w_OI,
+                                                bool hasBias);
+
+}  // namespace paddock
