@@ -49,6 +49,13 @@ export {
   sequenceRows,
   sequenceRowsBackward,
 } from "./ops/sequence.js";
+export {
+  type SinkhornState,
+  sinkhornColumns,
+  sinkhornFinish,
+  sinkhornRows,
+  sinkhornStart,
+} from "./ops/sinkhorn.js";
 export { swiglu, swigluBackward } from "./ops/swiglu.js";
 export { weightNorm, weightNormBackward } from "./ops/weight-norm.js";
 export { type AdamWOptions, type FlatMath, referenceFlatMath } from "./optim/flat-math.js";

@@ -7,10 +7,12 @@ import {
   attention,
   attentionBackward,
   crossEntropy,
+  type DenseLayer,
   flatGradient,
   gatherRows,
   gelu,
   geluBackward,
+  groupKoleo,
   koleo,
   l2Normalize,
   l2NormalizeBackward,
@@ -18,11 +20,21 @@ import {
   layerNormBackward,
   linear,
   linearBackward,
+  maskRows,
+  maskRowsBackward,
+  mlp,
+  mlpBackward,
   rotate,
   rotateBackward,
   scaledAdd,
   scaledAddBackward,
   scatterAddRows,
+  sequenceRows,
+  sequenceRowsBackward,
+  sinkhornColumns,
+  sinkhornFinish,
+  sinkhornRows,
+  sinkhornStart,
   swiglu,
   swigluBackward,
   viewUnit,
@@ -61,6 +73,17 @@ const shape = {
 };
 const longest = 65;
 const packed = 2 * 65 + 3 * 8;
+/** Lengths below, at and above what the torch engine's own loops take, with and without a remainder; heads are whole vectors. */
+const short = {
+  numHeads: 2,
+  groups: [
+    { count: 3, length: 5 },
+    { count: 2, length: 17 },
+    { count: 1, length: 64 },
+    { count: 1, length: 66 },
+  ],
+};
+const [shortRows, shortWidth] = [3 * 5 + 2 * 17 + 64 + 66, 2 * 24];
 /** Different rows, and one of them three times. */
 const chosen = Array.from({ length: S }, (_, i) => (i * 7) % T);
 const repeated = chosen.with(3, 5).with(69, 5).with(40, 5);
@@ -147,6 +170,82 @@ export const opCases: readonly OpCase[] = [
     },
   },
   {
+    name: "attention inside short sequences",
+    kernels: ["PaddockAttention", "PaddockAttentionBackward"],
+    inputs: { qkv: [shortRows, 3 * shortWidth], dy: [shortRows, shortWidth] },
+    roundings: { terms: 2 * 24 + 2 * 66, operations: 9 }, // as above
+    run(x) {
+      const output = attention(x.m("qkv"), short);
+      return { y: output.out, dqkv: attentionBackward(x.m("dy"), x.m("qkv"), output, short) };
+    },
+  },
+  {
+    name: "MLP with biases",
+    kernels: ["PaddockMlp", "PaddockMlpBackward"],
+    inputs: { x: [T, C], w1: [O, C], b1: [O], w2: [S, O], b2: [S], w3: [C, S], b3: [C], dy: [T, C] },
+    roundings: { terms: 2 * T + S, operations: 24 }, // two GELUs, their gradients, three sums with bias
+    run: (x) =>
+      ofMlp(x, [
+        { weight: x.m("w1"), bias: x.v("b1") },
+        { weight: x.m("w2"), bias: x.v("b2") },
+        { weight: x.m("w3"), bias: x.v("b3") },
+      ]),
+  },
+  {
+    name: "MLP without biases",
+    kernels: ["PaddockMlp", "PaddockMlpBackward"],
+    inputs: { x: [T, C], w1: [O, C], w2: [C, O], dy: [T, C] },
+    roundings: { terms: 2 * T, operations: 12 },
+    run: (x) => ofMlp(x, [{ weight: x.m("w1") }, { weight: x.m("w2") }]),
+  },
+  {
+    name: "rows of sequences with registers and interpolated positions",
+    kernels: ["PaddockSequenceRows", "PaddockSequenceRowsBackward"],
+    inputs: {
+      patches: [3 * 6, C],
+      cls: [1, 1, C],
+      registers: [1, 2, C],
+      positions: [1, 10, C],
+      matrix: [6, 9],
+      d: [3 * 9, C],
+    },
+    roundings: { terms: 9 + 6 + 3, operations: 2 },
+    run(x) {
+      const matrix = x.m("matrix");
+      const parts = { cls: x.v("cls"), registers: x.v("registers"), positions: x.v("positions") };
+      return {
+        y: sequenceRows(x.m("patches"), 3, { ...parts, matrix }),
+        ...sequenceRowsBackward(x.m("d"), 3, { registers: 2, withPositions: true, matrix }),
+      };
+    },
+  },
+  {
+    name: "rows of sequences without registers and positions",
+    kernels: ["PaddockSequenceRows", "PaddockSequenceRowsBackward"],
+    inputs: { patches: [3 * 6, C], cls: [1, 1, C], d: [3 * 7, C] },
+    roundings: { terms: 3, operations: 0 },
+    run: (x) => ({
+      y: sequenceRows(x.m("patches"), 3, { cls: x.v("cls") }),
+      ...sequenceRowsBackward(x.m("d"), 3, { registers: 0, withPositions: false }),
+    }),
+  },
+  {
+    name: "mask tokens",
+    kernels: ["PaddockMaskRows", "PaddockMaskRowsBackward"],
+    inputs: { x: [T, C], token: [1, C], d: [T, C] },
+    roundings: { terms: T, operations: 2 },
+    run(x) {
+      const mask = tf.tensor2d(
+        Array.from({ length: T }, (_, row) => (row % 3 === 1 ? 1 : 0)),
+        [T, 1],
+      );
+      return {
+        y: maskRows(x.m("x"), mask, x.m("token")),
+        ...maskRowsBackward(x.m("d"), mask),
+      };
+    },
+  },
+  {
     name: "rotary positions of all but the first row of each sequence",
     kernels: ["PaddockRope"],
     inputs: { qkv: [packed, 3 * width], dqkv: [packed, 3 * width], angles: [64 + 7, headDim / 2] },
@@ -230,7 +329,7 @@ export const opCases: readonly OpCase[] = [
   },
   {
     name: "weight norm",
-    kernels: ["PaddockL2Normalize", "PaddockL2NormalizeBackward"],
+    kernels: ["PaddockWeightNorm", "PaddockWeightNormBackward"],
     inputs: { g: [O, 1], v: [O, C], dw: [O, C] },
     roundings: { terms: C + C, operations: 7 }, // root, 2 quotients, a product
     run(x) {
@@ -249,6 +348,24 @@ export const opCases: readonly OpCase[] = [
     },
   },
   {
+    name: "Sinkhorn's steps",
+    kernels: [
+      "PaddockSinkhornStart",
+      "PaddockSinkhornColumns",
+      "PaddockSinkhornRows",
+      "PaddockSinkhornFinish",
+    ],
+    inputs: { scores: [S, O], u: [O] },
+    roundings: { terms: S + O, operations: 12 }, // exp, quotients, a reciprocal, 2 products
+    run(x) {
+      const u = tf.abs(x.v("u")) as tf.Tensor1D;
+      const state = sinkhornStart(x.m("scores"), 0.5, 0.4);
+      const columns = sinkhornColumns(state);
+      const v = sinkhornRows(state.q, u);
+      return { ...state, columns, rows: v, assigned: sinkhornFinish({ q: state.q, v }, u) };
+    },
+  },
+  {
     name: "a unit cut into its parameters, and gradients laid into one vector",
     kernels: ["PaddockCut", "PaddockJoin"],
     inputs: { flat: [unit.elements], a: [O, C], c: [C] },
@@ -260,7 +377,7 @@ export const opCases: readonly OpCase[] = [
   },
   {
     name: "KoLeo",
-    kernels: ["PaddockL2Normalize", "PaddockGatherRows", "PaddockScatterAddRows"],
+    kernels: ["PaddockKoleo"],
     inputs: { x: [19, C] },
     roundings: { terms: C + C + 19, operations: 12 }, // log, 2 roots, 3 quotients
     run(x) {
@@ -268,4 +385,24 @@ export const opCases: readonly OpCase[] = [
       return { loss, dx, neighbours };
     },
   },
+  {
+    name: "KoLeo over the rows of three ranks, two neighbours each",
+    kernels: ["PaddockKoleo"],
+    inputs: { x: [21, C] },
+    roundings: { terms: C + C + 21, operations: 14 }, // as above, and the sum over neighbours
+    run(x) {
+      const { losses, dx, neighbours } = groupKoleo(x.m("x"), 0.3, { topk: 2, ranks: 3 });
+      return { dx, neighbours, first: losses[0], second: losses[1], third: losses[2] };
+    },
+  },
 ];
+
+function ofMlp(x: OpInputs, layers: readonly DenseLayer[]): Record<string, tf.Tensor | undefined> {
+  const { y, before } = mlp(x.m("x"), layers);
+  const { dx, layers: gradients } = mlpBackward(x.m("dy"), x.m("x"), before, layers);
+  const ofLayers = gradients.flatMap(({ dw, db }, i) => [
+    [`dw${i}`, dw],
+    [`db${i}`, db],
+  ]);
+  return { y, dx, ...Object.fromEntries(ofLayers) };
+}

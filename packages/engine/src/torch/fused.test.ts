@@ -168,6 +168,90 @@ describe.skipIf(skipReason)(`fused kernels ${skipReason ?? ""}`, () => {
     expectClose(dqkv, gradientOf(f, [qkv], dy, 0), "dqkv");
   });
 
+  test("attention within a short sequence is the same to the last bit in any company, and not a number stays in its sequence", () => {
+    const [H, D] = [2, 16];
+    const C = H * D;
+    const rows = (count: number, length: number, seed: number) =>
+      Float32Array.from(normals(count * length * C, seed));
+    const both = (qkv: Float32Array, dy: Float32Array, groups: readonly object[]) => {
+      const T = dy.length / C;
+      const input = tf.tensor2d(qkv, [T, 3 * C]);
+      const [out, lse] = run("PaddockAttention", { qkv: input }, { numHeads: H, groups });
+      const saved = { qkv: input, out: out as tf.Tensor, lse: lse as tf.Tensor };
+      const upstream = { dy: tf.tensor2d(dy, [T, C]), ...saved };
+      const [dqkv] = run("PaddockAttentionBackward", upstream, { numHeads: H, groups });
+      return [out, dqkv].map((x) => (x as tf.Tensor).dataSync() as Float32Array);
+    };
+    const [qkv, dy] = [rows(3, 3 * 11, 21), rows(3, 11, 22)];
+    const [others, dothers] = [rows(4, 3 * 5, 23), rows(4, 5, 24)];
+    const joined = (a: Float32Array, b: Float32Array) => Float32Array.from([...a, ...b]);
+    const [out, dqkv] = both(joined(others, qkv), joined(dothers, dy), [
+      { count: 4, length: 5 },
+      { count: 3, length: 11 },
+    ]);
+    for (let sequence = 0; sequence < 3; sequence++) {
+      const part = (x: Float32Array, width: number) =>
+        x.slice(sequence * 11 * width, (sequence + 1) * 11 * width);
+      const alone = both(part(qkv, 3 * C), part(dy, C), [{ count: 1, length: 11 }]);
+      expect(part((out as Float32Array).slice(20 * C), C)).toEqual(alone[0]);
+      expect(part((dqkv as Float32Array).slice(20 * 3 * C), 3 * C)).toEqual(alone[1]);
+    }
+    const spoilt = qkv.with(11 * 3 * C + 5, Number.NaN); // the second sequence's first query
+    const [bad, dbad] = both(spoilt, dy, [{ count: 3, length: 11 }]);
+    const isBad = (x: Float32Array, width: number, sequence: number) =>
+      x.slice(sequence * 11 * width, (sequence + 1) * 11 * width).some(Number.isNaN);
+    for (const [x, width] of [
+      [bad, C],
+      [dbad, 3 * C],
+    ] as const) {
+      const found = [0, 1, 2].map((sequence) => isBad(x as Float32Array, width, sequence));
+      expect(found).toEqual([false, true, false]);
+    }
+  });
+
+  test("GELU and its slope at both ends, and not a number stays one", () => {
+    const x = Float64Array.of(-30, -6, 6, 30, Number.NaN);
+    const input = tensorOf([x, x.length]);
+    const ones = tf.ones([x.length]);
+    const y = (run("PaddockGelu", { x: input })[0] as tf.Tensor).dataSync();
+    const dx = (run("PaddockGeluBackward", { dy: ones, x: input })[0] as tf.Tensor).dataSync();
+    expect([...y.map(Math.abs)]).toEqual([0, 0, 6, 30, Number.NaN]);
+    expect(dx[0]).toBeCloseTo(0, 8);
+    expect([...dx.slice(2)].map((slope) => Math.round(slope * 1e6) / 1e6)).toEqual([
+      1,
+      1,
+      Number.NaN,
+    ]);
+  });
+
+  test("Sinkhorn's steps are those of its formulas", () => {
+    const [N, K, t, shift] = [5, 11, 0.1, 0.2];
+    const scores = normals(N * K, 31);
+    const u = filled(K, (k) => 1 + k / 3);
+    const top = filled(N, (n) => Math.max(...[...scores].slice(n * K, (n + 1) * K)));
+    const q = filled(N * K, (i) => Math.exp((at(scores, i) - at(top, Math.floor(i / K))) / t));
+    const v = filled(N, (n) => Math.exp((at(top, n) - shift) / t));
+    const start = run(
+      "PaddockSinkhornStart",
+      { scores: tensorOf([scores, N, K]) },
+      { shift, temperature: t },
+    );
+    expect(start.map((x) => x.shape)).toEqual([
+      [N, K],
+      [N, 1],
+    ]);
+    expectClose(start[0], q, "q");
+    expectClose(start[1], v, "v");
+    const [qT, vT] = [tensorOf([q, N, K]), tensorOf([v, N, 1])];
+    const uT = tensorOf([u, K]);
+    const columns = filled(K, (k) => dot(N, (n) => at(q, n * K + k) * at(v, n)));
+    expectClose(run("PaddockSinkhornColumns", { q: qT, v: vT })[0], columns, "columns");
+    const rows = filled(N, (n) => 1 / dot(K, (k) => at(q, n * K + k) * at(u, k)));
+    expectClose(run("PaddockSinkhornRows", { q: qT, u: uT })[0], rows, "rows");
+    const finished = filled(N * K, (i) => at(q, i) * at(u, i % K) * at(v, Math.floor(i / K)));
+    expectClose(run("PaddockSinkhornFinish", { q: qT, u: uT, v: vT })[0], finished, "finish");
+  });
+
   test("swiglu gates the second half with the first, and its gradient is exact", () => {
     const [M, H] = [3, 5];
     const f = ([x]: readonly Values[]) =>

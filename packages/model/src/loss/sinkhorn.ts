@@ -8,7 +8,13 @@
  */
 import { invariant } from "@paddock/contract";
 import * as tf from "@tensorflow/tfjs-core";
-import { hasFused, runFused } from "../ops/fused.js";
+import {
+  type SinkhornState,
+  sinkhornColumns,
+  sinkhornFinish,
+  sinkhornRows,
+  sinkhornStart,
+} from "../ops/sinkhorn.js";
 
 /** exp of it, times millions of rows, is well inside fp32. */
 const largestExponent = 60;
@@ -52,7 +58,7 @@ export async function sinkhorn(
   }
 }
 
-type States = readonly (readonly (State | undefined)[])[];
+type States = readonly (readonly (SinkhornState | undefined)[])[];
 
 /** Iterates; returns the last u of each loss. */
 async function balance(
@@ -77,31 +83,13 @@ async function balance(
   return columns;
 }
 
-interface State {
-  /** exp((scores - row maximum) / temperature) */
-  readonly q: tf.Tensor2D;
-  /** [N,1] scaling of the rows. */
-  v: tf.Tensor2D;
-}
-
 /**
  * Divides each row by its largest entry, which v takes back: Q cannot overflow. v is then scaled by what keeps it in range;
  * the factor is 1 for scores as DINOv2 has them (magnitude 1, temperature 0.04), and cancels anyway.
  */
-function start(scores: tf.Tensor2D, bound: number, temperature: number): State {
+function start(scores: tf.Tensor2D, bound: number, temperature: number): SinkhornState {
   const shift = Math.max(0, bound - largestExponent * temperature);
-  if (hasFused("PaddockSinkhornStart")) {
-    const [q, v] = runFused("PaddockSinkhornStart", { scores }, { shift, temperature });
-    scores.dispose();
-    return { q: q as tf.Tensor2D, v: v as tf.Tensor2D };
-  }
-  const state = tf.tidy(() => {
-    const top = tf.max(scores, 1, true) as tf.Tensor2D;
-    return {
-      q: tf.exp(tf.div(tf.sub(scores, top), temperature)) as tf.Tensor2D,
-      v: tf.exp(tf.div(tf.sub(top, shift), temperature)) as tf.Tensor2D,
-    };
-  });
+  const state = sinkhornStart(scores, shift, temperature);
   scores.dispose();
   return state;
 }
@@ -117,7 +105,7 @@ async function columnSumsOf(
   for (const [loss, ofRanks] of states.entries()) {
     const state = ofRanks[rank];
     if (state) {
-      const sums = weightedColumnSums(state);
+      const sums = sinkhornColumns(state);
       packed.set((await sums.data()) as Float32Array, offset);
       sums.dispose();
     }
@@ -126,31 +114,19 @@ async function columnSumsOf(
   return packed;
 }
 
-/** [1,K] columns of Q v, summed. */
-function weightedColumnSums({ q, v }: State): tf.Tensor {
-  if (hasFused("PaddockSinkhornColumns")) {
-    return runFused("PaddockSinkhornColumns", { q, v })[0] as tf.Tensor;
-  }
-  return tf.tidy(() => tf.matMul(tf.reshape(v, [1, -1]), q));
-}
-
 /** v = 1 / (Q u) */
-function normalizeRows(state: State, factors: Float32Array): void {
+function normalizeRows(state: SinkhornState, factors: Float32Array): void {
   const u = tf.tensor1d(factors);
-  const v = hasFused("PaddockSinkhornRows")
-    ? runFused("PaddockSinkhornRows", { q: state.q, u })[0]
-    : tf.tidy(() => tf.reciprocal(tf.matMul(state.q, tf.reshape(u, [-1, 1]))));
+  const v = sinkhornRows(state.q, u);
   tf.dispose([u, state.v]);
-  state.v = v as tf.Tensor2D;
+  state.v = v;
 }
 
-function finish({ q, v }: State, factors: Float32Array): tf.Tensor2D {
+function finish(state: SinkhornState, factors: Float32Array): tf.Tensor2D {
   const u = tf.tensor1d(factors);
-  const assigned = hasFused("PaddockSinkhornFinish")
-    ? runFused("PaddockSinkhornFinish", { q, u, v })[0]
-    : tf.tidy(() => tf.mul(tf.mul(q, u), v));
-  tf.dispose([q, u, v]);
-  return assigned as tf.Tensor2D;
+  const assigned = sinkhornFinish(state, u);
+  tf.dispose([u, state.q, state.v]);
+  return assigned;
 }
 
 /**
