@@ -8,7 +8,8 @@ import { referenceFlatMath } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
 import { beforeEach, describe, expect, test } from "vitest";
 import { engines, onReference } from "./support/engines.js";
-import { type OpCase, opCases } from "./support/op-cases.js";
+import type { OpCase } from "./support/op-case.js";
+import { opCases } from "./support/op-cases.js";
 import { expectWithinRounding, type Named, respond } from "./support/rounding.js";
 
 describe.each(engines)("ops on $name", ({ name, use, flat }) => {

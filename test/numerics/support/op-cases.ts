@@ -6,14 +6,11 @@ import type { Parameter, Unit } from "@paddock/contract";
 import {
   attention,
   attentionBackward,
-  crossEntropy,
   type DenseLayer,
   flatGradient,
   gatherRows,
   gelu,
   geluBackward,
-  groupKoleo,
-  koleo,
   l2Normalize,
   l2NormalizeBackward,
   layerNorm,
@@ -31,35 +28,14 @@ import {
   scatterAddRows,
   sequenceRows,
   sequenceRowsBackward,
-  sinkhornColumns,
-  sinkhornFinish,
-  sinkhornRows,
-  sinkhornStart,
   swiglu,
   swigluBackward,
   viewUnit,
-  weightNorm,
-  weightNormBackward,
 } from "@paddock/model";
 import * as tf from "@tensorflow/tfjs-core";
+import { objectiveCases } from "./objective-cases.js";
+import type { OpCase, OpInputs } from "./op-case.js";
 import type { Roundings } from "./rounding.js";
-
-export interface OpCase {
-  readonly name: string;
-  /** Kernels of KERNELS.md that it runs on an engine that has them. */
-  readonly kernels: readonly string[];
-  /** Shapes of its inputs, the cotangent dy included: normal values. */
-  readonly inputs: Readonly<Record<string, readonly number[]>>;
-  readonly roundings: Roundings;
-  /** Values and gradients. */
-  run(x: OpInputs): Record<string, tf.Tensor | undefined>;
-}
-
-/** An input as a matrix or a vector. */
-export interface OpInputs {
-  m(name: string): tf.Tensor2D;
-  v(name: string): tf.Tensor1D;
-}
 
 const [T, S, C, O] = [131, 70, 37, 29];
 const [heads, headDim] = [3, 12];
@@ -182,7 +158,16 @@ export const opCases: readonly OpCase[] = [
   {
     name: "MLP with biases",
     kernels: ["PaddockMlp", "PaddockMlpBackward"],
-    inputs: { x: [T, C], w1: [O, C], b1: [O], w2: [S, O], b2: [S], w3: [C, S], b3: [C], dy: [T, C] },
+    inputs: {
+      x: [T, C],
+      w1: [O, C],
+      b1: [O],
+      w2: [S, O],
+      b2: [S],
+      w3: [C, S],
+      b3: [C],
+      dy: [T, C],
+    },
     roundings: { terms: 2 * T + S, operations: 24 }, // two GELUs, their gradients, three sums with bias
     run: (x) =>
       ofMlp(x, [
@@ -328,44 +313,6 @@ export const opCases: readonly OpCase[] = [
     },
   },
   {
-    name: "weight norm",
-    kernels: ["PaddockWeightNorm", "PaddockWeightNormBackward"],
-    inputs: { g: [O, 1], v: [O, C], dw: [O, C] },
-    roundings: { terms: C + C, operations: 7 }, // root, 2 quotients, a product
-    run(x) {
-      const { w, direction } = weightNorm(x.m("g"), x.m("v"));
-      return { w, ...weightNormBackward(x.m("dw"), x.m("g"), direction) };
-    },
-  },
-  {
-    name: "cross-entropy",
-    kernels: ["PaddockCrossEntropy"],
-    inputs: { logits: [S, 1031], target: [T, 1031], weight: [S] },
-    roundings: { terms: 1031 + 1031, operations: 10 }, // log-sum-exp, product with the target; exp, log, quotient
-    run(x) {
-      const targets = { target: x.m("target"), index: int32(repeated), weight: x.v("weight") };
-      return crossEntropy({ logits: x.m("logits"), ...targets }, 0.1);
-    },
-  },
-  {
-    name: "Sinkhorn's steps",
-    kernels: [
-      "PaddockSinkhornStart",
-      "PaddockSinkhornColumns",
-      "PaddockSinkhornRows",
-      "PaddockSinkhornFinish",
-    ],
-    inputs: { scores: [S, O], u: [O] },
-    roundings: { terms: S + O, operations: 12 }, // exp, quotients, a reciprocal, 2 products
-    run(x) {
-      const u = tf.abs(x.v("u")) as tf.Tensor1D;
-      const state = sinkhornStart(x.m("scores"), 0.5, 0.4);
-      const columns = sinkhornColumns(state);
-      const v = sinkhornRows(state.q, u);
-      return { ...state, columns, rows: v, assigned: sinkhornFinish({ q: state.q, v }, u) };
-    },
-  },
-  {
     name: "a unit cut into its parameters, and gradients laid into one vector",
     kernels: ["PaddockCut", "PaddockJoin"],
     inputs: { flat: [unit.elements], a: [O, C], c: [C] },
@@ -375,26 +322,7 @@ export const opCases: readonly OpCase[] = [
       return { ...tensors, gradient: flatGradient(unit, { a: x.m("a"), c: x.v("c") }) };
     },
   },
-  {
-    name: "KoLeo",
-    kernels: ["PaddockKoleo"],
-    inputs: { x: [19, C] },
-    roundings: { terms: C + C + 19, operations: 12 }, // log, 2 roots, 3 quotients
-    run(x) {
-      const { loss, dx, neighbours } = koleo(x.m("x"), 0.3);
-      return { loss, dx, neighbours };
-    },
-  },
-  {
-    name: "KoLeo over the rows of three ranks, two neighbours each",
-    kernels: ["PaddockKoleo"],
-    inputs: { x: [21, C] },
-    roundings: { terms: C + C + 21, operations: 14 }, // as above, and the sum over neighbours
-    run(x) {
-      const { losses, dx, neighbours } = groupKoleo(x.m("x"), 0.3, { topk: 2, ranks: 3 });
-      return { dx, neighbours, first: losses[0], second: losses[1], third: losses[2] };
-    },
-  },
+  ...objectiveCases,
 ];
 
 function ofMlp(x: OpInputs, layers: readonly DenseLayer[]): Record<string, tf.Tensor | undefined> {

@@ -224,34 +224,6 @@ describe.skipIf(skipReason)(`fused kernels ${skipReason ?? ""}`, () => {
     ]);
   });
 
-  test("Sinkhorn's steps are those of its formulas", () => {
-    const [N, K, t, shift] = [5, 11, 0.1, 0.2];
-    const scores = normals(N * K, 31);
-    const u = filled(K, (k) => 1 + k / 3);
-    const top = filled(N, (n) => Math.max(...[...scores].slice(n * K, (n + 1) * K)));
-    const q = filled(N * K, (i) => Math.exp((at(scores, i) - at(top, Math.floor(i / K))) / t));
-    const v = filled(N, (n) => Math.exp((at(top, n) - shift) / t));
-    const start = run(
-      "PaddockSinkhornStart",
-      { scores: tensorOf([scores, N, K]) },
-      { shift, temperature: t },
-    );
-    expect(start.map((x) => x.shape)).toEqual([
-      [N, K],
-      [N, 1],
-    ]);
-    expectClose(start[0], q, "q");
-    expectClose(start[1], v, "v");
-    const [qT, vT] = [tensorOf([q, N, K]), tensorOf([v, N, 1])];
-    const uT = tensorOf([u, K]);
-    const columns = filled(K, (k) => dot(N, (n) => at(q, n * K + k) * at(v, n)));
-    expectClose(run("PaddockSinkhornColumns", { q: qT, v: vT })[0], columns, "columns");
-    const rows = filled(N, (n) => 1 / dot(K, (k) => at(q, n * K + k) * at(u, k)));
-    expectClose(run("PaddockSinkhornRows", { q: qT, u: uT })[0], rows, "rows");
-    const finished = filled(N * K, (i) => at(q, i) * at(u, i % K) * at(v, Math.floor(i / K)));
-    expectClose(run("PaddockSinkhornFinish", { q: qT, u: uT, v: vT })[0], finished, "finish");
-  });
-
   test("swiglu gates the second half with the first, and its gradient is exact", () => {
     const [M, H] = [3, 5];
     const f = ([x]: readonly Values[]) =>

@@ -6,13 +6,7 @@ import { rotate, rotateBackward } from "../ops/rope.js";
 import { swiglu, swigluBackward } from "../ops/swiglu.js";
 import type { UnitTensors } from "../tensors.js";
 import type { VitConfig } from "./config.js";
-import {
-  applyLinear,
-  backLinear,
-  keepLinears,
-  type LinearLayer,
-  linearLayer,
-} from "./layers.js";
+import { applyLinear, backLinear, keepLinears, type LinearLayer, linearLayer } from "./layers.js";
 import type { Inner } from "./residual.js";
 
 export interface AttentionSaved extends AttentionOutput {
