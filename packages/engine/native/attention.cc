@@ -220,7 +220,8 @@ std::array<at::Tensor, 2> attention(T qkv_T3C, int64_t heads, const Ints& runs) 
 at::Tensor attentionBackward(T dy_TC, T qkv_T3C, T out_TC, T lse, int64_t heads, const Ints& runs) {
   const at::Tensor packed = qkv_T3C.contiguous();
   const at::Tensor dy = as(dy_TC, packed).contiguous();
-  const at::Tensor y = out_TC.contiguous();
+  const at::Tensor y = as(out_TC, packed).contiguous(), sums = lse.contiguous();
+  TORCH_CHECK(sums.dim() == 1 && sums.scalar_type() == at::kFloat, "lse must be a list of float32");
   TORCH_CHECK(dy.sizes() == y.sizes() && y.dim() == 2 && y.size(0) == packed.size(0) && y.size(1) * 3 == packed.size(1),
               "dy and out must have qkv's rows and a third of its columns");
   at::Tensor dqkv = at::empty(packed.sizes(), packed.options());
@@ -228,7 +229,7 @@ at::Tensor attentionBackward(T dy_TC, T qkv_T3C, T out_TC, T lse, int64_t heads,
   for (const Group& group : groupsOf(packed, heads, runs)) {
     const Way way = wayOf(packed, group);
     const int64_t count = lseSize(group, way);
-    groupBackward(group, way, dy, packed, y, lse.narrow(0, used, count), dqkv);
+    groupBackward(group, way, dy, packed, y, sums.narrow(0, used, count), dqkv);
     used += count;
   }
   return dqkv;
