@@ -33,17 +33,19 @@ inline __m256i firstLanes(int64_t count) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int32_t>(count)), lane);
 }
 
-/// ((0+4)+(2+6)) + ((1+5)+(3+7))
-inline float sum(F8 x) {
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+/// (0 op 4) op (2 op 6), op the same of the odd lanes.
+template <class Op>
+float fold(F8 x, const Op& op) {
+  const __m128 four = op(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  const __m128 two = op(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(op(two, _mm_movehdup_ps(two)));
 }
 
+inline float sum(F8 x) {
+  return fold(x, [](__m128 a, __m128 b) { return _mm_add_ps(a, b); });
+}
 inline float max(F8 x) {
-  const __m128 four = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
-  const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+  return fold(x, [](__m128 a, __m128 b) { return _mm_max_ps(a, b); });
 }
 
 /// e^x within 2 units in the last place; below -87.3 it is e^-87.3, above 88.3 e^88.3. NaN stays NaN.

@@ -143,21 +143,19 @@ function positionsOf(tensors: UnitTensors): tf.Tensor {
   return parameterOf(tensors, "backbone.pos_embed");
 }
 
-/** Position encoding of a grid: cls [1,D], patches [P,D]. */
+/** Position encoding of a grid as `embed` adds it: cls [1,D], patches [P,D]. The caller owns both. */
 export function positionEncoding(
   config: VitConfig,
   tensors: UnitTensors,
   grid: Grid,
 ): { readonly cls: tf.Tensor2D; readonly patch: tf.Tensor2D } {
   return tf.tidy(() => {
-    const all = tf.reshape(positionsOf(tensors), [-1, config.width]);
-    const base = config.gridSide ** 2;
-    const patch = tf.slice(all, [1, 0], [base, -1]) as tf.Tensor2D;
-    const matrix = positionMatrix(config, grid);
-    return {
-      cls: tf.slice(all, [0, 0], [1, -1]) as tf.Tensor2D,
-      patch: matrix ? tf.matMul(matrix, patch) : patch,
-    };
+    const rows = sequenceRows(tf.zeros([grid.height * grid.width, config.width]), 1, {
+      cls: tf.zeros([config.width]),
+      positions: positionsOf(tensors),
+      matrix: positionMatrix(config, grid),
+    });
+    return { cls: tf.slice(rows, 0, 1), patch: tf.slice(rows, 1) };
   });
 }
 
