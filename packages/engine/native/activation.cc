@@ -2,6 +2,7 @@
 #include "activation.h"
 #include "binding.h"
 #include "families.h"
+#include "linear.h"
 #include "parallel.h"
 #include "precision.h"
 #include "simd.h"
@@ -86,6 +87,32 @@ at::Tensor gelu(T x_) {
   }
 #endif
   return at::gelu(x_);
+}
+
+at::Tensor addBiasAndGelu(at::Tensor& y_MO, T bias_O) {
+#ifdef PADDOCK_SIMD
+  if (isPlain(y_MO) && y_MO.is_contiguous() && isPlain(bias_O)) {
+    const at::Tensor biasC = bias_O.contiguous();
+    const int64_t width = y_MO.size(1);
+    TORCH_CHECK(biasC.dim() == 1 && biasC.size(0) == width, "the bias must have a value for each of ", width, " columns");
+    at::Tensor result = at::empty(y_MO.sizes(), y_MO.options());
+    const float* bias = biasC.data_ptr<float>();
+    float *values = y_MO.data_ptr<float>(), *to = result.data_ptr<float>();
+    forRows(y_MO.size(0), width, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; row++) {
+        simd::forVectors(width, [&](int64_t c, auto lanes) {
+          const int64_t i = row * width + c;
+          const F8 value = simd::add(simd::load(values + i, lanes), simd::load(bias + c, lanes));
+          simd::store(values + i, value, lanes);
+          simd::store(to + i, simd::mul(value, normalCdf(value)), lanes);
+        });
+      }
+    });
+    return result;
+  }
+#endif
+  addBias(y_MO, bias_O);
+  return paddock::gelu(y_MO);
 }
 
 std::pair<at::Tensor, at::Tensor> geluAndBackward(T upstream, T x_) {

@@ -2,6 +2,7 @@
 #include "binding.h"
 #include "families.h"
 #include "linear.h"
+#include "parallel.h"
 #include "precision.h"
 
 #include "aten.h"
@@ -43,8 +44,32 @@ at::Tensor einsum(const std::string& equation, const Tensors& terms) {
 
 }  // namespace
 
+bool addsBiasAfter(T x_MI, T w_OI, T bias_O) {
+  const auto isPlain = [](T t) { return t.is_cpu() && t.scalar_type() == at::kFloat; };
+  return isPlain(x_MI) && isPlain(w_OI) && isPlain(bias_O) && x_MI.dim() == 2;
+}
+
+void addBias(at::Tensor& y_MO, T bias_O) {
+  const at::Tensor biasC = bias_O.contiguous();
+  const int64_t width = y_MO.size(1);
+  TORCH_CHECK(biasC.dim() == 1 && biasC.size(0) == width, "the bias must have a value for each of ", width, " outputs");
+  const float* bias = biasC.data_ptr<float>();
+  float* values = y_MO.data_ptr<float>();
+  forRows(y_MO.size(0), width, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; row++) {
+      float* to = values + row * width;
+      for (int64_t c = 0; c < width; c++) to[c] += bias[c];
+    }
+  });
+}
+
 /// The weights' dtype is that of the product and its result; x follows it.
 at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
+  if (bias_O && addsBiasAfter(x_MI, w_OI, *bias_O)) {
+    at::Tensor y = at::mm(x_MI, w_OI.t());
+    addBias(y, *bias_O);
+    return y;
+  }
   const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
   return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
 }

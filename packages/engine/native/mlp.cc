@@ -21,10 +21,16 @@ Tensors mlp(T x_MI, const Tensors& weights, const Tensors& biases) {
   Tensors results(1);
   at::Tensor x = x_MI;
   for (size_t i = 0; i < weights.size(); i++) {
-    const at::Tensor y = paddock::linear(x, weights[i], biases.empty() ? std::nullopt : std::optional<at::Tensor>(biases[i]));
-    if (i + 1 == weights.size()) {
-      results[0] = y;
+    const auto bias = biases.empty() ? std::nullopt : std::optional<at::Tensor>(biases[i]);
+    const bool isLast = i + 1 == weights.size();
+    if (isLast) {
+      results[0] = paddock::linear(x, weights[i], bias);
+    } else if (bias && addsBiasAfter(x, weights[i], *bias)) {
+      at::Tensor y = paddock::linear(x, weights[i], std::nullopt);
+      x = addBiasAndGelu(y, *bias);
+      results.push_back(y);
     } else {
+      const at::Tensor y = paddock::linear(x, weights[i], bias);
       x = paddock::gelu(y);
       results.push_back(y);
     }
