@@ -9,23 +9,28 @@
 #include <array>
 #include <cstring>
 #include <iterator>
-#include <list>
 #include <map>
 #include <mutex>
+#include <set>
 #include <unordered_map>
+#include <utility>
 #include <vector>
+
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(memory, bytes)
+#define ASAN_UNPOISON_MEMORY_REGION(memory, bytes)
+#endif
 
 namespace paddock {
 namespace {
 
-constexpr size_t kSmall = size_t{512} << 10;  // below, each thread keeps its own
-constexpr size_t kGranule = size_t{64} << 10;
+constexpr size_t kSmall = size_t{64} << 10;  // below, each thread keeps its own
+constexpr size_t kGranule = size_t{16} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t roundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
-
-/// A block may serve a request that is up to an eighth smaller.
-bool fits(size_t block, size_t wanted) { return block >= wanted && block - wanted <= wanted / 8; }
 
 /// Fresh memory from the system, on huge pages where the system has them.
 void* map(size_t bytes) {
@@ -43,25 +48,89 @@ void* map(size_t bytes) {
   return reinterpret_cast<void*>(aligned);
 }
 
+/// Memory that was mapped and is in nobody's use, as ranges of whole granules that are not adjacent.
+class IdleRanges {
+ public:
+  size_t bytes() const { return bytes_; }
+
+  /// Adds a range, joined with its neighbours.
+  void add(uintptr_t start, size_t bytes) {
+    bytes_ += bytes;
+    auto next = byAddress_.lower_bound(start);
+    if (next != byAddress_.end() && start + bytes == next->first) {
+      bytes += next->second;
+      next = forget(next);
+    }
+    if (next != byAddress_.begin()) {
+      const auto before = std::prev(next);
+      if (before->first + before->second == start) {
+        start = before->first;
+        bytes += before->second;
+        forget(before);
+      }
+    }
+    remember(start, bytes);
+  }
+
+  /// The front of the smallest range that is large enough, or 0.
+  uintptr_t take(size_t bytes) {
+    const auto found = bySize_.lower_bound({bytes, 0});
+    if (found == bySize_.end()) return 0;
+    const auto [size, start] = *found;
+    forget(byAddress_.find(start));
+    if (size > bytes) remember(start + bytes, size - bytes);
+    bytes_ -= bytes;
+    return start;
+  }
+
+  /// The end of the smallest range, at most `most` of it: what can be missed best.
+  std::pair<uintptr_t, size_t> takeLeast(size_t most) {
+    const auto [size, start] = *bySize_.begin();
+    const size_t part = std::min(size, most);
+    forget(byAddress_.find(start));
+    if (size > part) remember(start, size - part);
+    bytes_ -= part;
+    return {start + size - part, part};
+  }
+
+ private:
+  using ByAddress = std::map<uintptr_t, size_t>;
+
+  void remember(uintptr_t start, size_t bytes) {
+    byAddress_.emplace(start, bytes);
+    bySize_.emplace(bytes, start);
+  }
+
+  ByAddress::iterator forget(ByAddress::iterator range) {
+    bySize_.erase({range->second, range->first});
+    return byAddress_.erase(range);
+  }
+
+  ByAddress byAddress_;
+  std::set<std::pair<size_t, uintptr_t>> bySize_;
+  size_t bytes_ = 0;
+};
+
+/// Blocks of the process. One that is given back serves any later one that fits into it, and is joined again with its neighbours: the
+/// sizes a step asks for, small after large, all come out of the same pages.
 class BlockCache {
  public:
   void* take(size_t wanted) {
     const size_t bytes = roundUp(wanted, kGranule);
     const std::lock_guard<std::mutex> lock(mutex_);
-    live_ += bytes;
-    void* block = reuse(bytes);
-    if (block != nullptr) return block;
-    const size_t peak = std::max(peak_, live_);
-    evict(peak - live_);
-    block = map(bytes);
+    const size_t peak = std::max(peak_, live_ + bytes);
+    auto* block = reinterpret_cast<void*>(idle_.take(bytes));
+    if (block == nullptr) {
+      evict(peak - live_ - bytes);
+      block = map(bytes);
+    }
     if (block == nullptr) {
       evict(0);
       block = map(bytes);
     }
-    if (block == nullptr) {
-      live_ -= bytes;
-      return nullptr;
-    }
+    if (block == nullptr) return nullptr;
+    ASAN_UNPOISON_MEMORY_REGION(block, bytes);
+    live_ += bytes;
     peak_ = peak;
     sizes_.emplace(block, bytes);
     return block;
@@ -72,10 +141,10 @@ class BlockCache {
     const std::lock_guard<std::mutex> lock(mutex_);
     const auto found = sizes_.find(block);
     if (found == sizes_.end()) return false;
+    ASAN_POISON_MEMORY_REGION(block, found->second);
     live_ -= found->second;
-    cached_ += found->second;
-    idle_.push_front({block, found->second});
-    bySize_.emplace(found->second, idle_.begin());
+    idle_.add(reinterpret_cast<uintptr_t>(block), found->second);
+    sizes_.erase(found);
     return true;
   }
 
@@ -87,47 +156,24 @@ class BlockCache {
 
   size_t cached() {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return cached_;
+    return idle_.bytes();
   }
 
  private:
-  struct Block {
-    void* memory;
-    size_t bytes;
-  };
-  using Idle = std::list<Block>;  // most recently left first
-  using BySize = std::multimap<size_t, Idle::iterator>;
-
-  void* reuse(size_t bytes) {
-    const auto found = bySize_.lower_bound(bytes);
-    if (found == bySize_.end() || !fits(found->first, bytes)) return nullptr;
-    const Block block = *found->second;
-    live_ += block.bytes - bytes;
-    cached_ -= block.bytes;
-    idle_.erase(found->second);
-    bySize_.erase(found);
-    return block.memory;
-  }
-
-  /// Returns the blocks unused for longest until at most `keep` bytes are kept.
+  /// Returns idle memory to the system until at most `keep` bytes are kept.
   void evict(size_t keep) {
-    while (cached_ > keep) {
-      const auto oldest = std::prev(idle_.end());
-      auto [entry, end] = bySize_.equal_range(oldest->bytes);
-      while (entry != end && entry->second != oldest) ++entry;
-      bySize_.erase(entry);
-      munmap(oldest->memory, oldest->bytes);
-      sizes_.erase(oldest->memory);
-      cached_ -= oldest->bytes;
-      idle_.erase(oldest);
+    while (idle_.bytes() > keep) {
+      const auto [start, bytes] = idle_.takeLeast(idle_.bytes() - keep);
+      auto* memory = reinterpret_cast<void*>(start);
+      ASAN_UNPOISON_MEMORY_REGION(memory, bytes);
+      munmap(memory, bytes);
     }
   }
 
   std::mutex mutex_;
-  std::unordered_map<void*, size_t> sizes_;  // of every block, live or idle
-  Idle idle_;
-  BySize bySize_;
-  size_t live_ = 0, cached_ = 0, peak_ = 0;
+  std::unordered_map<void*, size_t> sizes_;  // of the live blocks
+  IdleRanges idle_;
+  size_t live_ = 0, peak_ = 0;
 };
 
 /// Never destroyed: tensors may outlive every destructor.
@@ -179,7 +225,7 @@ class SmallBlocks {
   };
 
   /// Classes: eight between each power of two and the next, so that a block is at most an eighth larger than what was wanted.
-  static constexpr size_t kSteps = 8, kLeastBits = 6, kClasses = (19 - kLeastBits + 1) * kSteps + 1;
+  static constexpr size_t kSteps = 8, kLeastBits = 6, kClasses = (16 - kLeastBits + 1) * kSteps + 1;
 #ifdef __SANITIZE_ADDRESS__
   static constexpr bool kKeep = false;  // or a use after the end would go unnoticed
 #else

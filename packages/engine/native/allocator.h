@@ -1,7 +1,7 @@
 // Memory of CPU tensors: kept for the next tensor instead of being returned to the system, which would hand it back page by
 // page, zeroed, at 0.2 ms per megabyte, or to malloc, which would merge and split it. A training step asks for the same sizes over
-// and over, so almost every request is met by a block that an earlier tensor has left. Large blocks are the process's, small ones
-// each thread's own.
+// and over, so almost every request is met by what earlier tensors have left. Large blocks are the process's, split and joined as they are
+// needed; small ones are each thread's own.
 #pragma once
 
 #include <cstdint>
