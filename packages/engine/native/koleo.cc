@@ -3,6 +3,7 @@
 #include "binding.h"
 #include "families.h"
 #include "precision.h"
+#include "product.h"
 #include "rows.h"
 
 #include "aten.h"
@@ -15,7 +16,7 @@ using T = const at::Tensor&;
 /// Rows of the largest inner products with other rows, flat [n * k]; the lower row of equals. Those of rows that are no numbers are
 /// rows too.
 at::Tensor nearestNeighbours(T unit_ND, int64_t k) {
-  at::Tensor dots = at::mm(unit_ND, unit_ND.t());
+  at::Tensor dots = product(unit_ND, unit_ND.t());
   dots.diagonal().fill_(-2);  // inner products of unit rows are at least -1
   if (k == 1) return at::argmax(dots, 1);
   const auto [values, indices] = at::sort(dots, /*stable=*/true, /*dim=*/1, /*descending=*/true);

@@ -4,6 +4,7 @@
 #include "linear.h"
 #include "parallel.h"
 #include "precision.h"
+#include "product.h"
 
 #include "aten.h"
 
@@ -20,6 +21,7 @@ at::Tensor matmul(T a, T b, bool transposeA, bool transposeB) {
     return at::matmul(left.to(at::kDouble), right.to(at::kDouble)).to(a.scalar_type());
   }
   if (a.scalar_type() != b.scalar_type()) return at::matmul(wide(left), wide(right));
+  if (left.dim() == 2 && right.dim() == 2) return as(product(operand(left), operand(right)), a);
   return as(at::matmul(operand(left), operand(right)), a);
 }
 
@@ -28,7 +30,7 @@ at::Tensor wideProduct(T a, T b) {
 #if PADDOCK_TORCH_MINOR >= 208
   if (a.is_cuda() && isLow(a)) return at::mm(a, b, at::kFloat);
 #endif
-  return wide(at::mm(a, b));
+  return wide(product(a, b));
 }
 
 /// As `linear.h`: (dw, db if hasBias, dx if needDx).
@@ -65,17 +67,17 @@ void addBias(at::Tensor& y_MO, T bias_O) {
 
 /// The weights' dtype is that of the product and its result; x follows it.
 at::Tensor linear(T x_MI, T w_OI, const std::optional<at::Tensor>& bias_O) {
-  if (bias_O && addsBiasAfter(x_MI, w_OI, *bias_O)) {
-    at::Tensor y = at::mm(x_MI, w_OI.t());
-    addBias(y, *bias_O);
-    return y;
-  }
   const at::Tensor x = operand(as(x_MI, w_OI)), w = operand(w_OI);
-  return as(bias_O ? at::linear(x, w, bias_O->to(w.scalar_type())) : at::linear(x, w), w_OI);
+  if (!bias_O) return as(product(x, w.t()), w_OI);
+  const at::Tensor bias = bias_O->to(w.scalar_type());
+  if (!addsBiasAfter(x, w, bias)) return as(at::linear(x, w, bias), w_OI);
+  at::Tensor y = product(x, w.t());
+  addBias(y, bias);
+  return as(y, w_OI);
 }
 
 at::Tensor linearInputGradient(T dy_MO, T w_OI) {
-  return as(at::mm(operand(as(dy_MO, w_OI)), operand(w_OI)), w_OI);
+  return as(product(operand(as(dy_MO, w_OI)), operand(w_OI)), w_OI);
 }
 
 /// Gradients of weights are sums over rows, which are summed on over ranks: they stay float32.
@@ -85,6 +87,7 @@ std::array<at::Tensor, 2> linearWeightGradients(T dy_MO, T x_MI, T w_OI, bool ha
 }
 
 void defineLinear(Module& module) {
+  module.add("productLibrary", &productLibrary);
   module.add("matmul", &matmul);
   module.add("einsum", &einsum);
   module.add("linear", &linear);

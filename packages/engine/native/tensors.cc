@@ -3,16 +3,14 @@
 #include "binding.h"
 #include "families.h"
 #include "precision.h"
+#include "product.h"
 
 #include "aten.h"
 #include <ATen/Parallel.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-
-extern "C" int mkl_serv_cbwr_set(int branch) __attribute__((weak));
 
 namespace paddock {
 namespace {
@@ -142,14 +140,6 @@ void releaseAll(Call& call) {
 
 double numTensors(Call& call) { return static_cast<double>(call.state().numTensors()); }
 double numBytes(Call& call) { return static_cast<double>(call.state().numBytes()); }
-
-/// MKL promises results that do not depend on where operands lie in memory only if asked to, before its
-/// first call: without this, products of a few rows differ in the last bit with the operands' alignment.
-/// The environment variable MKL_CBWR wins; a libtorch without MKL has no such function.
-void askForReproducibleProducts() {
-  constexpr int kAutoStrict = 2 | 0x10000;  // MKL_CBWR_AUTO | MKL_CBWR_STRICT
-  if (mkl_serv_cbwr_set != nullptr && std::getenv("MKL_CBWR") == nullptr) mkl_serv_cbwr_set(kAutoStrict);
-}
 double cachedBytesNow() { return static_cast<double>(cachedBytes()); }
 
 void setThreads(int64_t threads) {
@@ -170,8 +160,6 @@ at::Tensor toPrecision(const at::Tensor& x, int64_t precision) {
   return x.to(typeOfPrecision(precision));
 }
 
-std::string parallelInfo() { return at::get_parallel_info(); }
-
 }  // namespace
 
 void defineTensors(Module& module) {
@@ -186,7 +174,6 @@ void defineTensors(Module& module) {
   module.add("cachedBytes", &cachedBytesNow);
   module.add("setThreads", &setThreads);
   module.add("toPrecision", &toPrecision);
-  module.add("parallelInfo", &parallelInfo);
 }
 
 }  // namespace paddock

@@ -109,7 +109,8 @@ export interface Native
   deviceMemory(out: Float64Array): boolean;
   /** Whether float32 products on CUDA may round their operands to TF32 (10 bits). Off at first. */
   allowTf32(allowed: boolean): void;
-  parallelInfo(): string;
+  /** Which library multiplies large float32 matrices on this CPU: oneDNN, MKL, or ATen without either. */
+  productLibrary(): string;
 
   addN(terms: ListLength): Handle;
   cast(x: Handle, dtype: number): Handle;

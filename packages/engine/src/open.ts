@@ -62,7 +62,7 @@ function describeTorch(): EngineDescription {
     available: true,
     version: `libtorch ${stamp.version}`,
     device: devicesOf(native.cudaDevices()),
-    note: `found by ${stamp.from}`,
+    note: `found by ${stamp.from}, products by ${native.productLibrary()}`,
   };
 }
 

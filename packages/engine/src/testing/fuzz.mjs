@@ -30,7 +30,7 @@ const signatures = signaturesOf({
   "tda:V": "readInto",
   "t:V": "free",
   "s:V": "setDevice ncclVersion",
-  ":V": "ncclPath freeAll numTensors numBytes cachedBytes parallelInfo cudaDevices synchronize",
+  ":V": "ncclPath freeAll numTensors numBytes cachedBytes productLibrary cudaDevices synchronize",
   "i:V": "setThreads ncclPoll ncclAbort",
   "aii:V": "ncclOpen",
   "ihh:V": "ncclAllToAll",
