@@ -29,6 +29,11 @@ namespace {
 constexpr size_t kSmall = size_t{64} << 10;  // below, each thread keeps its own
 constexpr size_t kGranule = size_t{16} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kLargest = size_t{4} << 30;  // as test-asan.mjs tells the sanitizer's malloc: it cannot run under a limit of address space
+#else
+constexpr size_t kLargest = size_t{1} << 62;
+#endif
 
 size_t roundUp(size_t bytes, size_t to) { return (bytes + to - 1) / to * to; }
 
@@ -116,6 +121,7 @@ class IdleRanges {
 class BlockCache {
  public:
   void* take(size_t wanted) {
+    if (wanted > kLargest) return nullptr;
     const size_t bytes = roundUp(wanted, kGranule);
     const std::lock_guard<std::mutex> lock(mutex_);
     const size_t peak = std::max(peak_, live_ + bytes);
