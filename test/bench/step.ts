@@ -31,8 +31,13 @@ const cases: readonly Case[] = [
 /** Fewer page faults than this are none: their ratio would say nothing. */
 const leastFaults = 1000;
 
-/** Largest relative difference of the sides' losses after a few updates: noise of sums in another order; of bfloat16's 8 bits. */
-const lossTolerance = { fp32: 1e-3, bf16: 1e-2, fp16: 1e-2 };
+/** Largest relative difference of the sides' first losses: noise of sums in another order; of bfloat16's 8 bits. */
+const firstTolerance = { fp32: 1e-3, bf16: 1e-2, fp16: 1e-2 };
+/**
+ * The same after two updates, in which the loss falls by 2.6e-2. Adam's first updates turn on the signs of gradients near 0: the peer alone
+ * differs from itself by 1.5e-3 with another number of threads.
+ */
+const laterTolerance = { fp32: 5e-3, bf16: 1e-2, fp16: 1e-2 };
 
 const stateMiB = (parameters: number): number => (16 * parameters) / 2 ** 20;
 
@@ -61,8 +66,10 @@ async function compare(context: BenchContext, python: string, one: Case): Promis
     const peer = openPeer(python, "step.py", [one.peer, options, folder]);
     sides.push(peer);
     const { baselineMiB: peerBaseline = 0, parameters = 0 } = await peer.ask({ do: "setup" });
-    const answers = await alternate(ours, peer, { do: "run" }, { pairs: context.pairs, warmup: 2 });
-    checkLosses(answers.ours, answers.peer, lossTolerance[precision]);
+    const run = { do: "run" };
+    checkLosses(await ours.ask(run), await peer.ask(run), firstTolerance[precision]);
+    const answers = await alternate(ours, peer, run, { pairs: context.pairs, warmup: 1 });
+    checkLosses(answers.ours[0], answers.peer[0], laterTolerance[precision]);
     const print = (what: string, unit: string, of: (answer: Answer, isOurs: boolean) => number) =>
       context.row(
         rowOf(
@@ -95,8 +102,8 @@ async function compare(context: BenchContext, python: string, one: Case): Promis
   }
 }
 
-function checkLosses(ours: readonly Answer[], peer: readonly Answer[], tolerance: number): void {
-  const [mine, theirs] = [ours[0]?.["loss"], peer[0]?.["loss"]];
+function checkLosses(ours: Answer | undefined, peer: Answer | undefined, tolerance: number): void {
+  const [mine, theirs] = [ours?.["loss"], peer?.["loss"]];
   if (mine === undefined || theirs === undefined) return;
   const difference = Math.abs(mine - theirs) / Math.abs(theirs);
   if (difference < tolerance) return;

@@ -7,7 +7,7 @@ import { layoutOf, type RunSpec, stepNorms } from "@paddock/contract";
 import { startBatchPool } from "@paddock/data";
 import { type Engine, openEngine } from "@paddock/engine";
 import { hostVectors, initialCenters, initialUnit, referenceFlatMath } from "@paddock/model";
-import { allocateState, type StepHost, StepRunner } from "@paddock/worker";
+import { allocateState, limitHeapGrowth, type StepHost, StepRunner } from "@paddock/worker";
 import * as tf from "@tensorflow/tfjs-core";
 import { residentMiB } from "../bench/harness/usage.js";
 
@@ -34,6 +34,7 @@ export async function trainSteps(
   observe: (held: Held) => Promise<void>,
   leak = false,
 ): Promise<void> {
+  limitHeapGrowth();
   const engine = await openEngine({ name: "torch", threads: 1 });
   const runner = startRunner(spec, engine);
   const ranks = Array.from({ length: spec.logicalRanks }, (_, rank) => rank);

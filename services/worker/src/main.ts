@@ -7,6 +7,7 @@ import {
   listenForShutdown,
   readJoinToken,
 } from "@paddock/service-kit";
+import { limitHeapGrowth } from "./heap-growth.js";
 import { runWorker } from "./session/run-worker.js";
 import type { WorkerSecurity } from "./session/security.js";
 
@@ -58,6 +59,7 @@ async function main(): Promise<number> {
   if (!values.coordinator) {
     throw new PaddockError("invalid-argument", `--coordinator HOST:PORT is missing\n\n${usage}`);
   }
+  limitHeapGrowth();
   const engine = RunSpec.shape.engine.unwrap().shape.name.parse(values.engine);
   const logger = createLogger({ name: values.name, level: "info" });
   // `paddock train` keeps a terminal's Ctrl-C from its workers: a signal that comes here is meant for this worker alone.

@@ -39,9 +39,12 @@ export function inProcessLane(spec: BatchSpec, dataset: SharedDataset): Lane {
   };
 }
 
+/** Pixels lie outside the heap; what is young there is a few objects per image. V8's own bound would be 48 MB a thread, after hundreds of steps. */
+const resourceLimits = { maxYoungGenerationSizeMb: 6 };
+
 /** Makes batches on a new thread that runs `entry`. A thread that dies fails its job and every later one. */
 export function threadLane(entry: URL, input: ThreadInput): Lane {
-  const thread = new Worker(entry, { workerData: input });
+  const thread = new Worker(entry, { workerData: input, resourceLimits });
   let dead: PaddockError | undefined;
   let settle: { resolve(batch: RankBatch): void; reject(error: Error): void } | undefined;
   const die = (message: string, cause?: unknown): void => {
