@@ -77,7 +77,7 @@ async function openStored(path: string): Promise<StoredFile> {
   const { size } = await handle.stat();
   return {
     bytes: size,
-    pieces: (bytes, buffer) => pieceReader(handle, bytes, buffer),
+    pieces: (...how) => pieceReader(handle, ...how),
     async read(target, position) {
       const { bytesRead } = await handle.read(target, 0, target.byteLength, position);
       return bytesRead;

@@ -1,4 +1,4 @@
-/** Page-aligned memory in equal pieces, for files that are written past the page cache. */
+/** Files in equal pieces of page-aligned memory, written past the page cache and read past it or through it. */
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 
@@ -60,8 +60,8 @@ export interface PieceReader {
 }
 
 /**
- * Large files are read beside the page cache or through it, whichever is faster here: by up to 2x it is the one or the other, depending on
- * the disk and what lies in front of it. The first pieces are read both ways.
+ * Large files are read beside the page cache, or, if they may be cached, through it where that is faster: by up to 2x it is the one or the other,
+ * depending on the disk and what lies in front of it. The first pieces are read both ways.
  * @param handle stays the caller's, and must stay open
  * @param bytes that are to be read of it
  * @param buffer one of those that will be read into
@@ -70,13 +70,14 @@ export async function pieceReader(
   handle: FileHandle,
   bytes: number,
   buffer: Buffer | undefined,
+  mayBeCached = false,
 ): Promise<PieceReader> {
   const direct = buffer && isLarge(bytes) ? await openDirect(handle, buffer) : undefined;
   const readCached = cachedReads(handle);
   const choice = new FasterWay();
   return {
     async read(index, buffer, length) {
-      const isDirect = direct !== undefined && choice.isDirect(index);
+      const isDirect = direct !== undefined && (!mayBeCached || choice.isDirect(index));
       const done = isDirect
         ? await readDirect(direct, index, buffer, length)
         : await readCached(index, buffer, length);

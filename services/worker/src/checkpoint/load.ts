@@ -44,6 +44,7 @@ export async function loadCheckpoint(
       wanted,
       orReplica: true,
       by: "ghash",
+      mayBeCached: true,
       part: isNeeded(entry, manifest, wanted, known) ? "all" : "head",
       ...(onProgress ? { onProgress } : {}),
     }));

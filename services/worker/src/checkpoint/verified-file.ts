@@ -40,6 +40,8 @@ export interface VerifyOptions {
   readonly part?: "all" | "head";
   /** How the bytes of a whole file are known again: ghash where the manifest has it. Absent: sha256. */
   readonly by?: DigestKind;
+  /** As the system remembers the file, where that is faster; absent: as it lies on the disk. */
+  readonly mayBeCached?: boolean;
   /** `blocksAhead` buffers of `pieceBytes`; absent: new ones. */
   readonly blocks?: readonly Buffer[];
   /** Often, while bytes move. */
@@ -54,6 +56,7 @@ export async function openVerified(
   options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   const { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress } = options;
+  const { mayBeCached = false } = options;
   const path = childOf(directory, entry.name);
   const file = await storeOf(directory)
     .open(path)
@@ -75,7 +78,11 @@ export async function openVerified(
       content.take(chunk, at);
       onProgress?.();
     };
-    const received = await scan({ file, path, bytes: expected.bytes, kind }, blocks, onBytes);
+    const received = await scan(
+      { file, path, bytes: expected.bytes, kind, mayBeCached },
+      blocks,
+      onBytes,
+    );
     const right = ghash ?? expected.sha256;
     if (received !== right) throw corrupt(path, `expected ${kind} ${right}, received ${received}`);
     const { header, ranges, extras } = content.finish();
@@ -97,17 +104,18 @@ interface Scanned {
   readonly path: string;
   readonly bytes: number;
   readonly kind: DigestKind;
+  readonly mayBeCached: boolean;
 }
 
 /** Reads, hashes and hands on the first `bytes`; returns their hash in lower-case hex. The reads run ahead. */
 async function scan(
-  { file, path, bytes, kind }: Scanned,
+  { file, path, bytes, kind, mayBeCached }: Scanned,
   blocks: readonly Buffer[],
   onBytes: (chunk: Buffer, at: number) => void,
 ): Promise<string> {
   const digest = digestOf(kind);
   const count = Math.ceil(bytes / pieceBytes);
-  const reader = await file.pieces(bytes, blocks[0]);
+  const reader = await file.pieces(bytes, blocks[0], mayBeCached);
   const reads: Promise<Buffer>[] = [];
   const start = (index: number): void => {
     if (index >= count) return;
