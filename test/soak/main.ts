@@ -8,10 +8,9 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { parseRunSpec, type RunSpec } from "@paddock/contract";
 import { describeEngines } from "@paddock/engine";
+import { collectGarbage } from "@paddock/worker";
 import { residentMiB } from "../bench/harness/usage.js";
 import { writeIdxImages } from "../support/images.js";
 import { tinySpec } from "../support/paddock.js";
@@ -98,8 +97,6 @@ async function soakOversubscribed(
 }
 
 async function trainShort(spec: RunSpec, leak: boolean): Promise<Verdict> {
-  setFlagsFromString("--expose-gc");
-  const collectGarbage: () => void = runInNewContext("gc");
   const held: Held[] = [];
   const samplesMiB: number[] = [];
   await trainSteps(

@@ -26,7 +26,7 @@
 namespace paddock {
 namespace {
 
-constexpr size_t kSmall = size_t{64} << 10;  // below, each thread keeps its own
+constexpr size_t kSmallBits = 16, kSmall = size_t{1} << kSmallBits;  // below, each thread keeps its own
 constexpr size_t kGranule = size_t{16} << 10;
 constexpr size_t kHugePage = size_t{2} << 20;
 #ifdef __SANITIZE_ADDRESS__
@@ -231,7 +231,7 @@ class SmallBlocks {
   };
 
   /// Classes: eight between each power of two and the next, so that a block is at most an eighth larger than what was wanted.
-  static constexpr size_t kSteps = 8, kLeastBits = 6, kClasses = (16 - kLeastBits + 1) * kSteps + 1;
+  static constexpr size_t kSteps = 8, kLeastBits = 6, kClasses = (kSmallBits - kLeastBits + 1) * kSteps + 1;
 #ifdef __SANITIZE_ADDRESS__
   static constexpr bool kKeep = false;  // or a use after the end would go unnoticed
 #else

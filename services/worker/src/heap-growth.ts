@@ -12,7 +12,12 @@ export function limitHeapGrowth(): void {
   // The first collection of a thread that starts later; growth is counted from there.
   setFlagsFromString("--initial-old-space-size=16");
   // This thread's own.
-  setFlagsFromString("--expose-gc");
-  const collectGarbage: () => void = runInNewContext("gc");
   collectGarbage();
+}
+
+/** A full collection of this thread's heap, now. */
+export function collectGarbage(): void {
+  setFlagsFromString("--expose-gc");
+  const collect: () => void = runInNewContext("gc");
+  collect();
 }

@@ -11,7 +11,7 @@ export { type ShardEntry, type ShardFile, writeShardFile } from "./checkpoint/wr
 export type { ShardState } from "./engine/calls.js";
 export { createRedisExchange } from "./exchange/redis-exchange.js";
 export { redisMemoryBound } from "./exchange/redis-memory.js";
-export { limitHeapGrowth } from "./heap-growth.js";
+export { collectGarbage, limitHeapGrowth } from "./heap-growth.js";
 export { bytesPerValue, type Footprint, footprintOf } from "./segment/footprint.js";
 export { allocateState } from "./segment/state.js";
 export { type StepHost, StepRunner } from "./segment/step.js";

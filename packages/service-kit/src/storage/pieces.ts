@@ -65,6 +65,7 @@ export interface PieceReader {
  * @param handle stays the caller's, and must stay open
  * @param bytes that are to be read of it
  * @param buffer one of those that will be read into
+ * @param mayBeCached as the system remembers them; else as they lie on the disk
  */
 export async function pieceReader(
   handle: FileHandle,

@@ -55,8 +55,8 @@ export async function openVerified(
   entry: ManifestFile,
   options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
-  const { wanted = [], part = "all", blocks = newBlocks(entry.bytes), onProgress } = options;
-  const { mayBeCached = false } = options;
+  const { wanted = [], part = "all", mayBeCached = false, onProgress } = options;
+  const { blocks = newBlocks(entry.bytes) } = options;
   const path = childOf(directory, entry.name);
   const file = await storeOf(directory)
     .open(path)
