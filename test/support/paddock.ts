@@ -72,6 +72,13 @@ export function paddock(
   return startPaddock(args, cli, environment).done;
 }
 
+/** What a command prints on stdout; an error that holds everything when it ends otherwise than expected. */
+export async function printed(args: readonly string[], expected = 0): Promise<string> {
+  const { code, signal, stdout, stderr } = await paddock(args);
+  if (code === expected) return stdout;
+  throw new Error(`paddock ${args.join(" ")}: exit ${code ?? signal}\n${stderr}${stdout}`);
+}
+
 /** A run small enough for seconds on any engine: 1 grey channel, 4 logical ranks, every loss switched on. */
 export function tinySpec(dataPath: string, changes: Partial<RunSpecInput> = {}): RunSpecInput {
   return {

@@ -6,7 +6,7 @@ import { consumedSamples } from "../chaos/audit.js";
 import { finalState } from "../chaos/state-hash.js";
 import type { Fleet } from "../support/fleet.js";
 import { fleetsOfTests } from "../support/fleets-of-tests.js";
-import { paddock, scratch, trajectory, until } from "../support/paddock.js";
+import { printed, scratch, trajectory, until } from "../support/paddock.js";
 
 const folder = scratch();
 afterAll(folder.remove);
@@ -46,7 +46,7 @@ test("a slow worker gets fewer ranks, without a lost step, and the final state i
   pair.startWorker("slow", [], slowness(20));
   const generations = () => pair.ledger().flatMap((r) => (r.kind === "generation" ? [r] : []));
   await until("other cuts", 60, () => generations().length > 1);
-  const status = await paddock(["status", "--json", "--coordinator", pair.coordinator]);
+  const status = await printed(["status", "--json", "--coordinator", pair.coordinator]);
   expect(await coordinator.ended, coordinator.log()).toBe(0);
 
   const [first, second] = generations();
@@ -56,7 +56,7 @@ test("a slow worker gets fewer ranks, without a lost step, and the final state i
     [0, 3, 4],
     [0, 1, 4],
   ]).toContainEqual(second?.cuts);
-  const { workers } = JSON.parse(status.stdout) as { workers: { workerName: string }[] };
+  const { workers } = JSON.parse(status) as { workers: { workerName: string }[] };
   expect(workers.sort((a, b) => (a.workerName < b.workerName ? -1 : 1))).toMatchObject([
     { workerName: "fast", ranks: 3 },
     { workerName: "slow", ranks: 1 },

@@ -8,6 +8,7 @@ import type { Fleet, Member } from "../support/fleet.js";
 import { fleetsOfTests } from "../support/fleets-of-tests.js";
 import {
   paddock,
+  printed,
   readSteps,
   scratch,
   startPaddock,
@@ -125,8 +126,8 @@ test("replicas are written from shadows: a run resumes from them, and repair men
 });
 
 test("list, verify and prune tell what there is, what is damaged, and what goes", async () => {
-  const list = await paddock(["checkpoint", "list", undisturbed, "--json"]);
-  expect(JSON.parse(list.stdout)).toMatchObject({
+  const list = await printed(["checkpoint", "list", undisturbed, "--json"]);
+  expect(JSON.parse(list)).toMatchObject({
     checkpoints: [
       { step: 30, complete: true, inLedger: true },
       { step: 20, complete: true, inLedger: true },
@@ -147,12 +148,12 @@ test("list, verify and prune tell what there is, what is damaged, and what goes"
   }
   expect((await paddock(["checkpoint", "verify", undisturbed, "--step", "41"])).code).toBe(2);
   const prune = ["checkpoint", "prune", undisturbed, "--json", "--keep", "1"];
-  const planned = await paddock([...prune, "--dry-run"]);
-  expect(JSON.parse(planned.stdout)).toMatchObject({ kept: [30], deleted: [20], dryRun: true });
+  const planned = await printed([...prune, "--dry-run"]);
+  expect(JSON.parse(planned)).toMatchObject({ kept: [30], deleted: [20], dryRun: true });
   expect(existsSync(join(undisturbed, "checkpoints", "20"))).toBe(true);
-  expect((await paddock([...prune, "--keep-every", "10"])).stdout).toContain('"deleted":[]');
-  const done = await paddock(prune);
-  expect(JSON.parse(done.stdout)).toMatchObject({ kept: [30], deleted: [20], dryRun: false });
+  expect(await printed([...prune, "--keep-every", "10"])).toContain('"deleted":[]');
+  const done = await printed(prune);
+  expect(JSON.parse(done)).toMatchObject({ kept: [30], deleted: [20], dryRun: false });
   expect(existsSync(join(undisturbed, "checkpoints", "20"))).toBe(false);
   for (const name of ["list", "verify", "prune"]) {
     const help = await paddock(["checkpoint", name, "--help"]);

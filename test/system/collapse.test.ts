@@ -5,7 +5,7 @@ import type { LedgerRecord } from "@paddock/contract";
 import { findFashionMnist } from "@paddock/data";
 import { afterAll, expect, test } from "vitest";
 import { writeIdxImages } from "../support/images.js";
-import { paddock, readSteps, scratch } from "../support/paddock.js";
+import { paddock, printed, readSteps, scratch } from "../support/paddock.js";
 
 const folder = scratch();
 afterAll(folder.remove);
@@ -42,8 +42,8 @@ test("no centring and a temperature that is too high: stopped within 50 steps as
   expect(stderr).toContain("schedules.teacherTemperature at most 0.07 (now 1");
   // The step that showed it is the last one.
   expect(readSteps(runDir).at(-1)?.step).toBe(alerts[0]?.step);
-  const status = await paddock(["status", runDir]);
-  expect(status.stdout).toContain("warning: uniform collapse");
+  const status = await printed(["status", runDir]);
+  expect(status).toContain("warning: uniform collapse");
 });
 
 test("no centring at a low temperature: called single-prototype within 50 steps, and goes on", async () => {

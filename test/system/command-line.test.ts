@@ -1,9 +1,19 @@
 /** What people and scripts see of a run: JSON lines, status, evaluation, report, signals, nothing left behind. */
+import { spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { writeIdxImages } from "../support/images.js";
-import { paddock, readSteps, scratch, startPaddock, tinySpec, until } from "../support/paddock.js";
+import {
+  cliFile,
+  paddock,
+  printed,
+  readSteps,
+  scratch,
+  startPaddock,
+  tinySpec,
+  until,
+} from "../support/paddock.js";
 
 const folder = scratch();
 afterAll(folder.remove);
@@ -75,10 +85,10 @@ test("--json prints one object per committed step and event, and nothing else", 
 });
 
 test("status and report of a finished run come from its files", async () => {
-  const status = await paddock(["status", runDir, "--json"]);
-  expect(JSON.parse(status.stdout)).toMatchObject({ phase: "finished", step: steps, steps });
-  const report = await paddock(["report", runDir]);
-  expect(report.stdout.trim()).toBe(join(runDir, "report.html"));
+  const status = await printed(["status", runDir, "--json"]);
+  expect(JSON.parse(status)).toMatchObject({ phase: "finished", step: steps, steps });
+  const report = await printed(["report", runDir]);
+  expect(report.trim()).toBe(join(runDir, "report.html"));
   const html = readFileSync(join(runDir, "report.html"), "utf8");
   expect(html).toContain("What the teacher sees");
   expect(html).not.toContain("NaN");
@@ -93,14 +103,23 @@ test("eval knn measures the checkpoint as the run did, with one worker", async (
   expect(knn).toBe(summary.knn.end);
 });
 
+test("a slow reader of a long answer gets all of it", () => {
+  const command = `"$0" "$1" plan "$2" logicalRanks=1024 --workers 1024 --json | (sleep 2; cat)`;
+  const args = [process.execPath, cliFile, writeSpec()];
+  const { stdout } = spawnSync("sh", ["-c", command, ...args], { maxBuffer: 2 ** 24 });
+  // More than the 64 KiB that a pipe holds.
+  expect(stdout.length).toBeGreaterThan(100_000);
+  expect(JSON.parse(stdout.toString())).toHaveProperty("plans");
+});
+
 test("a live run answers status, takes copies of one Ctrl-C for one, and leaves no process behind", async () => {
   const live = join(folder.path, "live");
   const started = startPaddock([
     ...["train", writeSpec(), "--run-dir", live, "--steps", "100000", "evaluation.everySteps=0"],
   ]);
   await until("step 3", 90, () => readSteps(live).length >= 3);
-  const status = await paddock(["status", live, "--json"]);
-  const run = JSON.parse(status.stdout) as { workers: { pid: number }[] };
+  const status = await printed(["status", live, "--json"]);
+  const run = JSON.parse(status) as { workers: { pid: number }[] };
   expect(run).toMatchObject({ phase: "running", steps: 100000 });
   expect(run.workers).toHaveLength(2);
 
@@ -118,8 +137,8 @@ test("nothing is left behind either when the command is killed", async () => {
     ...["train", writeSpec(), "--run-dir", live, "--steps", "100000", "evaluation.everySteps=0"],
   ]);
   await until("step 3", 90, () => readSteps(live).length >= 3);
-  const status = await paddock(["status", live, "--json"]);
-  const { workers } = JSON.parse(status.stdout) as { workers: { pid: number }[] };
+  const status = await printed(["status", live, "--json"]);
+  const { workers } = JSON.parse(status) as { workers: { pid: number }[] };
   expect(processesIn(live).length).toBeGreaterThan(0);
   started.process.kill("SIGKILL");
   await started.done;

@@ -7,6 +7,7 @@ import { issueCertificate } from "@paddock/service-kit";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import {
   paddock,
+  printed,
   readSteps,
   type Started,
   scratch,
@@ -131,10 +132,10 @@ test("with TLS: no certificate, a foreign one, another role, an expired one and 
     return log.includes('"w0"');
   });
   await refused("w0", good, /expected a worker name that is not connected, received "w0"/);
-  const status = await paddock(["status", "--coordinator", address, ...good, "--json"]);
-  expect(JSON.parse(status.stdout)).toMatchObject({ phase: "waiting" });
-  const known = await paddock(["status", at("secure"), "--json"]);
-  expect(JSON.parse(known.stdout)).toMatchObject({ phase: "waiting" });
+  const status = await printed(["status", "--coordinator", address, ...good, "--json"]);
+  expect(JSON.parse(status)).toMatchObject({ phase: "waiting" });
+  const known = await printed(["status", at("secure"), "--json"]);
+  expect(JSON.parse(known)).toMatchObject({ phase: "waiting" });
   const blind = await paddock(["status", "--coordinator", address]);
   expect(blind.stderr).toContain("--tls-dir");
   expect(blind.code).not.toBe(0);
@@ -214,14 +215,14 @@ test("join tokens: none, a wrong and an expired one are refused; the right one, 
     refused("wrong", wrong, /its join token is unknown here/),
     refused("late", expired, /its join token expired at/),
   ]);
-  const late = await paddock(["token", "create", "--run-dir", at("tokens"), "--expires", "1h"]);
-  writeFileSync(at("late.token"), late.stdout);
+  const late = await printed(["token", "create", "--run-dir", at("tokens"), "--expires", "1h"]);
+  writeFileSync(at("late.token"), late);
   const worker = work(coordinator.address, "w0", ["--join-token-file", at("late.token")]);
   const { code, stderr } = await coordinator.done;
   expect(code, stderr).toBe(0);
   expect((await worker.done).code).toBe(0);
   const log = readFileSync(at("tokens", "logs", "coordinator.log"), "utf8");
-  for (const shown of [secret, late.stdout.trim()]) expect(log).not.toContain(shown);
+  for (const shown of [secret, late.trim()]) expect(log).not.toContain(shown);
 });
 
 test("`train` with certificates runs its own workers with them", async () => {

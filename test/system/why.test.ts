@@ -4,7 +4,7 @@ import type { RunSpecInput } from "@paddock/contract";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Fleet, Member } from "../support/fleet.js";
 import { fleetsOfTests, paced } from "../support/fleets-of-tests.js";
-import { paddock, readSteps, scratch, until } from "../support/paddock.js";
+import { paddock, printed, readSteps, scratch, until } from "../support/paddock.js";
 
 const folder = scratch();
 afterAll(folder.remove);
@@ -147,12 +147,12 @@ test("missing workers, a pause, a silent Redis, and a coordinator that is stoppe
 
   const victim = fleet.startWorker("b");
   await fleet.committed(3);
-  await paddock(["pause", "--coordinator", fleet.coordinator]);
+  await printed(["pause", "--coordinator", fleet.coordinator]);
   const paused = await eventually(fleet, ({ reason }) => reason === "somebody paused the run");
   expect(paused.blockers[0]).toMatchObject({ kind: "user" });
   expect(paused).toMatchObject({ needsHelp: true, code: 4 });
   expect(paused.nextAction).toContain("paddock unpause");
-  await paddock(["unpause", "--coordinator", fleet.coordinator]);
+  await printed(["unpause", "--coordinator", fleet.coordinator]);
 
   await fleet.committed(6);
   fleet.redis.process.kill("SIGSTOP");

@@ -1,6 +1,6 @@
 /** Composition root of `paddock`: the only file that reads the process's arguments and environment. */
 
-import { hideSecret } from "@paddock/service-kit";
+import { hideSecret } from "@paddock/service-kit/client";
 import type { Io } from "./io.js";
 import { runCli } from "./program.js";
 
@@ -22,4 +22,9 @@ if (shown.join() !== process.argv.slice(2).join()) process.title = `paddock ${sh
 // A reader that went away (`paddock ... | head`) is no failure of the run.
 process.stdout.on("error", () => undefined);
 
-process.exit(await runCli(process.argv.slice(2), io));
+const code = await runCli(process.argv.slice(2), io);
+// A slow reader gets everything: what does not fit into its pipe yet would be lost with the process.
+for (const stream of [process.stdout, process.stderr]) {
+  await new Promise<unknown>((resolve) => stream.write("", resolve));
+}
+process.exit(code);

@@ -16,6 +16,10 @@ const paddock = (...argv: string[]) => paddockIn(dir, argv);
 test("help and the list of commands are no failure", async () => {
   const { code, out } = await paddock("--help");
   expect(code).toBe(0);
+  expect(await paddock("--version")).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/^\d+\.\d+\.\d+\n$/),
+  });
   for (const command of [
     "train",
     "coordinator",

@@ -1,31 +1,19 @@
 /** The commands and flags of `paddock`, and what their failures mean for its exit code. */
-import { PaddockError, type WeightFormat, weightFormats } from "@paddock/contract";
-import { Command, CommanderError, InvalidArgumentError, Option } from "commander";
-import {
-  listCheckpointsCommand,
-  pruneCheckpointsCommand,
-  repairCheckpointsCommand,
-  verifyCheckpointsCommand,
-} from "./commands/checkpoint.js";
-import { doctorCommand } from "./commands/doctor.js";
-import { evalKnnCommand } from "./commands/eval-knn.js";
-import { exportCommand } from "./commands/export.js";
-import { importCommand } from "./commands/import.js";
-import { planCommand } from "./commands/plan.js";
-import { recipeCommand } from "./commands/recipe.js";
-import { reportCommand } from "./commands/report.js";
-import { statusCommand } from "./commands/status.js";
-import { steerCommand } from "./commands/steer.js";
-import { coordinatorCommand, resumeCommand, trainCommand } from "./commands/train.js";
-import { whyCommand } from "./commands/why.js";
-import { workerCommand } from "./commands/worker.js";
+import { readFileSync } from "node:fs";
+import { PaddockError } from "@paddock/contract";
+import { Command, CommanderError } from "commander";
 import type { Io } from "./io.js";
 import {
-  addSecurityCommands,
-  withRedisFlags,
-  withSecurityFlags,
-  withTlsFlag,
-} from "./security/commands.js";
+  natural,
+  port,
+  positive,
+  side,
+  weightFormat,
+  withOfficialFlags,
+  withRunFlags,
+  withTarget,
+} from "./program-flags.js";
+import { addSecurityCommands, withRedisFlags, withTlsFlag } from "./security/commands.js";
 
 /** The exit code of `paddock <argv>`: 0 done, 2 wrong use or spec, 3 environment, 4 run failed, 130 interrupted after a drain. */
 export async function runCli(argv: readonly string[], io: Io): Promise<number> {
@@ -102,9 +90,16 @@ Examples:
   paddock doctor
   paddock doctor --spec run.yaml --workers 4   # also whether the run's memory fits, with all workers on this machine`;
 
+function version(): string {
+  const manifest = readFileSync(new URL("../package.json", import.meta.url), "utf8");
+  return (JSON.parse(manifest) as { version: string }).version;
+}
+
+/** Each command is loaded when it is called: one that only asks a coordinator must not wait for the engine's code. */
 function buildProgram(io: Io, done: (code: number) => void): Command {
   const program = new Command("paddock")
     .description("Pretrain Vision Transformers without labels on a fleet of workers.")
+    .version(version(), "-V, --version", "which release this is")
     .exitOverride()
     .configureOutput({ writeOut: (text) => io.out(text), writeErr: (text) => io.err(text) })
     .showHelpAfterError("(paddock --help lists the commands)");
@@ -124,7 +119,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--exchange-dtype <dtype>", "fp32 or fp16")
     .option("--resume", "continue the run in --run-dir (default: the newest of this name)")
     .action(async (spec, overrides, flags) =>
-      done(await trainCommand({ spec, overrides, ...flags }, io)),
+      done(
+        await (await import("./commands/train.js")).trainCommand({ spec, overrides, ...flags }, io),
+      ),
     );
 
   withOfficialFlags(
@@ -135,7 +132,12 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object, the run spec included")
     .addHelpText("after", recipeExamples)
     .action(async (file, overrides, flags) =>
-      done(await recipeCommand({ file, overrides, ...flags }, io)),
+      done(
+        await (await import("./commands/recipe.js")).recipeCommand(
+          { file, overrides, ...flags },
+          io,
+        ),
+      ),
     );
 
   withOfficialFlags(
@@ -147,7 +149,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--json", "as one JSON object")
     .addHelpText("after", planExamples)
     .action(async (file, overrides, flags) =>
-      done(await planCommand({ file, overrides, ...flags }, io)),
+      done(
+        await (await import("./commands/plan.js")).planCommand({ file, overrides, ...flags }, io),
+      ),
     );
 
   withOfficialFlags(
@@ -165,14 +169,21 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .addHelpText("after", coordinatorExamples)
     .option("--resume", "continue the run in --run-dir")
     .action(async (spec, overrides, flags) =>
-      done(await coordinatorCommand({ spec, overrides, ...flags }, io)),
+      done(
+        await (await import("./commands/train.js")).coordinatorCommand(
+          { spec, overrides, ...flags },
+          io,
+        ),
+      ),
     );
 
   add("worker", "one worker process; its own flags: paddock worker --help")
     .allowUnknownOption()
     .helpOption(false)
     .argument("[flags...]")
-    .action(async (flags) => done(await workerCommand(flags, io)));
+    .action(async (flags) =>
+      done(await (await import("./commands/worker.js")).workerCommand(flags, io)),
+    );
 
   withRunFlags(
     add("resume", "continue a run, or its stages, exactly from the last checkpoint"),
@@ -180,24 +191,36 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
   )
     .argument("<run-dir>")
     .option("--workers <W>", "worker processes: any number up to logicalRanks", positive)
-    .action(async (runDir, flags) => done(await resumeCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(await (await import("./commands/train.js")).resumeCommand({ runDir, ...flags }, io)),
+    );
 
   withTlsFlag(add("status", "where a run stands"))
     .argument("[run-dir]", "default: the newest in runs/")
     .option("--coordinator <host:port>", "ask this coordinator instead")
     .option("--json", "as one JSON object")
-    .action(async (runDir, flags) => done(await statusCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(await (await import("./commands/status.js")).statusCommand({ runDir, ...flags }, io)),
+    );
 
   withTarget(add("why", "why a run does not go on: whom it waits for, until when, what comes next"))
     .argument("[run-dir]", "default: the newest in runs/")
     .addHelpText("after", whyExamples)
-    .action(async (runDir, flags) => done(await whyCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(await (await import("./commands/why.js")).whyCommand({ runDir, ...flags }, io)),
+    );
   withTarget(add("scale", "another number of workers, from the next step on"))
     .argument("<workers>", "from 1 to the logical ranks", positive)
     .argument("[run-dir]", "default: the newest in runs/")
     .addHelpText("after", scaleExamples)
     .action(async (workers, runDir, flags) =>
-      done(await steerCommand({ kind: "scale", workers }, { runDir, ...flags }, io)),
+      done(
+        await (await import("./commands/steer.js")).steerCommand(
+          { kind: "scale", workers },
+          { runDir, ...flags },
+          io,
+        ),
+      ),
     );
   for (const [kind, description] of [
     ["pause", "commit nothing until unpause; the workers keep their state"],
@@ -207,7 +230,13 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     withTarget(add(kind, description))
       .argument("[run-dir]", "default: the newest in runs/")
       .action(async (runDir, flags) =>
-        done(await steerCommand({ kind }, { runDir, ...flags }, io)),
+        done(
+          await (await import("./commands/steer.js")).steerCommand(
+            { kind },
+            { runDir, ...flags },
+            io,
+          ),
+        ),
       );
   }
 
@@ -223,7 +252,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .argument("<run-dir>")
     .option("--data <dir>", "folder of the images, when it has moved")
     .option("--json", "as one JSON object")
-    .action(async (runDir, flags) => done(await evalKnnCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(await (await import("./commands/eval-knn.js")).evalKnnCommand({ runDir, ...flags }, io)),
+    );
 
   add("export", "a trained backbone for the official code, transformers or timm")
     .argument("<run-dir>")
@@ -233,7 +264,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--out <dir>", "folder to make (default: <run-dir>/export/<format>-<side>-<step>)")
     .option("--force", "replace that folder")
     .option("--json", "as one JSON object")
-    .action(async (runDir, flags) => done(await exportCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(await (await import("./commands/export.js")).exportCommand({ runDir, ...flags }, io)),
+    );
 
   add("import", "what a .safetensors of backbone weights is, and whether it loads")
     .argument(
@@ -245,7 +278,9 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--grid <G>", "with --out: learned positions resampled to G x G patches", positive)
     .option("--force", "replace that folder")
     .option("--json", "as one JSON object")
-    .action(async (file, flags) => done(await importCommand({ file, ...flags }, io)));
+    .action(async (file, flags) =>
+      done(await (await import("./commands/import.js")).importCommand({ file, ...flags }, io)),
+    );
 
   addSecurityCommands(program, io, done);
 
@@ -265,11 +300,15 @@ function buildProgram(io: Io, done: (code: number) => void): Command {
     .option("--workers <W>", "with --spec: workers on this machine (default: the spec's)", positive)
     .option("--json", "as one JSON object")
     .addHelpText("after", doctorExamples)
-    .action(async (flags) => done(await doctorCommand(flags, io)));
+    .action(async (flags) =>
+      done(await (await import("./commands/doctor.js")).doctorCommand(flags, io)),
+    );
 
   add("report", "write report.html of a run again")
     .argument("<run-dir>")
-    .action(async (runDir) => done(await reportCommand({ runDir }, io)));
+    .action(async (runDir) =>
+      done(await (await import("./commands/report.js")).reportCommand({ runDir }, io)),
+    );
 
   return program;
 }
@@ -284,83 +323,44 @@ function addCheckpointCommands(parent: Command, io: Io, done: (code: number) => 
       .option("--json", "as one JSON object")
       .addHelpText("after", checkpointExamples);
   add("list", "which there are, newest first, and whether they are complete").action(
-    async (runDir, flags) => done(await listCheckpointsCommand({ runDir, ...flags }, io)),
+    async (runDir, flags) =>
+      done(
+        await (await import("./commands/checkpoint.js")).listCheckpointsCommand(
+          { runDir, ...flags },
+          io,
+        ),
+      ),
   );
   add("verify", "read every byte, compare the hashes, and print a hash of the state")
     .option("--step <N>", "that of so many steps (default: all)", natural)
     .action(async (runDir, flags) =>
-      done(await verifyCheckpointsCommand({ runDir, ...flags }, io)),
+      done(
+        await (await import("./commands/checkpoint.js")).verifyCheckpointsCommand(
+          { runDir, ...flags },
+          io,
+        ),
+      ),
     );
   add("repair", "write damaged files anew from their replicas (checkpoint.replicas of the run)")
     .option("--step <N>", "that of so many steps (default: all)", natural)
     .action(async (runDir, flags) =>
-      done(await repairCheckpointsCommand({ runDir, ...flags }, io)),
+      done(
+        await (await import("./commands/checkpoint.js")).repairCheckpointsCommand(
+          { runDir, ...flags },
+          io,
+        ),
+      ),
     );
   add("prune", "delete those that the run does not keep; not while it is running")
     .option("--keep <N>", "the newest so many stay (default: checkpoint.keep of the run)", positive)
     .option("--keep-every <S>", "and those of every so many steps (default: of the run)", natural)
     .option("--dry-run", "only say which")
-    .action(async (runDir, flags) => done(await pruneCheckpointsCommand({ runDir, ...flags }, io)));
+    .action(async (runDir, flags) =>
+      done(
+        await (await import("./commands/checkpoint.js")).pruneCheckpointsCommand(
+          { runDir, ...flags },
+          io,
+        ),
+      ),
+    );
 }
-
-/** Flags that say what an official config leaves to its launcher and to the machine. */
-function withOfficialFlags(command: Command): Command {
-  return command
-    .option("--workers <W>", "worker processes, at most the logical ranks", positive)
-    .option("--engine <E>", "auto, torch, tensorflow or wasm")
-    .option("--data <dir>", "folder of the training images")
-    .option(
-      "--logical-ranks <L>",
-      "official configs: ranks that train.batch_size_per_gpu is of (default: the workers)",
-      positive,
-    )
-    .addOption(
-      new Option("--official <project>", "official configs: whose the file is").choices([
-        "dinov2",
-        "dinov3",
-      ]),
-    )
-    .addOption(
-      new Option("--precision <P>", "official configs: instead of compute_precision").choices([
-        "fp32",
-        "bf16",
-        "fp16",
-      ]),
-    )
-    .option("--allow-unknown", "official configs: ignore keys that no official config has");
-}
-
-/** How a command finds the run that it speaks to. */
-function withTarget(command: Command): Command {
-  return withTlsFlag(command)
-    .option("--coordinator <host:port>", "speak to this coordinator instead")
-    .option("--json", "as one JSON object");
-}
-
-/** Flags of every command that runs a coordinator. */
-function withRunFlags(command: Command, named = true): Command {
-  if (named) command.option("--run-dir <dir>", "run directory (default: runs/<name>-<time>)");
-  return withSecurityFlags(withRedisFlags(command))
-    .option("--port <P>", "port of the coordinator, 0 for any", port, 0)
-    .option("--metrics-port <P>", "port of its /metrics, 0 for any", port, 0)
-    .option("--json", "one JSON object per committed step and event on stdout");
-}
-
-function integer(text: string, low: number, high: number, what: string): number {
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < low || value > high || text.trim() === "") {
-    throw new InvalidArgumentError(`expected ${what}, received "${text}"`);
-  }
-  return value;
-}
-const positive = (text: string): number => integer(text, 1, 2 ** 31, "an integer from 1");
-function oneOf<T extends string>(text: string, known: readonly T[]): T {
-  const found = known.find((name) => name === text);
-  if (found !== undefined) return found;
-  throw new InvalidArgumentError(`expected ${known.join(", ")}, received "${text}"`);
-}
-const weightFormat = (text: string): WeightFormat => oneOf(text, weightFormats);
-const side = (text: string): "student" | "teacher" => oneOf(text, ["student", "teacher"]);
-const natural = (text: string): number =>
-  integer(text, 0, Number.MAX_SAFE_INTEGER, "an integer from 0");
-const port = (text: string): number => integer(text, 0, 65535, "a port from 0 to 65535");

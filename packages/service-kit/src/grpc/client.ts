@@ -76,7 +76,7 @@ export function grpcClient<Service extends { readonly [name: string]: unknown }>
   });
   const fail: Channel["fail"] = (error, { signal }) => {
     if (signal?.aborted) throw signal.reason;
-    throw secured.explain(error) ?? fromServiceError(error, unreachable);
+    throw secured.explain(error) ?? fromServiceError(error, { address, unreachable });
   };
   const metadata = (): Metadata => {
     const made = new Metadata();

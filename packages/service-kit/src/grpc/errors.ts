@@ -22,19 +22,37 @@ export function toServiceError(
 
 /**
  * The PaddockError that the other side threw; else one with a code that fits the status.
- * @param unreachable code for "nobody answers there": what that means is the caller's to know
+ * @param server.unreachable code for "nobody answers there": what that means is the caller's to know
  */
-export function fromServiceError(error: unknown, unreachable: ErrorCode): PaddockError {
+export function fromServiceError(
+  error: unknown,
+  server: { readonly address: string; readonly unreachable: ErrorCode },
+): PaddockError {
   if (error instanceof PaddockError || !isServiceError(error)) return PaddockError.from(error);
   const [sent] = error.metadata.get(codeKey);
   const message = error.details || error.message;
   if (typeof sent === "string" && isErrorCode(sent)) {
     return new PaddockError(sent, message, { cause: error });
   }
-  const name = status[error.code] ?? String(error.code);
-  return new PaddockError(codeOf(error.code, unreachable), `gRPC ${name}: ${message}`, {
-    cause: error,
-  });
+  return new PaddockError(
+    codeOf(error.code, server.unreachable),
+    explained(error.code, message, server.address),
+    { cause: error },
+  );
+}
+
+/** What gRPC itself says, in our words where a remedy is known. */
+function explained(code: status, message: string, address: string): string {
+  if (code === status.UNAVAILABLE) {
+    const [, reason = message] =
+      /Last error: (?:Error: )?(.+?)\. Resolution note/.exec(message) ?? [];
+    return `expected an answer from ${address}, received: ${reason}; is it running, and is this its address?`;
+  }
+  if (code === status.DEADLINE_EXCEEDED) {
+    const [, waited = "its deadline"] = /after (\d+\.\d{1,3})/.exec(message) ?? [];
+    return `expected an answer from ${address}, received none within ${waited} s; it is stopped, or it or this machine is overloaded`;
+  }
+  return `gRPC ${status[code] ?? code}: ${message}`;
 }
 
 function codeOf(code: status, unreachable: ErrorCode): ErrorCode {

@@ -109,7 +109,10 @@ test("nobody at the address is the code the caller chose", async () => {
   await server.close();
   const client = grpcClient(server.address, RunService, { unreachable: "lease-lost" });
   closers.push(client.close);
-  await expect(client.get({ runId: "" })).rejects.toMatchObject({ code: "lease-lost" });
+  await expect(client.get({ runId: "" })).rejects.toMatchObject({
+    code: "lease-lost",
+    message: `expected an answer from ${server.address}, received: connect ECONNREFUSED ${server.address}; is it running, and is this its address?`,
+  });
   await expect(client.ready(200)).rejects.toMatchObject({ code: "lease-lost" });
 });
 
@@ -142,7 +145,12 @@ test("a call past its deadline fails", async () => {
   );
   await expect(
     connect(address, RunService).get({ runId: "" }, { timeoutMs: 50 }),
-  ).rejects.toMatchObject({ code: "worker-lost" });
+  ).rejects.toMatchObject({
+    code: "worker-lost",
+    message: expect.stringMatching(
+      /^expected an answer from \S+, received none within 0\.0\d+ s; it is stopped, or it or this machine is overloaded$/,
+    ),
+  });
 });
 
 test("a bidirectional stream carries messages both ways until the client ends it", async () => {

@@ -14,7 +14,7 @@ import { count } from "../display/format.js";
 import type { Io } from "../io.js";
 import { readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readRunSpec } from "../run/run-directory.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 interface Flags {
   /** Absent: the newest in runs/. */

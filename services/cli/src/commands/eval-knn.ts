@@ -6,10 +6,11 @@ import { PaddockError, type RunSpec } from "@paddock/contract";
 import { listCheckpoints } from "@paddock/worker";
 import { count, duration, percent } from "../display/format.js";
 import type { Io } from "../io.js";
+import { checkpointRootOf } from "../run/checkpoint-root.js";
 import { evaluateCheckpoint } from "../run/evaluate-checkpoint.js";
-import { checkpointRootOf, readRunSpec } from "../run/run-directory.js";
+import { readRunSpec } from "../run/run-directory.js";
 import { redisUrlOf } from "../security/flags.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 export interface EvalKnnFlags {
   readonly runDir: string;

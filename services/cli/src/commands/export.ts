@@ -4,8 +4,9 @@ import { PaddockError, type WeightFormat } from "@paddock/contract";
 import { exportWeights, listCheckpoints } from "@paddock/worker";
 import { count } from "../display/format.js";
 import type { Io } from "../io.js";
-import { checkpointRootOf, readRunSpec } from "../run/run-directory.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { checkpointRootOf } from "../run/checkpoint-root.js";
+import { readRunSpec } from "../run/run-directory.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 export interface ExportFlags {
   readonly runDir: string;

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import type { Io } from "../io.js";
 import { writeReport } from "../report/write-report.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 /** Returns the exit code. */
 export async function reportCommand({ runDir }: { runDir: string }, io: Io): Promise<number> {

@@ -3,15 +3,15 @@ import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { type Run, RunPhase, RunService, type WorkerStatus } from "@paddock/proto";
-import { grpcClient, type TlsOptions } from "@paddock/service-kit";
+import { grpcClient, type TlsOptions } from "@paddock/service-kit/client";
 import { duration, percent } from "../display/format.js";
 import { plainBlock } from "../display/live.js";
 import type { Io } from "../io.js";
 import { alertsOf, incidentsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson, readRunSpec } from "../run/run-directory.js";
 import { readStepRecords } from "../run/step-records.js";
-import { clientTls, type TlsFlags } from "../security/flags.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { clientTls, type TlsFlags } from "../security/client-tls.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 export interface StatusFlags extends TlsFlags {
   readonly runDir?: string;
@@ -19,12 +19,14 @@ export interface StatusFlags extends TlsFlags {
   readonly json?: boolean;
 }
 
-const askTimeoutMs = 3_000;
+/** With the run's files at hand they answer instead; without, even a coordinator on an overloaded machine is waited for. */
+const askTimeoutMs = { withFiles: 3_000, alone: 15_000 };
 
 /** Returns the exit code. */
 export async function statusCommand(flags: StatusFlags, io: Io): Promise<number> {
   if (flags.coordinator !== undefined) {
-    showLive(await ask(flags.coordinator, clientTls(flags, io)), flags, io);
+    const run = await ask(flags.coordinator, clientTls(flags, io), askTimeoutMs.alone);
+    showLive(run, flags, io);
     return 0;
   }
   const named =
@@ -36,10 +38,10 @@ export async function statusCommand(flags: StatusFlags, io: Io): Promise<number>
   return 0;
 }
 
-async function ask(address: string, tls: TlsOptions | undefined): Promise<Run> {
+async function ask(address: string, tls: TlsOptions | undefined, timeoutMs: number): Promise<Run> {
   const client = grpcClient(address, RunService, { unreachable: "run-failed", tls });
   try {
-    return await client.get({ runId: "" }, { timeoutMs: askTimeoutMs });
+    return await client.get({ runId: "" }, { timeoutMs });
   } finally {
     client.close();
   }
@@ -50,7 +52,8 @@ async function askOwner(runDir: string, flags: TlsFlags, io: Io): Promise<Run | 
   const note = join(runDir, "coordinator.json");
   if (!existsSync(note)) return undefined;
   const left = (await readJson(note)) as { address: string; tlsDir?: string };
-  return ask(left.address, clientTls(flags, io, left)).catch((error: unknown) => {
+  const tls = clientTls(flags, io, left);
+  return ask(left.address, tls, askTimeoutMs.withFiles).catch((error: unknown) => {
     const { code } = PaddockError.from(error);
     // It is there, and does not want us: the files would hide that.
     if (code === "unauthenticated" || code === "permission-denied") throw error;

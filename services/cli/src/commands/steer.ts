@@ -2,11 +2,11 @@
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { type Run, RunService } from "@paddock/proto";
-import { grpcClient } from "@paddock/service-kit";
+import { grpcClient } from "@paddock/service-kit/client";
 import type { Io } from "../io.js";
 import { newestRunDir, readJson } from "../run/run-directory.js";
-import { clientTls, type TlsFlags } from "../security/flags.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { clientTls, type TlsFlags } from "../security/client-tls.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 export interface SteerFlags extends TlsFlags {
   readonly runDir?: string;

@@ -15,7 +15,8 @@ import {
 } from "../spec/load-recipe.js";
 import { loadPlan, loadSpec } from "../spec/load-spec.js";
 import { type Override, parseOverride } from "../spec/overrides.js";
-import { executeStages, holdsStages } from "../stages/run-stages.js";
+import { executeStages } from "../stages/run-stages.js";
+import { holdsStages } from "../stages/stage-folders.js";
 
 interface SpecFlags extends RunFlags {
   readonly spec: string;

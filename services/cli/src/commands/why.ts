@@ -3,13 +3,13 @@ import { existsSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { type Blocker, type Diagnosis, type Run, RunService } from "@paddock/proto";
-import { grpcClient } from "@paddock/service-kit";
+import { grpcClient } from "@paddock/service-kit/client";
 import { duration } from "../display/format.js";
 import type { Io } from "../io.js";
 import { incidentsOf, readLedger } from "../run/ledger-records.js";
 import { newestRunDir, readJson } from "../run/run-directory.js";
-import { clientTls, type TlsFlags } from "../security/flags.js";
-import { resolveStage } from "../stages/run-stages.js";
+import { clientTls, type TlsFlags } from "../security/client-tls.js";
+import { resolveStage } from "../stages/stage-folders.js";
 
 export interface WhyFlags extends TlsFlags {
   readonly runDir?: string;

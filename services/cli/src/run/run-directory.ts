@@ -3,8 +3,6 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { PaddockError, parseRunSpec, type RunSpec } from "@paddock/contract";
-import { checkpointRoot } from "@paddock/service-kit/checkpoint-store";
-import { readLedger } from "./ledger-records.js";
 
 /** Folder of run directories that were not named. */
 const parent = "runs";
@@ -52,13 +50,6 @@ export function checkHoldsRun(runDir: string): void {
 export async function readRunSpec(runDir: string): Promise<RunSpec> {
   const file = join(runDir, "spec.json");
   return parseRunSpec(await readJson(file));
-}
-
-/** Where the checkpoints of the run in a directory lie. Errors: `not-found`. */
-export async function checkpointRootOf(runDir: string): Promise<string> {
-  const { storage } = (await readRunSpec(runDir)).checkpoint;
-  const run = (await readLedger(runDir)).find((record) => record.kind === "run");
-  return checkpointRoot({ storage, runDir, runId: run?.runId ?? "" });
 }
 
 /** A JSON file of a run directory. Errors: `not-found`. */

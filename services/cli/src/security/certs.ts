@@ -16,10 +16,7 @@ import {
   roles,
 } from "@paddock/service-kit";
 import type { Io } from "../io.js";
-
-/** What certificates are issued for: the roles of Paddock, and a Redis beside them. */
-export const issuedRoles = [...roles, "redis"] as const;
-export type IssuedRole = (typeof issuedRoles)[number];
+import type { IssuedRole } from "./issued-roles.js";
 
 interface CertFlags {
   readonly dir: string;

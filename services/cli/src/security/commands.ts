@@ -1,8 +1,7 @@
 /** The commands and flags that make a run safe to reach. */
 import { type Command, InvalidArgumentError, Option } from "commander";
 import type { Io } from "../io.js";
-import { certsInit, certsIssue, certsShow, issuedRoles } from "./certs.js";
-import { tokenCreate } from "./token.js";
+import { type IssuedRole, issuedRoles } from "./issued-roles.js";
 
 const certsExamples = `
 Examples:
@@ -25,19 +24,21 @@ export function addSecurityCommands(program: Command, io: Io, done: (code: numbe
   withIssueFlags(certs.command("init"))
     .description("a new authority, and certificates of coordinator, worker and client")
     .option("--keep", "do nothing when the folder has an authority")
-    .action(async (flags) => done(await certsInit(flags, io)));
+    .action(async (flags) => done(await (await import("./certs.js")).certsInit(flags, io)));
   withIssueFlags(certs.command("issue"))
     .description("another certificate of the authority, or a new one before the old one expires")
     .argument("<role>", issuedRoles.join(", "), issuedRole)
     .option("--name <name>", "for people and logs (default: the role)")
     .option("--out <dir>", "folder for its files and ca.crt (default: --dir)")
-    .action(async (role, flags) => done(await certsIssue({ role, ...flags }, io)));
+    .action(async (role, flags) =>
+      done(await (await import("./certs.js")).certsIssue({ role, ...flags }, io)),
+    );
   certs
     .command("show")
     .description("what lies in a folder, and until when it is good")
     .option("--dir <dir>", "folder of the certificates", "tls")
     .option("--json", "as one JSON object")
-    .action(async (flags) => done(await certsShow(flags, io)));
+    .action(async (flags) => done(await (await import("./certs.js")).certsShow(flags, io)));
 
   program
     .command("token")
@@ -48,7 +49,7 @@ export function addSecurityCommands(program: Command, io: Io, done: (code: numbe
     .option("--expires <time>", "how long it is good: 30m, 24h, 7d", duration, 7 * 86_400_000)
     .option("--run-dir <dir>", "let it into the run of this directory")
     .option("--out <file>", "write it there, for our eyes only, instead of printing it")
-    .action(async (flags) => done(await tokenCreate(flags, io)));
+    .action(async (flags) => done(await (await import("./token.js")).tokenCreate(flags, io)));
 }
 
 function withIssueFlags(command: Command): Command {
@@ -96,7 +97,7 @@ export function withRedisFlags(command: Command): Command {
     .option("--redis-ca <file>", "rediss://: authority of its certificate, PEM (PADDOCK_REDIS_CA)");
 }
 
-function issuedRole(text: string): (typeof issuedRoles)[number] {
+function issuedRole(text: string): IssuedRole {
   const found = issuedRoles.find((role) => role === text);
   if (found !== undefined) return found;
   throw new InvalidArgumentError(`expected ${issuedRoles.join(", ")}, received "${text}"`);

@@ -1,21 +1,11 @@
-/** What flags and environment say about certificates, tokens and passwords. */
+/** What flags and environment say about tokens and passwords. */
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import type { CoordinatorSecurity } from "@paddock/coordinator";
-import {
-  checkJoinToken,
-  createJoinToken,
-  readJoinToken,
-  type TlsOptions,
-  withRedisCa,
-} from "@paddock/service-kit";
+import { checkJoinToken, createJoinToken, readJoinToken, withRedisCa } from "@paddock/service-kit";
 import type { Io } from "../io.js";
-
-/** Of every command that speaks with a coordinator. */
-export interface TlsFlags {
-  readonly tlsDir?: string;
-}
+import { type TlsFlags, tlsDirOf } from "./client-tls.js";
 
 /** Of every command that runs one. */
 export interface SecurityFlags extends TlsFlags {
@@ -27,26 +17,6 @@ export interface RedisFlags {
   readonly redis?: string;
   readonly redisFile?: string;
   readonly redisCa?: string;
-}
-
-/** The folder of certificates, absolute: --tls-dir, else PADDOCK_TLS_DIR. */
-function tlsDirOf({ tlsDir }: TlsFlags, io: Io): string | undefined {
-  const named = tlsDir ?? (io.environment["PADDOCK_TLS_DIR"] || undefined);
-  return named === undefined ? undefined : resolve(io.cwd, named);
-}
-
-/**
- * Our certificate as a client.
- * @param noted what a coordinator left in its run directory, if it is found by that: one without certificates wants none
- */
-export function clientTls(
-  flags: TlsFlags,
-  io: Io,
-  noted?: { readonly tlsDir?: string },
-): TlsOptions | undefined {
-  if (noted && noted.tlsDir === undefined) return undefined;
-  const dir = tlsDirOf(flags, io) ?? noted?.tlsDir;
-  return dir === undefined ? undefined : { dir, role: "client" };
 }
 
 /** Longer than any run of which the process lives as long. */

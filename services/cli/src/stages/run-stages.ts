@@ -1,42 +1,15 @@
 /** The stages of a staged spec, one run after the other; each in a folder of its own, so each resumes by itself. */
-import { existsSync } from "node:fs";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { invariant, PaddockError } from "@paddock/contract";
 import { listCheckpoints } from "@paddock/worker";
 import type { Io } from "../io.js";
+import { checkpointRootOf } from "../run/checkpoint-root.js";
 import { executeRun, type RunFlags } from "../run/execute-run.js";
-import { checkpointRootOf, holdsRun, makeRunDir } from "../run/run-directory.js";
+import { holdsRun, makeRunDir } from "../run/run-directory.js";
 import { withWorkers } from "../run/with-workers.js";
-import {
-  needsCheckpoint,
-  parseStages,
-  type Stage,
-  type StagedSpec,
-  specOfStage,
-} from "./staged-spec.js";
-
-const file = "stages.json";
-
-/** Whether the directory holds the stages of a staged spec. */
-export function holdsStages(runDir: string): boolean {
-  return existsSync(join(runDir, file));
-}
-
-/** The folder of the stage that runs, ran last, or is next. */
-async function currentStageDir(runDir: string): Promise<string> {
-  const folders = stageDirs(runDir, await readStages(runDir));
-  return folders.findLast(holdsRun) ?? (folders[0] as string);
-}
-
-/** The run directory itself, or that of its current stage. */
-export async function resolveStage(runDir: string): Promise<string> {
-  return holdsStages(runDir) ? currentStageDir(runDir) : runDir;
-}
-
-async function readStages(runDir: string): Promise<StagedSpec> {
-  return parseStages(JSON.parse(await readFile(join(runDir, file), "utf8")));
-}
+import { holdsStages, stageDirs, stagesFile } from "./stage-folders.js";
+import { needsCheckpoint, parseStages, type Stage, specOfStage } from "./staged-spec.js";
 
 export interface StagesPlan {
   readonly runDir: string;
@@ -60,7 +33,7 @@ export async function executeStages(plan: StagesPlan, io: Io): Promise<number> {
   }
   await makeRunDir(runDir);
   if (!holdsStages(runDir))
-    await writeFile(join(runDir, file), `${JSON.stringify(source, null, 2)}\n`);
+    await writeFile(stagesFile(runDir), `${JSON.stringify(source, null, 2)}\n`);
   const folders = stageDirs(runDir, staged);
   for (const [index, stage] of staged.stages.entries()) {
     const folder = folders[index] as string;
@@ -102,8 +75,4 @@ async function lastCheckpointOf(
     "not-found",
     `expected a checkpoint of the stage before ${stage.name} in ${before}, found none`,
   );
-}
-
-function stageDirs(runDir: string, { stages }: StagedSpec): string[] {
-  return stages.map(({ name }, i) => join(runDir, `${i + 1}-${name}`));
 }
