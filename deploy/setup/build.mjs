@@ -1,4 +1,4 @@
-/** Compiles the TypeScript workspaces, and the native engine where that is possible. */
+/** Compiles the TypeScript workspaces, and the native parts where that is possible. */
 import { delimiter, join } from "node:path";
 import { environment, must, run, tail } from "./command.mjs";
 import { say, timed } from "./log.mjs";
@@ -12,12 +12,23 @@ export function compile(root, project) {
 }
 
 /** Builds the engine's addon if it is stale. What it cannot build it says in one line: training then runs on wasm. */
-export async function buildNative(root) {
-  const script = join(root, "packages", "engine", "build.mjs");
+export function buildNative(root) {
+  return runBuild(root, "native", "build.mjs");
+}
+
+/** Builds what gives checkpoints memory in huge pages, if it is stale. Without it they are slower, and nothing else. */
+export function buildPages(root) {
+  return runBuild(root, "pages", "build-pages.mjs");
+}
+
+async function runBuild(root, step, script) {
   // pip may have brought a cmake for a machine that has none.
   const path = [environment.PATH ?? "", join(root, ".torch", "bin")].join(delimiter);
-  const { output } = await timed("native", "packages/engine/build.mjs", () =>
-    run(process.execPath, [script], { cwd: root, extraEnv: { PATH: path } }),
+  const { output } = await timed(step, `packages/engine/${script}`, () =>
+    run(process.execPath, [join(root, "packages", "engine", script)], {
+      cwd: root,
+      extraEnv: { PATH: path },
+    }),
   );
-  say("native", tail(output, 1));
+  say(step, tail(output, 1));
 }

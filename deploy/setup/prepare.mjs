@@ -1,7 +1,7 @@
 /** Everything between a fresh clone and a run. Steps that do not need each other run side by side; nothing asks a question. */
 import { join } from "node:path";
 import { canInstallPackages, installPackages } from "./apt.mjs";
-import { buildNative, compile } from "./build.mjs";
+import { buildNative, buildPages, compile } from "./build.mjs";
 import { buildCollectives, collectivesPackages } from "./collectives.mjs";
 import { which } from "./command.mjs";
 import { datasetPackages, installDataset } from "./dataset.mjs";
@@ -29,6 +29,7 @@ export async function prepare(args, { dataset, tests }) {
     Promise.all([system, modules]).then(() => (dataset ? installDataset(root) : undefined)),
     compiled,
     Promise.all([modules, libtorch]).then(([, found]) => (found ? buildNative(root) : undefined)),
+    Promise.all([modules, libtorch]).then(() => (wasmOnly ? undefined : buildPages(root))),
     Promise.all([modules, system]).then(() => (wasmOnly ? undefined : buildCollectives(root))),
     system.then(() => reportRedis(args)),
     system.then(() => (tests ? installRclone(root) : undefined)),

@@ -1,4 +1,4 @@
-/** The addon as a tarball: how it is packed, and how one is taken instead of compiling. */
+/** The addon as a tarball, with that of pages/: how they are packed, and how they are taken instead of compiling. */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import * as fs from "node:fs";
@@ -6,7 +6,9 @@ import * as os from "node:os";
 import * as path from "node:path";
 import { fileURLToPath } from "node:url";
 
-const files = ["paddock_engine.node", "stamp.json"];
+/** An addon and the stamp by which its build finds it up to date. */
+const pages = ["paddock_pages.node", "pages-stamp.json"];
+const files = ["paddock_engine.node", "stamp.json", ...pages];
 
 /**
  * Packs what lies in `buildDir` into `outDir`, with its sha256 beside it. Returns the tarball's path.
@@ -67,9 +69,11 @@ function install(folder, { torch, stamp }, buildDir) {
     link(torch.root, path.join(buildDir, "torch"));
     link(path.join(torch.root, "..", "torch.libs"), path.join(buildDir, "torch.libs"));
   }
-  const addon = path.join(buildDir, "paddock_engine.node");
-  fs.copyFileSync(path.join(folder, "paddock_engine.node"), `${addon}.${process.pid}`);
-  fs.renameSync(`${addon}.${process.pid}`, addon);
+  for (const file of ["paddock_engine.node", ...pages]) {
+    const place = path.join(buildDir, file);
+    fs.copyFileSync(path.join(folder, file), `${place}.${process.pid}`);
+    fs.renameSync(`${place}.${process.pid}`, place);
+  }
   fs.writeFileSync(path.join(buildDir, "stamp.json"), stamp);
 }
 

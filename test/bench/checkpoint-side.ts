@@ -1,5 +1,4 @@
 /** One of the two workers of the bench `checkpoint`: saves and loads through the product's checkpoint thread, and writes and reads raw. */
-import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   closeSync,
@@ -35,8 +34,6 @@ function alignedBlock(): Buffer {
 }
 
 const directoryOf = ({ step }: Command): string => join(folder, String(step));
-const shardPath = (command: Command): string =>
-  join(directoryOf(command), `shard-${worker}-of-2.safetensors`);
 /** Of the same size. A file of its own: a virtual machine's host may have in memory what was read last. */
 const rawPath = join(folder, `raw-${worker}`);
 
@@ -127,13 +124,6 @@ await serveCommands({
       }),
     ),
   read: () => timed(() => readRaw(rawPath)),
-  /** Drops both files from the page cache: posix_fadvise(DONTNEED), as dd does it. */
-  forget(command) {
-    const ends = [shardPath(command), rawPath].map((path) =>
-      spawnSync("dd", [`if=${path}`, "iflag=nocache", "count=0"]),
-    );
-    return { status: Math.max(...ends.map(({ status }) => status ?? -1)) };
-  },
   check() {
     const wrong = targets.findIndex(
       ({ data }, i) => Buffer.compare(view(data), view(shards[i]?.data ?? data)) !== 0,

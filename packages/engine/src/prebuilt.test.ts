@@ -1,7 +1,15 @@
 /** An addon from a tarball instead of a compiler, as on a machine that has none. */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { execPath } from "node:process";
@@ -20,7 +28,10 @@ describe.skipIf(skipReason)(`a prebuilt addon ${skipReason ?? ""}`, () => {
   let tarball = "";
 
   beforeAll(() => {
-    const files = ["build.mjs", "prebuilt.mjs", "CMakeLists.txt", "native", "package.json"];
+    const files = [
+      ...["build.mjs", "prebuilt.mjs", "CMakeLists.txt", "native", "package.json"],
+      ...["build-pages.mjs", "small-addon.mjs", "pages"],
+    ];
     for (const file of files) cpSync(join(engine, file), join(clone, file), { recursive: true });
     symlinkSync(join(engine, "..", "..", "node_modules"), join(folder, "node_modules"));
     const pack = join(engine, "package-addon.mjs");
@@ -67,6 +78,9 @@ describe.skipIf(skipReason)(`a prebuilt addon ${skipReason ?? ""}`, () => {
     const run = spawnSync(execPath, ["-e", script, addon], { encoding: "utf8" });
     expect(run.stdout, run.stderr).toBe("9,16");
     expect(build(tarball).stdout).toContain("up to date");
+    const pages = [join(clone, "build-pages.mjs"), "--strict"];
+    const { stdout } = spawnSync(execPath, pages, { encoding: "utf8", env: { PATH: bin } });
+    expect(stdout).toBe("pages: addon is up to date\n");
   });
 
   test("is refused with the reason when it is damaged, absent or not for this machine", () => {
@@ -100,7 +114,7 @@ describe.skipIf(skipReason)(`a prebuilt addon ${skipReason ?? ""}`, () => {
     const stamp: Stamp = JSON.parse(readFileSync(join(other, "stamp.json"), "utf8"));
     writeFileSync(join(other, "stamp.json"), JSON.stringify(change(stamp)));
     const source = join(other, "other.tar.gz");
-    spawnSync("tar", ["-czf", source, "-C", other, "paddock_engine.node", "stamp.json"]);
+    spawnSync("tar", ["-czf", source, "-C", other, ...readdirSync(other)]);
     const hash = createHash("sha256").update(readFileSync(source)).digest("hex");
     writeFileSync(`${source}.sha256`, `${hash}  other.tar.gz\n`);
     expect(build(source).stdout).toMatch(reason);

@@ -5,7 +5,14 @@ import { s3Store } from "./storage/s3-store.js";
 import type { CheckpointStore } from "./storage/store.js";
 
 export { absolutePlace, checkpointRoot, childOf, isS3, parentOf } from "./storage/location.js";
-export { PieceMemory, type PieceReader, pieceBytes, readBuffers } from "./storage/pieces.js";
+export {
+  type HugePages,
+  PieceMemory,
+  pieceBytes,
+  type ReadBuffers,
+  readBuffers,
+} from "./storage/piece-memory.js";
+export type { PieceReader } from "./storage/pieces.js";
 export type { CheckpointStore, NewFile, StoredFile } from "./storage/store.js";
 
 /** The store of a place: S3-compatible storage for `s3://bucket/...`, else the file system. */

@@ -5,7 +5,8 @@ import { basename, dirname, join } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { failpoint } from "../failpoints.js";
 import { diskError, syncFolder, writeDurably } from "./durable-files.js";
-import { createPieceFile, pieceBytes, pieceReader } from "./pieces.js";
+import { pieceBytes } from "./piece-memory.js";
+import { createPieceFile, pieceReader } from "./pieces.js";
 import type { CheckpointStore, FileToCreate, NewFile, StoredFile } from "./store.js";
 
 export const folderStore: CheckpointStore = {

@@ -1,56 +1,11 @@
-/** Files in equal pieces of page-aligned memory, written past the page cache and read past it or through it. */
+/** Files in equal pieces, written past the page cache and read past it or through it. */
 import { constants } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
+import { isLarge, pieceBytes } from "./piece-memory.js";
 
-/** Bytes of one write or read: large enough for any disk, and hashed in a few milliseconds. */
-export const pieceBytes = 8 * 2 ** 20;
 /** What every file system that takes O_DIRECT is content with: addresses, lengths and positions are multiples of it. */
 const blockBytes = 4096;
-const pageBytes = 65_536;
 const cachedReadBytes = 2 ** 20;
-/** A WebAssembly memory can be larger, but not on every machine. */
-const slabPieces = 128;
-
-/** Grows to the largest request and is reused: what it holds is the bound of a save's extra memory. */
-export class PieceMemory {
-  readonly #slabs: Buffer[] = [];
-
-  get bytes(): number {
-    return this.#slabs.reduce((sum, { length }) => sum + length, 0);
-  }
-
-  /** Makes room for so many pieces. */
-  reserve(pieces: number): void {
-    for (let left = pieces - this.bytes / pieceBytes; left > 0; ) {
-      const count = Math.min(left, slabPieces);
-      this.#slabs.push(alignedBuffer(count * pieceBytes));
-      left -= count;
-    }
-  }
-
-  /** The memory of a piece that was reserved. */
-  piece(index: number): Buffer {
-    let at = index * pieceBytes;
-    for (const slab of this.#slabs) {
-      if (at < slab.length) return slab.subarray(at, at + pieceBytes);
-      at -= slab.length;
-    }
-    throw new RangeError(`piece ${index} of ${this.bytes / pieceBytes}`);
-  }
-}
-
-/** Buffers for the reads of one file after the other, of a piece each. @param bytes of the largest of the files */
-export function readBuffers(count: number, bytes: number): Buffer[] {
-  if (!isLarge(bytes)) return Array.from({ length: count }, () => Buffer.allocUnsafeSlow(bytes));
-  const memory = new PieceMemory();
-  memory.reserve(count);
-  return Array.from({ length: count }, (_, i) => memory.piece(i));
-}
-
-/** Whether a file is worth the way around the page cache. */
-function isLarge(bytes: number): boolean {
-  return bytes > pieceBytes;
-}
 
 /** Reads of whole pieces of a file, in order, some of them ahead. */
 export interface PieceReader {
@@ -60,8 +15,7 @@ export interface PieceReader {
 }
 
 /**
- * Large files are read beside the page cache, or, if they may be cached, through it where that is faster: by up to 2x it is the one or the other,
- * depending on the disk and what lies in front of it. The first pieces are read both ways.
+ * Large files are read beside the page cache where their file system takes that, unless they may be cached.
  * @param handle stays the caller's, and must stay open
  * @param bytes that are to be read of it
  * @param buffer one of those that will be read into
@@ -73,49 +27,18 @@ export async function pieceReader(
   buffer: Buffer | undefined,
   mayBeCached = false,
 ): Promise<PieceReader> {
-  const direct = buffer && isLarge(bytes) ? await openDirect(handle, buffer) : undefined;
+  const isDirect = buffer && isLarge(bytes) && !mayBeCached;
+  const direct = isDirect ? await openDirect(handle, buffer) : undefined;
   const readCached = cachedReads(handle);
-  const choice = new FasterWay();
   return {
     async read(index, buffer, length) {
-      const isDirect = direct !== undefined && (!mayBeCached || choice.isDirect(index));
-      const done = isDirect
+      const done = direct
         ? await readDirect(direct, index, buffer, length)
         : await readCached(index, buffer, length);
-      choice.note(index, performance.now());
       return buffer.subarray(0, Math.min(done, length));
     },
     close: async () => await direct?.close(),
   };
-}
-
-/** Pieces that are timed of each way: an even number, as reads ahead of each other often end in twos. */
-const timed = 4;
-/** The first piece also opens the file, and the first two through the cache overlap with those beside it. */
-const firstCached = timed + 1;
-const firstChosen = firstCached + 2 + timed;
-
-/** Which way pieces are read, by index. */
-class FasterWay {
-  readonly #ends: number[] = [];
-  #isDirect: boolean | undefined;
-
-  isDirect(index: number): boolean {
-    if (index < firstCached) return true;
-    if (index < firstChosen) return false;
-    // Near each other: a trial is short, and reading ahead suffers less from what other readers do to the disk.
-    this.#isDirect ??= 1.1 * this.#duration(0) < this.#duration(firstCached + 1);
-    return this.#isDirect;
-  }
-
-  note(index: number, now: number): void {
-    if (index < firstChosen) this.#ends[index] = now;
-  }
-
-  /** Of the timed pieces after that one. */
-  #duration(index: number): number {
-    return (this.#ends[index + timed] ?? Number.NaN) - (this.#ends[index] ?? Number.NaN);
-  }
 }
 
 /** The bytes of the piece that were read. Whole blocks, as O_DIRECT wants it. */
@@ -173,21 +96,6 @@ async function openDirect(handle: FileHandle, buffer: Buffer): Promise<FileHandl
     await direct?.close();
     return undefined;
   }
-}
-
-interface Wasm {
-  readonly Memory: new (pages: {
-    initial: number;
-    maximum: number;
-  }) => { readonly buffer: ArrayBuffer };
-}
-
-/** WebAssembly's memory begins at a page; an ArrayBuffer's need not. */
-function alignedBuffer(bytes: number): Buffer {
-  // Its types come with those of browsers only.
-  const { WebAssembly } = globalThis as unknown as { readonly WebAssembly: Wasm };
-  const pages = bytes / pageBytes;
-  return Buffer.from(new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer);
 }
 
 /** A file that is written piece by piece, in any order, beside the page cache where its file system takes that. */

@@ -2,7 +2,7 @@
 import type { Readable } from "node:stream";
 import { PaddockError } from "@paddock/contract";
 import { s3NameOf } from "./location.js";
-import { pieceBytes } from "./pieces.js";
+import { pieceBytes } from "./piece-memory.js";
 import type { S3 } from "./s3-client.js";
 import { corruptObject, isStatus, s3Error } from "./s3-errors.js";
 import type { StoredFile } from "./store.js";

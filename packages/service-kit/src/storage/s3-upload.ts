@@ -2,7 +2,7 @@
 import { invariant, PaddockError } from "@paddock/contract";
 import { failpoint } from "../failpoints.js";
 import { s3NameOf } from "./location.js";
-import { pieceBytes } from "./pieces.js";
+import { pieceBytes } from "./piece-memory.js";
 import type { S3 } from "./s3-client.js";
 import { s3Error } from "./s3-errors.js";
 import type { FileToCreate, NewFile } from "./store.js";

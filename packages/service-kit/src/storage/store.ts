@@ -39,7 +39,7 @@ export interface StoredFile {
    * For one pass over its pieces, which may be read ahead.
    * @param bytes that are to be read
    * @param buffer one of those that will be read into
-   * @param mayBeCached as the system remembers it, where that is faster; else as it lies on the disk
+   * @param mayBeCached as the system remembers it; else as it lies on the disk
    */
   pieces(bytes: number, buffer: Buffer | undefined, mayBeCached?: boolean): Promise<PieceReader>;
   /** Fills `target` from `position` on, as far as the file goes; returns the bytes read, 0 only at its end. */

@@ -11,7 +11,13 @@ import {
 import { absolutePlace, parentOf } from "@paddock/service-kit/checkpoint-store";
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
-import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
+import { newReadBuffers } from "./memory.js";
+import {
+  blocksAhead,
+  openVerified,
+  type VerifiedFile,
+  type VerifyOptions,
+} from "./verified-file.js";
 import { replicaName } from "./writer.js";
 
 export interface Checkpoint {
@@ -134,7 +140,8 @@ export async function openAll(
   const waiting = manifest.files.values();
   let failure: unknown;
   const openSome = async (): Promise<void> => {
-    const blocks = newBlocks(Math.max(0, ...manifest.files.map(({ bytes }) => bytes)));
+    const largest = Math.max(0, ...manifest.files.map(({ bytes }) => bytes));
+    const blocks = newReadBuffers(blocksAhead, largest);
     for (const entry of waiting) {
       if (failure !== undefined) return;
       files.push(await openOne(directory, manifest, entry, { ...how(entry), blocks }));

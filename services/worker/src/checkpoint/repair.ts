@@ -1,8 +1,9 @@
 /** Damaged files of a checkpoint are written anew from their replicas. */
 import { createHash } from "node:crypto";
 import { type Manifest, type ManifestFile, PaddockError } from "@paddock/contract";
-import { childOf, PieceMemory, pieceBytes, storeOf } from "@paddock/service-kit/checkpoint-store";
+import { childOf, pieceBytes, storeOf } from "@paddock/service-kit/checkpoint-store";
 import { corrupt, readManifest } from "./manifest.js";
+import { newPieceMemory } from "./memory.js";
 import { openVerified } from "./verified-file.js";
 import { replicaName, writeError } from "./writer.js";
 
@@ -61,7 +62,7 @@ async function replace(directory: string, entry: ManifestFile, source: string): 
   const store = storeOf(directory);
   const from = await store.open(childOf(directory, source));
   try {
-    const memory = new PieceMemory();
+    const memory = newPieceMemory();
     memory.reserve(2);
     const [first, buffer] = [memory.piece(0), memory.piece(1)];
     const pieces = await from.pieces(bytes, first);

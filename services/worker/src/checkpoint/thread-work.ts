@@ -1,6 +1,7 @@
 /** What the checkpoint thread does: one save after the other (and one of replicas), loads beside them. */
-import { PieceMemory } from "@paddock/service-kit/checkpoint-store";
+import type { PieceMemory } from "@paddock/service-kit/checkpoint-store";
 import { loadCheckpoint } from "./load.js";
+import { newPieceMemory } from "./memory.js";
 import type { CheckpointCalls, CheckpointHostCalls } from "./thread-calls.js";
 import { writeShardFile } from "./writer.js";
 
@@ -9,7 +10,7 @@ const progressMs = 1_000;
 
 /** Memory for one save, and the save that uses it: the next one waits for that. */
 function newLane(): { readonly memory: PieceMemory; saving: Promise<unknown> } {
-  return { memory: new PieceMemory(), saving: Promise.resolve() };
+  return { memory: newPieceMemory(), saving: Promise.resolve() };
 }
 
 /**

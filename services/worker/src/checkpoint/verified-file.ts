@@ -3,17 +3,18 @@ import { type Manifest, type ManifestFile, PaddockError, type Range } from "@pad
 import {
   childOf,
   pieceBytes,
-  readBuffers,
+  type ReadBuffers,
   type StoredFile,
   storeOf,
 } from "@paddock/service-kit/checkpoint-store";
 import { type DigestKind, digestOf } from "./digests.js";
 import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
+import { newReadBuffers } from "./memory.js";
 import type { Header } from "./safetensors.js";
 
 /** Blocks of one file in memory: one is hashed while the next is read. A third one made loads slower where cores are few. */
-const blocksAhead = 2;
+export const blocksAhead = 2;
 /** Hashed and then copied while it is in the core's cache. */
 const chunkBytes = 2 ** 18;
 
@@ -40,10 +41,10 @@ export interface VerifyOptions {
   readonly part?: "all" | "head";
   /** How the bytes of a whole file are known again: ghash where the manifest has it. Absent: sha256. */
   readonly by?: DigestKind;
-  /** As the system remembers the file, where that is faster; absent: as it lies on the disk. */
+  /** As the system remembers the file, unless the disk is faster; absent: as it lies on the disk. */
   readonly mayBeCached?: boolean;
   /** `blocksAhead` buffers of `pieceBytes`; absent: new ones. */
-  readonly blocks?: readonly Buffer[];
+  readonly blocks?: ReadBuffers;
   /** Often, while bytes move. */
   readonly onProgress?: () => void;
 }
@@ -56,7 +57,7 @@ export async function openVerified(
   options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   const { wanted = [], part = "all", mayBeCached = false, onProgress } = options;
-  const { blocks = newBlocks(entry.bytes) } = options;
+  const { blocks = newReadBuffers(blocksAhead, entry.bytes) } = options;
   const path = childOf(directory, entry.name);
   const file = await storeOf(directory)
     .open(path)
@@ -94,11 +95,6 @@ export async function openVerified(
   }
 }
 
-/** @param bytes of the largest file that is to be read with them */
-export function newBlocks(bytes: number): Buffer[] {
-  return readBuffers(blocksAhead, bytes);
-}
-
 interface Scanned {
   readonly file: StoredFile;
   readonly path: string;
@@ -110,21 +106,22 @@ interface Scanned {
 /** Reads, hashes and hands on the first `bytes`; returns their hash in lower-case hex. The reads run ahead. */
 async function scan(
   { file, path, bytes, kind, mayBeCached }: Scanned,
-  blocks: readonly Buffer[],
+  { buffers, areHuge }: ReadBuffers,
   onBytes: (chunk: Buffer, at: number) => void,
 ): Promise<string> {
   const digest = digestOf(kind);
   const count = Math.ceil(bytes / pieceBytes);
-  const reader = await file.pieces(bytes, blocks[0], mayBeCached);
+  // Into huge pages the disk reads faster than the system copies.
+  const reader = await file.pieces(bytes, buffers[0], mayBeCached && !areHuge);
   const reads: Promise<Buffer>[] = [];
   const start = (index: number): void => {
     if (index >= count) return;
     const length = Math.min(pieceBytes, bytes - index * pieceBytes);
-    const read = reader.read(index, blocks[index % blocks.length] as Buffer, length);
+    const read = reader.read(index, buffers[index % buffers.length] as Buffer, length);
     read.catch(() => undefined);
     reads.push(read);
   };
-  for (let index = 0; index < blocks.length; index++) start(index);
+  for (let index = 0; index < buffers.length; index++) start(index);
   try {
     for (let index = 0; index < count; index++) {
       const block = (await reads[index]) as Buffer;
@@ -138,7 +135,7 @@ async function scan(
         digest.update(chunk);
         onBytes(chunk, at + done);
       }
-      start(index + blocks.length);
+      start(index + buffers.length);
     }
     return digest.hex();
   } finally {

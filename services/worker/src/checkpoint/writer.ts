@@ -1,9 +1,15 @@
 /** Writes one worker's file of a checkpoint: complete and on disk under its final name, or not there at all. */
 import { setImmediate as immediate } from "node:timers/promises";
 import { invariant, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
-import { childOf, PieceMemory, pieceBytes, storeOf } from "@paddock/service-kit/checkpoint-store";
+import {
+  childOf,
+  type PieceMemory,
+  pieceBytes,
+  storeOf,
+} from "@paddock/service-kit/checkpoint-store";
 import { failpoint } from "@paddock/service-kit/failpoints";
 import { digestOf } from "./digests.js";
+import { newPieceMemory } from "./memory.js";
 import { encodeHeader } from "./safetensors.js";
 
 export interface ShardEntry {
@@ -79,7 +85,7 @@ function checkEntries(entries: readonly ShardEntry[]): void {
 async function writeFile(
   path: string,
   shard: ShardFile,
-  { memory = new PieceMemory(), onCopied, onProgress }: SaveOptions,
+  { memory = newPieceMemory(), onCopied, onProgress }: SaveOptions,
 ): Promise<Omit<WrittenFile, "name">> {
   const { sources, bytes, headBytes } = contentOf(shard);
   const pieces = Math.ceil(bytes / pieceBytes);
