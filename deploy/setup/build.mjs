@@ -16,7 +16,7 @@ export function buildNative(root) {
   return runBuild(root, "native", "build.mjs");
 }
 
-/** Builds what gives checkpoints memory in huge pages, if it is stale. Without it they are slower, and nothing else. */
+/** Builds what asks for huge pages for checkpoints, if it is stale. Without it they are slower, and nothing else. */
 export function buildPages(root) {
   return runBuild(root, "pages", "build-pages.mjs");
 }

@@ -1,4 +1,4 @@
-// Memory in huge pages, for what disks read and write: 8 MiB are then 4 pieces for the device, not 2,048.
+// Huge pages for memory of JavaScript's that disks write from and read into: 8 MiB are then 4 pieces for a device, not 2,048.
 #include <node_api.h>
 #include <sys/mman.h>
 
@@ -6,52 +6,38 @@
 
 namespace {
 
-constexpr size_t kHugePageBytes = size_t{2} << 20;
+constexpr uintptr_t kHugePageBytes = uintptr_t{2} << 20;
 
-size_t roundUp(size_t bytes) { return (bytes + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes; }
-
-void unmap(napi_env, void* memory, void* bytes) { munmap(memory, reinterpret_cast<size_t>(bytes)); }
-
-/** A mapping that begins at a huge page; nullptr if there is no room. */
-void* mapAligned(size_t bytes) {
-  const size_t mapped = bytes + kHugePageBytes;
-  void* start = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (start == MAP_FAILED) return nullptr;
-  auto* first = static_cast<char*>(start);
-  auto* aligned = reinterpret_cast<char*>(roundUp(reinterpret_cast<uintptr_t>(start)));
-  if (aligned > first) munmap(first, aligned - first);
-  munmap(aligned + bytes, first + mapped - (aligned + bytes));
-  return aligned;
-}
-
-/** allocate(bytes: number): ArrayBuffer of at least so many bytes, or undefined where there is no such memory. */
-napi_value allocate(napi_env env, napi_callback_info info) {
+/**
+ * advise(bytes: Uint8Array): the index of the first of them that lies at a huge page, and from which on the kernel is asked for
+ * such pages; undefined where it has none, or none fits.
+ */
+napi_value advise(napi_env env, napi_callback_info info) {
   size_t given = 1;
   napi_value argument;
-  double asked = 0;
+  napi_typedarray_type type;
+  size_t length = 0;
+  void* data = nullptr;
   if (napi_get_cb_info(env, info, &given, &argument, nullptr, nullptr) != napi_ok || given != 1 ||
-      napi_get_value_double(env, argument, &asked) != napi_ok || !(asked > 0 && asked <= 1e15)) {
-    napi_throw_type_error(env, nullptr, "allocate: expected a number of bytes from 1 on");
+      napi_get_typedarray_info(env, argument, &type, &length, &data, nullptr, nullptr) != napi_ok ||
+      type != napi_uint8_array) {
+    napi_throw_type_error(env, nullptr, "advise: expected a Uint8Array");
     return nullptr;
   }
-  const size_t bytes = roundUp(static_cast<size_t>(asked));
-  void* memory = mapAligned(bytes);
-  if (memory == nullptr) return nullptr;
-  napi_value buffer;
-  if (madvise(memory, bytes, MADV_HUGEPAGE) != 0 ||
-      napi_create_external_arraybuffer(env, memory, bytes, unmap, reinterpret_cast<void*>(bytes),
-                                       &buffer) != napi_ok) {
-    munmap(memory, bytes);
-    return nullptr;
-  }
-  return buffer;
+  const auto start = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t first = (start + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes;
+  const uintptr_t end = (start + length) / kHugePageBytes * kHugePageBytes;
+  if (first >= end || madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE) != 0) return nullptr;
+  napi_value index;
+  napi_create_double(env, static_cast<double>(first - start), &index);
+  return index;
 }
 
 }  // namespace
 
 NAPI_MODULE_INIT() {
   napi_value function;
-  napi_create_function(env, "allocate", NAPI_AUTO_LENGTH, allocate, nullptr, &function);
-  napi_set_named_property(env, exports, "allocate", function);
+  napi_create_function(env, "advise", NAPI_AUTO_LENGTH, advise, nullptr, &function);
+  napi_set_named_property(env, exports, "advise", function);
   return exports;
 }

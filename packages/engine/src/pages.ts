@@ -1,10 +1,10 @@
-/** The one door to the addon that gives memory in huge pages (pages/), which knows nothing of tensors. It is loaded without the rest of the engine. */
+/** The one door to the addon that asks for huge pages (pages/), which knows nothing of tensors. It is loaded without the rest of the engine. */
 import * as fs from "node:fs";
 import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
 
 interface PagesNative {
-  allocate(bytes: number): ArrayBuffer | undefined;
+  advise(bytes: Uint8Array): number | undefined;
 }
 
 /** Where the build puts the addon. */
@@ -13,17 +13,16 @@ const addonPath = fileURLToPath(new URL("../build/paddock_pages.node", import.me
 const settingPath = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 /**
- * At least so many bytes, zero, that begin at a huge page and lie in such pages as far as the system has them free; undefined where it has none, or
- * the addon is not built. Freed when it is collected.
- * @param bytes from 1 on
+ * Asks for huge pages (2 MiB) for memory that nobody has touched yet, as far as such pages fit into it. Returns the index of the first byte that
+ * lies at one; undefined where there are none, or the addon is not built. What the system then has not free it replaces by pages of 4 KiB.
  */
-export function hugePages(bytes: number): ArrayBuffer | undefined {
+export function adviseHugePages(bytes: Uint8Array): number | undefined {
   native ??= load();
-  return native.allocate(bytes);
+  return native.advise(bytes);
 }
 
 let native: PagesNative | undefined;
-const none: PagesNative = { allocate: () => undefined };
+const none: PagesNative = { advise: () => undefined };
 
 function load(): PagesNative {
   try {

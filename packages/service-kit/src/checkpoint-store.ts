@@ -6,7 +6,7 @@ import type { CheckpointStore } from "./storage/store.js";
 
 export { absolutePlace, checkpointRoot, childOf, isS3, parentOf } from "./storage/location.js";
 export {
-  type HugePages,
+  type AdviseHugePages,
   PieceMemory,
   pieceBytes,
   type ReadBuffers,

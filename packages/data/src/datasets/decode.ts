@@ -1,11 +1,7 @@
 /** Decoding of image files with libvips. Refuses what is too large from its header, before any pixel is decoded. */
 import { stat } from "node:fs/promises";
-import sharp, { type Metadata, type Sharp } from "sharp";
+import type { Metadata, Sharp } from "sharp";
 import { BadImageError, type Channels, type Image } from "../image.js";
-
-// One libvips thread per image: images are the unit of parallelism. Every file is read once per pass, so a cache only costs memory.
-sharp.concurrency(1);
-sharp.cache(false);
 
 /** libvips goes by content, not by name; formats that can refer to other files (SVG, PDF) stay shut. "heif" is AVIF. */
 const formats = new Set<string>(["jpeg", "png", "webp", "gif", "tiff", "heif"]);
@@ -42,7 +38,8 @@ export async function decodeFile(path: string, maxSide: number): Promise<Image> 
   const header = await headerOf(path, maxSide);
   const isGrey = header.space === "b-w" || header.space === "grey16";
   try {
-    const { data, info } = await opened(path, maxSide * maxSide)
+    const image = await opened(path, maxSide * maxSide);
+    const { data, info } = await image
       .removeAlpha()
       .toColourspace(isGrey ? "b-w" : "srgb")
       .raw({ depth: "uchar" })
@@ -60,8 +57,20 @@ export async function decodeFile(path: string, maxSide: number): Promise<Image> 
 }
 
 /** `error`: damaged or missing data fails; mere warnings (odd metadata, stray bytes) pass, as they do in Pillow. */
-function opened(path: string, limitInputPixels: number | false): Sharp {
-  return sharp(path, { failOn: "error", limitInputPixels, pages: 1 });
+async function opened(path: string, limitInputPixels: number | false): Promise<Sharp> {
+  loading ??= loadSharp();
+  return (await loading)(path, { failOn: "error", limitInputPixels, pages: 1 });
+}
+
+/** With the first image: most threads and commands that know of datasets decode none, and libvips takes a fifth of a second. */
+let loading: ReturnType<typeof loadSharp> | undefined;
+
+async function loadSharp() {
+  const { default: sharp } = await import("sharp");
+  // One libvips thread per image: images are the unit of parallelism. Every file is read once per pass, so a cache only costs memory.
+  sharp.concurrency(1);
+  sharp.cache(false);
+  return sharp;
 }
 
 async function headerOf(path: string, maxSide: number): Promise<Metadata> {
@@ -73,7 +82,8 @@ async function headerOf(path: string, maxSide: number): Promise<Metadata> {
   }
   let header: Metadata;
   try {
-    header = await opened(path, false).metadata(); // no limit: our own message says the sides
+    const image = await opened(path, false); // no limit: our own message says the sides
+    header = await image.metadata();
   } catch (error) {
     throw badImage(path, error);
   }

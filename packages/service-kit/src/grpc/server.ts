@@ -1,9 +1,6 @@
 /** A gRPC server with health and reflection, on plain TCP or mutual TLS. */
 import { logVerbosity, Server, ServerCredentials, setLogVerbosity } from "@grpc/grpc-js";
-import { loadSync } from "@grpc/proto-loader";
-import { ReflectionService } from "@grpc/reflection";
-import { protoFiles, protoRoot } from "@paddock/proto";
-import { HealthImplementation, protoPath as healthProto } from "grpc-health-check";
+import { HealthImplementation } from "grpc-health-check";
 import type { TlsOptions } from "../security/identity.js";
 import { type ConnectionLimits, type Listener, listen } from "../security/listener.js";
 import { type RefusalLogger, refusalLog } from "../security/refusals.js";
@@ -23,6 +20,8 @@ export interface GrpcServerOptions {
   /** Told of callers that were turned away. */
   readonly logger?: RefusalLogger | undefined;
   readonly limits?: Partial<ConnectionLimits>;
+  /** false: it does not tell its services to whom asks. */
+  readonly reflection?: boolean;
 }
 
 export interface GrpcServer {
@@ -54,7 +53,7 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     Object.fromEntries(names.map((name) => [name, "SERVING" as const])),
   );
   health.addToServer(server);
-  addReflection(server);
+  if (options.reflection !== false) (await import("./reflection.js")).addReflection(server);
   // Our own listener decides who gets in; what it hands over is decrypted already.
   const injector = server.createConnectionInjector(ServerCredentials.createInsecure());
   const onConnection = injector.injectConnection;
@@ -71,12 +70,6 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     },
     close: (graceMs = 0) => close(server, listener, graceMs),
   };
-}
-
-/** So that grpcurl and the like need no .proto files. */
-function addReflection(server: Server): void {
-  const ours = loadSync([...protoFiles], { includeDirs: [protoRoot] });
-  new ReflectionService({ ...ours, ...loadSync(healthProto) }).addToServer(server);
 }
 
 async function close(server: Server, listener: Listener, graceMs: number): Promise<void> {

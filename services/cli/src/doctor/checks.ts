@@ -6,7 +6,7 @@ import { join, resolve } from "node:path";
 import { PaddockError } from "@paddock/contract";
 import { findDemoImages, openDataset } from "@paddock/data";
 import { describeEngines, type EngineDescription, whyNoGroups } from "@paddock/engine";
-import { hugePages } from "@paddock/engine/pages";
+import { adviseHugePages } from "@paddock/engine/pages";
 import { listenError, openRedis } from "@paddock/service-kit";
 import { storeOf } from "@paddock/service-kit/checkpoint-store";
 import { bytes, count } from "../display/format.js";
@@ -62,9 +62,10 @@ export async function checkDisk(runDir: string): Promise<Healthy> {
       `expected 1 GiB free for checkpoints in ${runDir}, received ${gibibytes(free)}; free some space, or choose another --run-dir`,
     );
   }
-  const pages = hugePages(1)
-    ? "checkpoints through pages of 2 MiB"
-    : "checkpoints through pages of 4 KiB, which is slower (npm run build:native)";
+  const pages =
+    adviseHugePages(new Uint8Array(4 * 2 ** 20)) !== undefined
+      ? "checkpoints through pages of 2 MiB"
+      : "checkpoints through pages of 4 KiB, which is slower (npm run build:native)";
   return {
     detail: `${runDir}: ${gibibytes(free)} free, 1 MiB written and synced in ${fsyncMs.toFixed(1)} ms; ${pages}`,
   };

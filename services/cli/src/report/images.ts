@@ -1,7 +1,6 @@
 /** `visuals.json` (what the teacher sees in some held-out images) as PNG data URIs. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import sharp from "sharp";
 
 /** 8-bit values row by row, as base64. */
 interface RawPicture {
@@ -50,6 +49,7 @@ export async function readVisuals(runDir: string): Promise<Visual[]> {
 async function pngUri({ width, height, data }: RawPicture, channels: number): Promise<string> {
   const factor = Math.max(1, Math.ceil(shownSide / width));
   const raw = { width, height, channels: channels === 1 ? 1 : 3 } as const;
+  const { default: sharp } = await import("sharp");
   const png = await sharp(Buffer.from(data, "base64"), { raw })
     .resize(width * factor, height * factor, { kernel: "nearest" })
     .png({ compressionLevel: 9, palette: channels === 1 })

@@ -70,7 +70,7 @@ export async function startPeerService(
     }
   };
   const services = [serve(PeerService, { streamShard })];
-  const server = await startGrpcServer({ host, port: 0, services, tls, logger });
+  const server = await startGrpcServer({ host, port: 0, services, tls, logger, reflection: false });
   return { address: reachable(host, server), close: () => server.close() };
 }
 
