@@ -66,15 +66,20 @@ export interface ReadBuffers {
   readonly areHuge: boolean;
 }
 
-/** Buffers for the reads of one file after the other, of a piece each. @param bytes of the largest of the files */
-export function readBuffers(count: number, bytes: number, advise?: AdviseHugePages): ReadBuffers {
+/**
+ * Buffers for the reads of one file after the other, of a piece each: pieces of `memory` from `first` on, which grows to hold them.
+ * @param bytes of the largest of the files; small ones have small buffers of their own
+ */
+export function readBuffers(
+  memory: PieceMemory,
+  { first, count, bytes }: { first: number; count: number; bytes: number },
+): ReadBuffers {
   if (!isLarge(bytes)) {
     const buffers = Array.from({ length: count }, () => Buffer.allocUnsafeSlow(bytes));
     return { buffers, areHuge: false };
   }
-  const memory = new PieceMemory(advise);
-  memory.reserve(count);
-  const buffers = Array.from({ length: count }, (_, i) => memory.piece(i));
+  memory.reserve(first + count);
+  const buffers = Array.from({ length: count }, (_, i) => memory.piece(first + i));
   return { buffers, areHuge: memory.isHuge };
 }
 

@@ -5,7 +5,7 @@ import { type FileHandle, open } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { pieceBytes, readBuffers } from "./piece-memory.js";
+import { PieceMemory, pieceBytes, readBuffers } from "./piece-memory.js";
 import { pieceReader } from "./pieces.js";
 
 const folder = mkdtempSync(join(tmpdir(), "paddock-pieces-"));
@@ -32,7 +32,7 @@ async function readAll(
   handle: FileHandle,
   mayBeCached: boolean,
 ): Promise<{ hash: string; total: number }> {
-  const { buffers } = readBuffers(2, bytes);
+  const { buffers } = readBuffers(new PieceMemory(), { first: 0, count: 2, bytes });
   const reader = await pieceReader(handle, bytes, buffers[0], mayBeCached);
   const count = Math.ceil(bytes / pieceBytes);
   const start = (index: number): Promise<Buffer> =>

@@ -11,9 +11,17 @@ import {
   shardOf,
   type Unit,
 } from "@paddock/contract";
+import type { PieceMemory } from "@paddock/service-kit/checkpoint-store";
 import type { Wanted } from "./file-content.js";
 import { checkUnits, corrupt, readManifest } from "./manifest.js";
-import { closeAll, type ExpectedState, extrasOf, openAll, withRemedy } from "./reader.js";
+import {
+  closeAll,
+  type ExpectedState,
+  extrasOf,
+  type HowToOpen,
+  openAll,
+  withRemedy,
+} from "./reader.js";
 import type { VerifiedFile } from "./verified-file.js";
 
 export interface Loaded {
@@ -24,12 +32,19 @@ export interface Loaded {
   readonly damages: readonly string[];
 }
 
+export interface LoadOptions {
+  /** Reused by later loads; absent: new memory. One load at a time. */
+  readonly memory?: PieceMemory;
+  /** Often, while bytes move. */
+  readonly onProgress?: () => void;
+}
+
 /** Errors as of `openCheckpoint`; then the targets hold anything. */
 export async function loadCheckpoint(
   directory: string,
   expected: ExpectedState,
   wanted: readonly Wanted[],
-  onProgress?: () => void,
+  { memory, onProgress }: LoadOptions = {},
 ): Promise<Loaded> {
   const { parts, units, sha256 = null } = expected;
   try {
@@ -40,14 +55,15 @@ export async function loadCheckpoint(
     }
     checkWriters(directory, manifest);
     const known = parts.flatMap((part) => part.units);
-    const files = await openAll(directory, manifest, (entry) => ({
+    const how: HowToOpen = (entry) => ({
       wanted,
       orReplica: true,
       by: "ghash",
       mayBeCached: true,
       part: isNeeded(entry, manifest, wanted, known) ? "all" : "head",
       ...(onProgress ? { onProgress } : {}),
-    }));
+    });
+    const files = await openAll(directory, manifest, how, memory);
     await closeAll(files);
     for (const one of wanted) checkFilled(directory, files, one);
     const damages = files.flatMap(({ damage }) => damage ?? []);

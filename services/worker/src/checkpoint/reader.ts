@@ -11,13 +11,8 @@ import {
 import { absolutePlace, parentOf } from "@paddock/service-kit/checkpoint-store";
 import { listCheckpoints } from "./list.js";
 import { checkUnits, corrupt, readManifest, type UnitCheck } from "./manifest.js";
-import { newReadBuffers } from "./memory.js";
-import {
-  blocksAhead,
-  openVerified,
-  type VerifiedFile,
-  type VerifyOptions,
-} from "./verified-file.js";
+import { newPieceMemory } from "./memory.js";
+import { newBlocks, openVerified, type VerifiedFile, type VerifyOptions } from "./verified-file.js";
 import { replicaName } from "./writer.js";
 
 export interface Checkpoint {
@@ -130,25 +125,27 @@ export type HowToOpen = (entry: ManifestFile) => Omit<VerifyOptions, "blocks"> &
 /**
  * All or none: the first failure closes what is open.
  * Extra memory: `parallelFiles` times `blocksAhead` blocks of 8 MiB, whatever the size of the checkpoint.
+ * @param memory to be used for that, by nobody else meanwhile; absent: new
  */
 export async function openAll(
   directory: string,
   manifest: Manifest,
   how: HowToOpen = () => ({}),
+  memory = newPieceMemory(),
 ): Promise<VerifiedFile[]> {
   const files: VerifiedFile[] = [];
   const waiting = manifest.files.values();
   let failure: unknown;
-  const openSome = async (): Promise<void> => {
+  const openSome = async (lane: number): Promise<void> => {
     const largest = Math.max(0, ...manifest.files.map(({ bytes }) => bytes));
-    const blocks = newReadBuffers(blocksAhead, largest);
+    const blocks = newBlocks(memory, lane, largest);
     for (const entry of waiting) {
       if (failure !== undefined) return;
       files.push(await openOne(directory, manifest, entry, { ...how(entry), blocks }));
     }
   };
-  const lanes = Array.from({ length: Math.min(parallelFiles, manifest.files.length) }, () =>
-    openSome().catch((error: unknown) => {
+  const lanes = Array.from({ length: Math.min(parallelFiles, manifest.files.length) }, (_, lane) =>
+    openSome(lane).catch((error: unknown) => {
       failure ??= error;
     }),
   );

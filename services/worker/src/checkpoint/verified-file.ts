@@ -2,19 +2,21 @@
 import { type Manifest, type ManifestFile, PaddockError, type Range } from "@paddock/contract";
 import {
   childOf,
+  type PieceMemory,
   pieceBytes,
   type ReadBuffers,
+  readBuffers,
   type StoredFile,
   storeOf,
 } from "@paddock/service-kit/checkpoint-store";
 import { type DigestKind, digestOf } from "./digests.js";
 import { FileContent, type Wanted } from "./file-content.js";
 import { corrupt } from "./manifest.js";
-import { newReadBuffers } from "./memory.js";
+import { newPieceMemory } from "./memory.js";
 import type { Header } from "./safetensors.js";
 
 /** Blocks of one file in memory: one is hashed while the next is read. A third one made loads slower where cores are few. */
-export const blocksAhead = 2;
+const blocksAhead = 2;
 /** Hashed and then copied while it is in the core's cache. */
 const chunkBytes = 2 ** 18;
 
@@ -57,7 +59,7 @@ export async function openVerified(
   options: VerifyOptions = {},
 ): Promise<VerifiedFile> {
   const { wanted = [], part = "all", mayBeCached = false, onProgress } = options;
-  const { blocks = newReadBuffers(blocksAhead, entry.bytes) } = options;
+  const { blocks = newBlocks(newPieceMemory(), 0, entry.bytes) } = options;
   const path = childOf(directory, entry.name);
   const file = await storeOf(directory)
     .open(path)
@@ -93,6 +95,15 @@ export async function openVerified(
     await file.close();
     throw error;
   }
+}
+
+/**
+ * For the files of one lane, read one after the other.
+ * @param memory that lanes share: each has its own part of it
+ * @param bytes of the largest file that is to be read with them
+ */
+export function newBlocks(memory: PieceMemory, lane: number, bytes: number): ReadBuffers {
+  return readBuffers(memory, { first: lane * blocksAhead, count: blocksAhead, bytes });
 }
 
 interface Scanned {
