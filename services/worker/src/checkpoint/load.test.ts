@@ -230,3 +230,16 @@ test("the memory of a save is that of its file in whole pieces, and is used agai
   await loadCheckpoint(again, expected(layoutOfSizes([1_400_000])), wanted);
   expectValues(layoutOfSizes([1_400_000]), wanted);
 });
+
+test("loads that are asked for at once take turns with the thread's memory", async () => {
+  const directory = folder();
+  const of = layoutOfSizes([3_000_000]);
+  await save(directory, 2, of);
+  const calls = checkpointCalls(() => undefined);
+  const all = [0, 1, 2].map((worker) => wantedOf(of, worker, 3));
+  const loads = all.map((wanted, id) =>
+    calls.load({ id, directory, expected: expected(of), wanted }),
+  );
+  await Promise.all(loads);
+  for (const wanted of all) expectValues(of, wanted);
+});
