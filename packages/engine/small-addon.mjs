@@ -8,6 +8,11 @@ import * as path from "node:path";
 const here = import.meta.dirname;
 const buildDir = path.join(here, "build");
 
+const settings = [
+  "-DCMAKE_BUILD_TYPE=Release",
+  ...["-DCMAKE_CXX_STANDARD=17", "-DCMAKE_CXX_STANDARD_REQUIRED=ON", "-DCMAKE_CXX_EXTENSIONS=OFF"],
+];
+
 /** A reason not to build that is no bug: told in one line. */
 class Unavailable extends Error {}
 
@@ -39,7 +44,7 @@ function build(name, explain) {
   fs.rmSync(path.join(work, "CMakeCache.txt"), { force: true });
   const nodeApi = createRequire(import.meta.url)("node-api-headers").include_dir;
   const cmake = (args) => runCmake(args, name, explain);
-  cmake(["-S", sources, "-B", work, `-DPADDOCK_NODE_API=${nodeApi}`, "-DCMAKE_BUILD_TYPE=Release"]);
+  cmake(["-S", sources, "-B", work, `-DPADDOCK_NODE_API=${nodeApi}`, ...settings]);
   cmake(["--build", work]);
   // A rename replaces the file for later loads and leaves processes that mapped the old one alone.
   const fresh = `${addonPath}.${process.pid}`;

@@ -5,7 +5,6 @@ export const pieceBytes = 8 * 2 ** 20;
 const pageBytes = 65_536;
 /** Of one WebAssembly memory: it can be larger, but not on every machine. */
 const slabPieces = 128;
-
 const hugePageBytes = 2 * 2 ** 20;
 
 /**
